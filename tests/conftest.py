@@ -1,0 +1,67 @@
+"""What every test can rely on: no network, no access to the learner's own runs, fixed threads and seeds."""
+
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# All of this must be in place before torch or the Hub's client is imported.
+OFFLINE = str(Path(__file__).parent / "offline")
+SCRATCH = tempfile.TemporaryDirectory(prefix="workbench-tests-", ignore_cleanup_errors=True)
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="2",
+    PYTHONHASHSEED="0",
+    PYTHONPATH=os.pathsep.join(filter(None, [OFFLINE, os.environ.get("PYTHONPATH")])),
+    TOKENIZERS_PARALLELISM="false",
+    WORKBENCH_PROGRESS="0",
+    WORKBENCH_RUNS=str(Path(SCRATCH.name, "runs")),
+)
+if OFFLINE not in sys.path:
+    # python's own start has imported another sitecustomize, or none
+    sys.modules.pop("sitecustomize", None)
+    sys.path.insert(0, OFFLINE)
+    __import__("sitecustomize")
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The packaged model, loaded once for all tests. `train` leaves it as it found it, and so must every test."""
+    from workbench.models import load_base
+
+    return load_base("smollm2-135m", dtype="float32")  # whatever `workbench doctor` found fast here
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def small_directory(base, tmp_path_factory):
+    """The directory of a two-layer Llama with random weights and SmolLM2's tokenizer."""
+    from small_models import write_model
+
+    return write_model(tmp_path_factory.mktemp("small") / "llama", "llama", base.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def small(small_directory):
+    """The same model, loaded."""
+    from workbench.models import load_base
+
+    return load_base(str(small_directory), dtype="float32")
+
+
+@pytest.fixture
+def store(tmp_path):
+    from workbench.runs import RunStore
+
+    return RunStore(tmp_path / "runs")

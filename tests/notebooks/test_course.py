@@ -1,0 +1,25 @@
+"""Every notebook of the course, executed from top to bottom in the smoke tier.
+
+The copies with outputs, of failed notebooks too, are in build/executed/.
+"""
+
+import pytest
+
+from workbench.notebooks import NOTEBOOKS, find_notebooks, run_notebook
+
+EXECUTED = NOTEBOOKS.parent / "build" / "executed"
+
+
+@pytest.mark.course
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in find_notebooks()])
+def test_notebook(path):
+    result = run_notebook(path, EXECUTED)
+    if not result.passed:
+        pytest.fail(str(result.failure), pytrace=False)
+
+
+def test_no_notebook_is_left_out(request):
+    items = [item for item in request.session.items if item.get_closest_marker("course")]
+    collected = sorted(item.callspec.params["path"].name for item in items)
+    on_disk = sorted(path.name for path in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+    assert collected == on_disk

@@ -1,0 +1,116 @@
+"""Methods: what they refuse, where adapters go, and that PEFT's own injection is what we get."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from workbench import full, hybrid, load_base, lora, lowrank, qlora
+from workbench.methods import Method, MethodError, apply, target_modules, trainable_parameters
+from workbench.models import linear_modules, share
+
+
+def fingerprint(base):
+    model = base.model
+    return (
+        [(name, type(module)) for name, module in model.named_modules()],
+        [(name, p.dtype, p.requires_grad, p.double().sum().item()) for name, p in model.named_parameters()],
+        model.training,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: lora(rank=0), "rank=0 must be a whole number"),
+        (lambda: lora(rank=2.5), "rank=2.5"),
+        (lambda: lora(rank=True), "rank=True"),
+        (lambda: lora(alpha=0), "alpha=0 must be above 0"),
+        (lambda: lora(dropout=1.0), "below 1"),
+        (lambda: full(learning_rate=-1e-4), "must be above 0"),
+        (lambda: hybrid([]), "needs full_modules"),
+        (lambda: hybrid("layers.1.mlp"), "must be a list"),
+    ],
+)
+def test_a_method_that_makes_no_sense_is_refused(make, words):
+    with pytest.raises(MethodError) as caught:
+        make()
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (lora(targets=["query"]), "it has ['down_proj', 'gate_proj'"),
+        (lora(layers=[7]), "has blocks 0 to 1"),
+        (hybrid(["layers.9.mlp"]), "does not have"),
+        (qlora(), "quantization='nf4'"),
+    ],
+)
+def test_a_method_that_does_not_fit_the_base_is_refused(small, method, words):
+    with pytest.raises(MethodError) as caught:
+        apply(small, method)
+    assert words in str(caught.value)
+
+
+def test_quantized_bases_take_qlora_only(small_directory):
+    base = load_base(str(small_directory), quantization="nf4", dtype="float32")
+    for method in (lora(), full()):
+        with pytest.raises(MethodError, match="quantiz"):
+            apply(base, method)
+
+
+@pytest.mark.parametrize("method", [full(), lora(dora=True), hybrid(["layers.1.mlp"], rslora=True)])
+def test_applying_leaves_the_base_as_it_was(small, method):
+    before = fingerprint(small)
+    model = apply(small, method)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    assert fingerprint(small) == before
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj",), ("mlp.up_proj", "o_proj")])
+def test_trainable_parameters_are_what_the_formula_says(small, rank, targets):
+    method = lora(rank=rank, targets=targets)
+    shapes = linear_modules(small.model)
+    expected = sum(lowrank.lora_parameters(*shapes[name], rank) for name in target_modules(small, method))
+    assert trainable_parameters(apply(small, method)) == expected
+
+
+def test_targets_and_layers_narrow_each_other(small):
+    assert target_modules(small, lora(targets="q_proj", layers=[1])) == ["model.layers.1.self_attn.q_proj"]
+    left = target_modules(small, hybrid(["layers.1.mlp"]))
+    assert left and not any("layers.1.mlp" in name for name in left)
+
+
+def test_the_adapter_is_the_one_that_peft_makes(small):
+    ours = apply(small, lora(rank=4, alpha=8), seed=3)
+    torch.manual_seed(3)
+    with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):  # PEFT 0.21 on transformers 5
+        theirs = get_peft_model(share(small.model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    found = {name: p for name, p in ours.named_parameters() if "lora" in name}
+    expected = {name: p for name, p in theirs.named_parameters() if "lora" in name}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_init_seed_overrides_the_runs_seed(small):
+    def first(method: Method, seed: int) -> torch.Tensor:
+        return next(p for name, p in apply(small, method, seed).named_parameters() if "lora_A" in name)
+
+    assert torch.equal(first(lora(init_seed=5), 0), first(lora(init_seed=5), 1))
+    assert not torch.equal(first(lora(), 0), first(lora(), 1))
+
+
+@pytest.mark.parametrize("method", [full(), lora(), hybrid(["layers.1.mlp"])])
+def test_everything_that_trains_is_float32_on_a_bfloat16_base(small_directory, method):
+    base = load_base(str(small_directory), dtype="bfloat16")
+    trained = [p for p in apply(base, method).parameters() if p.requires_grad]
+    assert trained and {p.dtype for p in trained} == {torch.float32}
+
+
+def test_scaling_and_label():
+    assert lora(rank=4, alpha=16).scaling == 4 and lora(rank=4, alpha=16, rslora=True).scaling == 8
+    assert (full().label, qlora(rank=2).label, lora(dora=True).label) == ("full", "qlora r=2", "lora r=8 dora")

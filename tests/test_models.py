@@ -1,0 +1,127 @@
+"""Loading a base from each kind of place, its faults in words, and the two tricks that the rest builds on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import CONFIGS, write_model
+
+from workbench.models import ModelError, completion_logits, in_float32, linear_modules, load_base, share
+from workbench.tasks import Encoded, collate
+
+ROWS = [Encoded(tuple(range(50, 50 + n)), n // 2) for n in (6, 11, 9)]
+
+
+def test_the_packaged_model_is_real_and_frozen(base):
+    assert sum(parameter.numel() for parameter in base.model.parameters()) == 134_515_008
+    assert not any(parameter.requires_grad for parameter in base.model.parameters()) and not base.model.training
+    assert (base.source, base.quantization, base.dtype) == ("package", None, torch.float32)
+    prompt = base.tokenizer("The capital of France is", return_tensors="pt")
+    assert base.tokenizer.decode(base.model(**prompt).logits[0, -1].argmax()) == " Paris"
+
+
+def test_two_processes_convert_once_and_damage_is_repaired(tmp_path):
+    """In a fresh cache: two learners at once, then a flipped byte, then a half-deleted copy."""
+    environment = os.environ | {"WORKBENCH_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from workbench.packaged import packaged_model as p; print(p())"]
+
+    def start() -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+    outcomes = [process.communicate() for process in (start(), start())]
+    folder = Path(outcomes[0][0].strip())
+    assert outcomes[1][0].strip() == str(folder) and tmp_path in folder.parents
+    assert sum(errors.count("Converting the packaged weights") for _, errors in outcomes) == 1
+    assert "Converting the packaged" not in start().communicate()[1]
+
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    with weights.open("r+b") as file:
+        file.seek(len(whole) // 2)
+        file.write(bytes([whole[len(whole) // 2] ^ 1]))
+    assert "Converting the packaged" in start().communicate()[1]
+    assert weights.read_bytes() == whole
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_a_directory_is_identified_by_its_files(small, base, tmp_path):
+    assert small.source == "directory"
+    again = load_base(small.name, dtype="float32")
+    assert again.revision == small.revision
+    other = load_base(str(write_model(tmp_path, "llama", base.tokenizer, seed=1)), dtype="float32")
+    assert other.revision != small.revision  # the same sizes, other weights
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("no-such-model", {}, "names known here: smollm2-135m"),
+        ("./nowhere/", {}, "no such directory"),
+        ("org/never-downloaded", {}, "HF_HUB_OFFLINE is set"),
+        ("olmo2-1b", {}, "HF_HUB_OFFLINE is set"),
+        ("smollm2-135m", {"quantization": "int3"}, "use None, 'nf4', 'fp4' or 'int8'"),
+        ("smollm2-135m", {"dtype": "int64"}, "dtype must be float32, bfloat16 or float16"),
+    ],
+)
+def test_what_cannot_be_loaded_says_what_to_do(name, options, words):
+    with pytest.raises(ModelError) as caught:
+        load_base(name, **options)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_directory_without_a_model_says_so(tmp_path):
+    with pytest.raises(ModelError, match="holds no config.json"):
+        load_base(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ModelError, match="could not be loaded"):
+        load_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
+def test_quantized_linear_layers_shrink_and_still_predict(base, kind):
+    quantized = load_base("smollm2-135m", quantization=kind, dtype="float32")
+    layer = quantized.model.model.layers[0].mlp.up_proj
+    per_weight = layer.weight.nbytes / (layer.in_features * layer.out_features)
+    assert per_weight == (1.0 if kind == "int8" else 0.5)
+    prompt = base.tokenizer("The capital of France is", return_tensors="pt")
+    assert base.tokenizer.decode(quantized.model(**prompt).logits[0, -1].argmax()) == " Paris"
+
+
+def test_linear_modules_leave_the_head_out(base):
+    found = linear_modules(base.model)
+    assert len(found) == 210 and found["model.layers.0.mlp.down_proj"] == (576, 1536)
+
+
+def test_a_shared_copy_holds_the_same_tensors_in_other_modules(small):
+    copy = share(small.model)
+    assert copy is not small.model
+    for own, other in zip(small.model.parameters(), copy.parameters(), strict=True):
+        assert own is other
+    copy.model.layers[0].mlp = torch.nn.Identity()
+    assert not isinstance(small.model.model.layers[0].mlp, torch.nn.Identity)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_completion_logits_are_the_models_own(architecture, base, tmp_path):
+    """Gathering before the head and leaving the mask out changes nothing, soft-capping included."""
+    small = load_base(str(write_model(tmp_path, architecture, base.tokenizer)), dtype="float32")
+    batch = collate(ROWS, pad_id=0)
+    mask = torch.tensor([[1] * len(row.ids) + [0] * (11 - len(row.ids)) for row in ROWS])
+    with torch.no_grad():
+        expected = small.model(input_ids=batch["input_ids"], attention_mask=mask).logits
+        found = completion_logits(small.model, batch)
+        torch.testing.assert_close(found.squeeze(0), expected[batch["rows"], batch["columns"]], rtol=1e-4, atol=1e-5)
+        assert small.model(batch["input_ids"]).logits.shape == expected.shape  # the hook is gone
+
+
+def test_scores_of_a_bfloat16_base_are_computed_in_float32(small_directory, small):
+    lower = load_base(str(small_directory), dtype="bfloat16")
+    raised = in_float32(lower.model)
+    assert in_float32(small.model) is small.model
+    assert {p.dtype for p in raised.parameters()} == {torch.float32}
+    assert {p.dtype for p in lower.model.parameters()} == {torch.bfloat16}
+    assert completion_logits(raised, collate(ROWS, 0)).dtype == torch.float32

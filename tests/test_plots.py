@@ -1,0 +1,121 @@
+"""Every figure: draws, describes itself, keeps its legend off the data and its colours apart in grey."""
+
+import base64
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+
+from workbench import lowrank, plots
+from workbench import plots_lowrank as figures
+
+TARGETS = lowrank.toy_targets()
+BEST = {name: lowrank.error_by_rank(target).tolist() for name, target in TARGETS.items()}
+SPECTRA = {name: lowrank.spectrum(target).tolist() for name, target in TARGETS.items()}
+HISTORY = [{"step": step, "loss": 3 / (1 + step), "error": 1 / (1 + step)} for step in range(30)]
+RANKS = (1, 2, 4, 8)
+SIZES = {"alpha / r": [0.04, 0.03, 0.02, 0.01], "alpha / sqrt(r)": [0.04, 0.05, 0.06, 0.07]}
+RANDOM = np.random.default_rng(0).normal(size=(32, 48))
+TALL, WIDE = RANDOM[:, :4], RANDOM[:4]
+
+FIGURES = {
+    "matrices": lambda: figures.matrices({"B": TALL, "A": WIDE, "dW": TALL @ WIDE}, (plots.TIMES, "="), shared=["dW"]),
+    "spectra": lambda: figures.spectra(SPECTRA),
+    "errors_by_rank": lambda: figures.errors_by_rank(BEST, {name: {4: row[4]} for name, row in BEST.items()}),
+    "descents": lambda: figures.descents({1: HISTORY, 4: HISTORY}, {1: 0.4, 4: 0.1}),
+    "low_rank_panel": lambda: figures.low_rank_panel(
+        {"W": RANDOM, "B": TALL, "A": WIDE, "dW": RANDOM, "wanted": RANDOM, "missing": 0 * RANDOM},
+        BEST["noise"],
+        4,
+        0.8,
+        SPECTRA["noise"],
+    ),
+    "update_sizes": lambda: figures.update_sizes(RANKS, SIZES, ("alpha / r", 4)),
+    "parameter_bars": lambda: figures.parameter_bars({"query, value": 230_400, "all linear": 2_442_240}, "Rank 8"),
+    "layer_panel": lambda: figures.layer_panel(RANKS, SIZES, SIZES, ("alpha / r", 4)),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_draws_and_describes_itself(name):
+    figure = FIGURES[name]()
+    png = plots.to_png(figure, dpi=80)
+    assert png.startswith(b"\x89PNG") and len(png) > 3000
+    assert len(figure.alt) > 40 and "\n" not in figure.alt
+    assert figure.alt.encode() in png
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_overlaps_and_nothing_leaves_the_page(name):
+    figure = FIGURES[name]()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    page = figure.bbox.padded(1)
+    for axes in figure.axes:
+        outline = axes.get_tightbbox(renderer)
+        assert page.x0 <= outline.x0 and outline.x1 <= page.x1, name
+        assert page.y0 <= outline.y0 and outline.y1 <= page.y1, name
+    for legend in figure.legends:
+        box = legend.get_window_extent(renderer)
+        assert not any(box.overlaps(axes.get_tightbbox(renderer)) for axes in figure.axes), name
+    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :]), name
+    assert all(axes.get_legend() is None for axes in figure.axes), "legends belong outside the axes"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_is_large_enough_for_a_projector(name):
+    figure = FIGURES[name]()
+    plots.to_png(figure)
+    texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text().strip() and text.get_visible()]
+    assert min(text.get_fontsize() for text in texts) >= 10
+
+
+def test_series_differ_without_colour_too():
+    looks = [(str(look["linestyle"]), look["marker"]) for look in plots.SERIES]
+    assert len({line for line, _ in looks}) == len({marker for _, marker in looks}) == len(plots.SERIES)
+    assert all(look["color"] in plots.PALETTE.values() for look in plots.SERIES)
+
+
+def test_the_matrix_colours_rise_evenly_in_grey():
+    shades = matplotlib.colormaps[plots.MATRIX_COLOURS](np.linspace(0, 1, 64))[:, :3] @ [0.299, 0.587, 0.114]
+    assert (np.diff(shades) > 0).all()
+
+
+def test_every_colour_can_be_seen_on_white():
+    for name in ("blue", "orange", "green", "grey", "ink"):
+        assert np.dot(to_rgb(plots.PALETTE[name]), [0.299, 0.587, 0.114]) < 0.55
+
+
+def test_show_gives_a_picture_with_its_description(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", lambda data, metadata, raw: shown.append((data, metadata)))
+    figure = FIGURES["spectra"]()
+    plots.show(figure)
+    ((data, metadata),) = shown
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert metadata["image/png"]["alt"] == data["text/plain"] == figure.alt
+    assert f'alt="{figure.alt}"' in data["text/html"]
+
+
+def test_the_description_cannot_break_the_page():
+    data, _ = plots.picture(b"x", 'a "quoted" <b>', 100)
+    assert 'alt="a &quot;quoted&quot; &lt;b&gt;"' in data["text/html"]
+
+
+def test_pyplot_is_never_loaded():
+    import subprocess
+    import sys
+
+    code = "import sys, workbench.plots, workbench.panels.delta_w; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_small_matrices_are_drawn_small():
+    figure = figures.matrices({"B": TALL, "A": WIDE, "dW": torch.zeros(32, 48).numpy()}, (plots.TIMES, "="))
+    b, a, dw = (image.get_extent() for image in figure.axes[0].images)
+    assert b[1] - b[0] == 4 and a[1] - a[0] == 48 and dw[2] - dw[3] == 32

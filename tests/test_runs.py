@@ -1,0 +1,91 @@
+"""Records: written whole, read back the same, damage reported and skipped, names kept inside the folder."""
+
+import json
+
+import pytest
+
+from workbench.runs import Run, RunError, RunStore, table
+
+
+def record(id: str = "a-run", **changes) -> Run:
+    fields = {
+        "id": id,
+        "status": "finished",
+        "base": {"name": "m", "revision": "1", "source": "package", "quantization": None, "architecture": "L"},
+        "task": {"name": "t", "source": "t", "sha256": "0", "train_rows": 2, "test_rows": 2},
+        "method": {"name": "lora", "label": "lora r=1", "learning_rate": 1e-3},
+        "config": {"seed": 0},
+        "precision": {},
+        "versions": {},
+        "hardware": {},
+        "created": "2026-01-01T00:00:00+00:00",
+        "history": [{"step": 1, "loss": 2.0, "learning_rate": 1e-3, "seconds": s} for s in (1.0, 3.0, 2.0)],
+    }
+    return Run(**(fields | changes))
+
+
+def test_a_run_is_read_back_as_it_was(store):
+    run = record(metrics={"exact_match": 0.5}, artifact="a-run")
+    store.save(run)
+    again = store.get("a-run")
+    assert again == run and again.step_seconds == 2.0
+    assert again.artifact_dir == store.path / "a-run"
+    assert [path.name for path in store.path.iterdir()] == ["a-run.json"]
+
+
+def test_damaged_files_are_named_and_skipped(store, capsys):
+    store.save(record("good"))
+    (store.path / "half.json").write_text('{"id": "half", "status"')
+    (store.path / "list.json").write_text("[]")
+    (store.path / "fields.json").write_text('{"id": "fields"}')
+    (store.path / "renamed.json").write_text((store.path / "good.json").read_text())
+    (store.path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    assert [run.id for run in store.all()] == ["good"]
+    told = capsys.readouterr().err
+    assert all(f"{name}.json is damaged" in told for name in ("half", "list", "fields", "renamed", "binary"))
+
+
+def test_a_record_of_a_newer_version_is_still_read(store):
+    store.save(record())
+    file = store.path / "a-run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"invented_later": 1}))
+    assert store.get("a-run").id == "a-run"
+
+
+def test_a_record_that_json_cannot_hold_leaves_the_old_one(store):
+    store.save(record(seconds=1.0))
+    with pytest.raises(ValueError):
+        store.save(record(seconds=float("nan")))
+    assert store.get("a-run").seconds == 1.0
+    assert [path.name for path in store.path.iterdir()] == ["a-run.json"]
+
+
+@pytest.mark.parametrize("id", ["../outside", "a/b", "", ".hidden", "a..b", "a\\b", "C:x"])
+def test_names_cannot_leave_the_folder(store, id):
+    for act in (store.get, store.delete, lambda id: store.save(record(id))):
+        with pytest.raises(RunError, match="cannot name a run"):
+            act(id)
+
+
+def test_ids_are_new_and_readable(store):
+    first = store.new_id("my data.csv", "lora r=8", "s0")
+    assert first.startswith("my-data.csv-lora-r-8-s0-")
+    store.save(record(first))
+    assert store.new_id("my data.csv", "lora r=8", "s0") != first
+
+
+def test_deleting_takes_record_and_artifact(store):
+    store.save(record())
+    (store.path / "a-run").mkdir()
+    store.delete("a-run")
+    assert list(store.path.iterdir()) == [] and store.all() == []
+
+
+def test_the_table_is_flat():
+    row = table([record(metrics={"exact_match": 0.5}, peak_memory_bytes=2_000_000)])[0]
+    assert row["exact_match"] == 0.5 and row["peak_memory_mb"] == 2.0 and row["artifact_mb"] is None
+
+
+def test_runs_go_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "there"))
+    assert RunStore().path == tmp_path / "there"

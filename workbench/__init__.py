@@ -1,0 +1,54 @@
+"""A teaching workbench for LoRA, QLoRA, hybrid and full fine-tuning of language models.
+
+Importing the package loads nothing heavy: a name's module (and torch with it) is imported when the name is first used.
+"""
+
+import logging
+import os
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# torch's profiler prints a line each time it starts and stops unless this is set before torch is imported.
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+# bitsandbytes warns at import that an optional Hub kernel, which nothing here uses, is missing.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+_HOME = {
+    "Base": "models",
+    "load_base": "models",
+    "Task": "tasks",
+    "load_task": "tasks",
+    "LoRALinear": "lowrank",
+    "Method": "methods",
+    "full": "methods",
+    "hybrid": "methods",
+    "lora": "methods",
+    "qlora": "methods",
+    "evaluate": "evaluation",
+    "Run": "runs",
+    "RunStore": "runs",
+    "TrainConfig": "training",
+    "train": "training",
+    "check": "exercises",
+    "hint": "exercises",
+    "solution": "exercises",
+}
+
+__all__ = sorted([*_HOME, "WorkbenchError"])
+
+
+class WorkbenchError(Exception):
+    """Something asked for cannot be done; the message says what is wrong and what to do."""
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    value = getattr(import_module(f"workbench.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

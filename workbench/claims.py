@@ -1,0 +1,148 @@
+"""The claims ledger: what the articles say, what the learner bets, and what the learner's runs say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from workbench.machine import write_json
+from workbench.runs import Run, RunStore
+from workbench.tasks import DATA_DIR
+
+SUPPORTED, DEPENDS, NOT_SUPPORTED, UNTESTED = "supported", "depends", "not supported", "not yet tested"
+BETS = ("memory-ratio", "speed", "artifact", "parity", "forgetting", "hybrid")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of one or more of the three articles (A, B, C in data/claims.json), in our words."""
+
+    id: str
+    text: str
+    source: str
+    notebooks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the evidence says of one claim. The evidence is a sentence with the learner's own numbers."""
+
+    claim: str
+    verdict: str
+    evidence: str
+
+
+def claims() -> dict[str, Claim]:
+    """Every claim by id, in the order of the ledger."""
+    rows = json.loads((DATA_DIR / "claims.json").read_text(encoding="utf-8"))["claims"]
+    return {row["id"]: Claim(row["id"], row["text"], row["source"], tuple(row["notebooks"])) for row in rows}
+
+
+def save_bets(bets: Mapping[str, str], store: RunStore | None = None) -> None:
+    """Keep the learner's bets beside their runs. bets: claim id -> one of the verdicts."""
+    known = claims()
+    for claim, bet in bets.items():
+        if claim not in known or bet not in (SUPPORTED, DEPENDS, NOT_SUPPORTED):
+            raise ValueError(
+                f"{claim!r}: {bet!r} is not a bet; use the claims' ids and {SUPPORTED!r}, {DEPENDS!r}, ..."
+            )
+    write_json((store or RunStore()).path / "learner" / "bets.json", dict(bets))
+
+
+def load_bets(store: RunStore | None = None) -> dict[str, str]:
+    """The learner's bets, or none if none were saved (or the file is damaged)."""
+    try:
+        return json.loads(((store or RunStore()).path / "learner" / "bets.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def two_standard_errors(share: float, rows: int) -> float:
+    """Sampling spread of a share measured on `rows` test rows: twice sqrt(p (1 - p) / n)."""
+    return 2 * sqrt(share * (1 - share) / rows)
+
+
+def clearly_ahead(first: Run, second: Run) -> bool:
+    """Whether the exact match of `first` is above that of `second` by more than two standard errors of both samples."""
+    gap, noise = _gap(first, second)
+    return gap > noise
+
+
+def judge(runs: Sequence[Run]) -> list[Verdict]:
+    """Verdicts on the six bets from one run of each method on the same task, seed and data.
+
+    A difference in exact match counts when it exceeds two standard errors of the test sample (of both runs).
+    """
+    by_method = {run.method["name"]: run for run in runs if run.status == "finished"}
+    lora, full, hybrid = (by_method.get(name) for name in ("lora", "full", "hybrid"))
+    if lora is None or full is None:
+        missing = "lora" if lora is None else "full"
+        return [Verdict(claim, UNTESTED, f"There is no finished {missing} run.") for claim in BETS]
+    found = [
+        _memory(lora, full),
+        _speed(lora, full),
+        _artifact(lora, full),
+        _parity(lora, full),
+        _forgetting(lora, full),
+    ]
+    if hybrid is None:
+        return [*found, Verdict("hybrid", UNTESTED, "There is no finished hybrid run.")]
+    return [*found, _hybrid(lora, hybrid, full)]
+
+
+def _memory(lora: Run, full: Run) -> Verdict:
+    ratio = full.peak_memory_bytes / lora.peak_memory_bytes
+    verdict = SUPPORTED if ratio >= 5 else DEPENDS if ratio >= 2 else NOT_SUPPORTED
+    return Verdict(
+        "memory-ratio", verdict, f"full needs {ratio:.1f} times the peak memory of LoRA; the claim is 5 to 10."
+    )
+
+
+def _speed(lora: Run, full: Run) -> Verdict:
+    ratio = full.step_seconds / lora.step_seconds
+    verdict = SUPPORTED if ratio > 1.05 else DEPENDS if ratio > 0.95 else NOT_SUPPORTED
+    return Verdict("speed", verdict, f"a full step takes {ratio:.2f} times as long as a LoRA step.")
+
+
+def _artifact(lora: Run, full: Run) -> Verdict:
+    if lora.artifact_bytes is None or full.artifact_bytes is None:
+        return Verdict("artifact", UNTESTED, "The runs were not saved.")
+    small, whole = lora.artifact_bytes / 1e6, full.artifact_bytes / 1e6
+    verdict = SUPPORTED if small < 100 else NOT_SUPPORTED
+    return Verdict("artifact", verdict, f"the adapter is {small:.1f} MB, the full checkpoint {whole:,.0f} MB.")
+
+
+def _parity(lora: Run, full: Run) -> Verdict:
+    gap, noise = _gap(full, lora)
+    verdict = NOT_SUPPORTED if gap > noise else SUPPORTED
+    return Verdict("parity", verdict, f"full is {gap:+.1%} ahead of LoRA in exact match; within {noise:.1%} is noise.")
+
+
+def _forgetting(lora: Run, full: Run) -> Verdict:
+    a, b = full.forgetting["general_loss"], lora.forgetting["general_loss"]
+    verdict = SUPPORTED if a > 0.02 and a > 1.2 * b else DEPENDS if a > 0.02 else NOT_SUPPORTED
+    evidence = f"loss on general text moved by {a:+.3f} nats a token after full, {b:+.3f} after LoRA."
+    return Verdict("forgetting", verdict, evidence)
+
+
+def _hybrid(lora: Run, hybrid: Run, full: Run) -> Verdict:
+    over_lora, noise = _gap(hybrid, lora)
+    under_full, noise_full = _gap(full, hybrid)
+    cheaper = hybrid.peak_memory_bytes < full.peak_memory_bytes
+    if over_lora > noise and cheaper:
+        verdict = SUPPORTED
+    else:
+        verdict = DEPENDS if cheaper and under_full <= noise_full and over_lora >= -noise else NOT_SUPPORTED
+    share = hybrid.peak_memory_bytes / full.peak_memory_bytes
+    evidence = f"hybrid is {over_lora:+.1%} against LoRA (noise {noise:.1%}) at {share:.0%} of full's peak memory."
+    return Verdict("hybrid", verdict, evidence)
+
+
+def _gap(first: Run, second: Run) -> tuple[float, float]:
+    """Exact match of `first` minus `second`, and what sampling noise alone may do to it."""
+    shares = [run.metrics["exact_match"] for run in (first, second)]
+    rows = [run.config["test_limit"] or run.task["test_rows"] for run in (first, second)]
+    errors = [two_standard_errors(share, n) for share, n in zip(shares, rows, strict=True)]
+    return shares[0] - shares[1], sqrt(errors[0] ** 2 + errors[1] ** 2)

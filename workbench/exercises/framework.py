@@ -1,0 +1,168 @@
+"""What an exercise is, and how an answer is judged: by running it beside the solution and the known mistakes."""
+
+from __future__ import annotations
+
+import copy
+import html
+import math
+import numbers
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An answer that people do give, as source, and what to tell them."""
+
+    source: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One task about one function.
+
+    function: its name. stub: what the notebook's cell holds. cases: the arguments it is tried with, one tuple a call.
+    The cases must tell the solution and every mistake apart. explanation is shown to those who got it right.
+    """
+
+    id: str
+    title: str
+    difficulty: str  # "easy", "medium" or "hard"
+    minutes: int
+    task: str
+    function: str
+    stub: str
+    solution: str
+    explanation: str
+    hints: Sequence[str]
+    cases: Sequence[tuple]
+    wrong: Sequence[Mistake]
+
+    def markdown(self) -> str:
+        """The notebook's text cell for this exercise."""
+        return f"## Exercise {self.id}: {self.title}\n*{self.difficulty}, about {self.minutes} minutes*\n\n{self.task}"
+
+    def check(self, answer: Callable) -> Result:
+        """Judge the learner's function; whatever it does wrong, including raising, becomes a Result."""
+        if not callable(answer):
+            return Result(
+                False, f"check needs the function itself, without brackets: check({self.id!r}, {self.function})."
+            )
+        expected = self._values(self.solution)
+        given = []
+        for case in self.cases:
+            value, fault = _try(answer, case)
+            if fault:
+                return Result(False, fault)
+            if value is None or value is ...:
+                return Result(
+                    False, f"{self.function} returns nothing so far. Fill it in, then check again.", started=False
+                )
+            given.append(value)
+        if _same(given, expected):
+            return Result(True, self.explanation)
+        for mistake in self.wrong:
+            if _same(given, self._values(mistake.source)):
+                return Result(False, mistake.message)
+        case, got, want = next(
+            row for row in zip(self.cases, given, expected, strict=True) if not _same([row[1]], [row[2]])
+        )
+        arguments = ", ".join(map(repr, case))
+        return Result(False, f"{self.function}({arguments}) gives {_shown(got)}; it should give {_shown(want)}.")
+
+    def _values(self, source: str) -> list:
+        function = function_from(source, self.function)
+        return [function(*copy.deepcopy(case)) for case in self.cases]
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """The verdict on an answer."""
+
+    passed: bool
+    message: str
+    started: bool = True
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    @property
+    def heading(self) -> str:
+        return "Passed." if self.passed else "Not right." if self.started else "Not yet."
+
+    def __repr__(self) -> str:
+        return f"{self.heading} {self.message}"
+
+    def _repr_html_(self) -> str:
+        colour = "#009E73" if self.passed else "#D55E00"
+        return (
+            f'<div style="border-left: 6px solid {colour}; padding: 4px 12px">'
+            f"<b>{self.heading}</b> {html.escape(self.message)}</div>"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Folded:
+    """Texts to be opened one at a time in a notebook (nothing is given away by running the cell)."""
+
+    titles: Sequence[str]
+    texts: Sequence[str]
+    code: bool = False
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{title}\n{text}" for title, text in zip(self.titles, self.texts, strict=True))
+
+    def _repr_html_(self) -> str:
+        tag = "pre" if self.code else "p"
+        return "".join(
+            f'<details style="margin: 4px 0"><summary style="cursor: pointer">{html.escape(title)}</summary>'
+            f"<{tag}>{html.escape(text)}</{tag}></details>"
+            for title, text in zip(self.titles, self.texts, strict=True)
+        )
+
+
+def function_from(source: str, name: str) -> Callable:
+    """The function called `name` that a piece of exercise source defines."""
+    namespace: dict = {}
+    exec(compile(source, f"<{name}>", "exec"), namespace)
+    return namespace[name]
+
+
+def _try(answer: Callable, case: tuple) -> tuple[object, str | None]:
+    try:
+        return answer(*copy.deepcopy(case)), None
+    except Exception as error:  # a learner's function may raise anything; all of it is theirs to read
+        return None, _describe(error, answer, case)
+
+
+def _describe(error: Exception, answer: Callable, case: tuple) -> str:
+    what = f"{type(error).__name__} ({error})" if str(error) else type(error).__name__
+    code = getattr(answer, "__code__", None)
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename
+    ]
+    if not frames:
+        return f"Your function raised {what} when called with {', '.join(map(repr, case))}."
+    line = frames[-1].lineno - code.co_firstlineno + 1
+    text = f": {frames[-1].line}" if frames[-1].line else ""
+    return f"Your function raised {what} on its line {line}{text}"
+
+
+def _same(first: Sequence, second: Sequence) -> bool:
+    return all(_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _equal(a: object, b: object) -> bool:
+    """Numbers (of any library, tensors of one element too) to six digits; everything else exactly."""
+    if isinstance(b, numbers.Real) and not isinstance(a, str):
+        try:
+            return math.isclose(float(a), float(b), rel_tol=1e-6, abs_tol=1e-9)
+        except (TypeError, ValueError, RuntimeError):
+            return False
+    return type(a) is type(b) and a == b
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)

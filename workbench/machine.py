@@ -1,0 +1,147 @@
+"""This computer: where things are kept, what is installed, how fast a step is, and how much memory one needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import torch
+
+T = TypeVar("T")
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
+
+
+def cache_dir() -> Path:
+    """Where converted models and machine records live: WORKBENCH_CACHE, or the user's cache folder."""
+    given = os.environ.get("WORKBENCH_CACHE")
+    if given:
+        return Path(given).expanduser()
+    if platform.system() == "Windows":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lora-workbench"
+    if platform.system() == "Darwin":
+        return Path.home() / "Library" / "Caches" / "lora-workbench"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lora-workbench"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` so that a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, allow_nan=False)
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, object]:
+    """What a result depends on: processor, threads, memory and, where there is one, the GPU (bytes)."""
+    record: dict[str, object] = {
+        "system": platform.system(),
+        "processor": _processor_name(),
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": None,
+    }
+    if torch.cuda.is_available():
+        record["gpu"] = torch.cuda.get_device_name()
+        record["gpu_memory_bytes"] = torch.cuda.get_device_properties(0).total_memory
+    return record
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def preferred_dtype() -> torch.dtype:
+    """The dtype for frozen weights: bfloat16 where it is known to be fast, float16 on GPUs without it, else float32.
+
+    On a CPU only `workbench doctor`'s timing of a real step decides: bfloat16 without hardware for it is many times
+    slower than float32.
+    """
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+    record = step_times()
+    if record and record["bfloat16"] is not None and record["bfloat16"] < 0.9 * record["float32"]:
+        return torch.bfloat16
+    return torch.float32
+
+
+def step_times() -> dict[str, float | None] | None:
+    """Seconds of the doctor's probe step by dtype, if it was run on this machine with this torch; else None.
+
+    bfloat16 is None where it was too slow to be worth a whole step.
+    """
+    try:
+        record = json.loads((cache_dir() / "step_times.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return record["seconds"] if record.get("machine") == _fingerprint() else None
+
+
+def save_step_times(seconds: dict[str, float | None]) -> None:
+    write_json(cache_dir() / "step_times.json", {"machine": _fingerprint(), "seconds": seconds})
+
+
+def _fingerprint() -> str:
+    return f"{_processor_name()} | {torch.get_num_threads()} threads | torch {torch.__version__}"
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the distinct storages behind `tensors`."""
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.device.type != "meta"
+    }
+    return sum(storages.values())
+
+
+def cpu_peak_bytes(step: Callable[[], T], live_before: Iterable[torch.Tensor]) -> tuple[T, int]:
+    """What `step()` returns, and the peak of live tensor bytes on the CPU while it ran.
+
+    That is the bytes of `live_before` (weights, optimizer state) plus the highest running sum of the allocations and
+    frees that torch's profiler records during the step.
+    """
+    before = tensor_bytes(live_before)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        result = step()
+    changes = [
+        (event.start_ns(), event.nbytes())
+        for event in profile.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
+    running = highest = 0
+    for _, nbytes in sorted(changes, key=lambda change: change[0]):
+        running += nbytes
+        highest = max(highest, running)
+    return result, before + highest
+
+
+def progress_wanted() -> bool:
+    """False where WORKBENCH_PROGRESS=0 asks for silence (tests, CI)."""
+    return os.environ.get("WORKBENCH_PROGRESS", "1") != "0"

@@ -1,0 +1,199 @@
+"""The four ways to fine-tune, each a small frozen description, and `apply`, which makes a base trainable."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from workbench import WorkbenchError
+from workbench.models import Base, linear_modules, share
+
+
+class MethodError(WorkbenchError, ValueError):
+    """A method that cannot be applied as described; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is fine-tuned. Make one with `full`, `lora`, `qlora` or `hybrid`.
+
+    rank r and alpha: the update is dW = scaling * B A with scaling = alpha / r (LoRA, arXiv 2106.09685), or
+    alpha / sqrt(r) with `rslora` (arXiv 2312.03732). dora: weight-decomposed adapters (arXiv 2402.09353).
+    targets: "all-linear", or the ends of the names of the linear layers to adapt ("q_proj", "mlp.down_proj").
+    layers: the indices of the blocks to adapt; None is all. full_modules: modules trained whole beside the adapters.
+    init_seed: draws the adapter's first values; None takes the run's own seed.
+    """
+
+    name: str
+    learning_rate: float
+    rank: int | None = None
+    alpha: float | None = None
+    targets: str | tuple[str, ...] = "all-linear"
+    layers: tuple[int, ...] | None = None
+    dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
+    full_modules: tuple[str, ...] = ()
+    init_seed: int | None = None
+
+    def __post_init__(self):
+        if not self.learning_rate > 0:
+            raise MethodError(f"learning_rate={self.learning_rate} must be above 0; LoRA often likes 1e-3, full 1e-4.")
+        if self.name == "full":
+            return
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
+            raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
+        if not self.alpha > 0:
+            raise MethodError(f"alpha={self.alpha} must be above 0; alpha / rank scales the update.")
+        if not 0 <= self.dropout < 1:
+            raise MethodError(f"dropout={self.dropout} must be at least 0 and below 1.")
+        if self.name == "hybrid" and not self.full_modules:
+            raise MethodError(
+                "hybrid() needs full_modules, e.g. full_modules=['layers.29.mlp']; without any, use lora()."
+            )
+
+    @property
+    def scaling(self) -> float | None:
+        """What multiplies B A: alpha / r, or alpha / sqrt(r) with rslora; None for full fine-tuning."""
+        if self.rank is None:
+            return None
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    @property
+    def label(self) -> str:
+        """Short, for legends and file names."""
+        if self.name == "full":
+            return "full"
+        extras = [word for word, on in (("rslora", self.rslora), ("dora", self.dora)) if on]
+        return " ".join([f"{self.name} r={self.rank}", *extras])
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def full(learning_rate: float = 1e-4) -> Method:
+    """Every weight is trained, in float32."""
+    return Method("full", learning_rate)
+
+
+def lora(
+    rank: int = 8,
+    alpha: float = 16,
+    learning_rate: float = 2e-3,
+    targets: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+    dropout: float = 0.0,
+    rslora: bool = False,
+    dora: bool = False,
+    init_seed: int | None = None,
+) -> Method:
+    """Low-rank adapters beside frozen weights."""
+    targets = targets if isinstance(targets, str) else tuple(targets)
+    layers = None if layers is None else tuple(layers)
+    return Method("lora", learning_rate, rank, alpha, targets, layers, dropout, rslora, dora, init_seed=init_seed)
+
+
+def qlora(*args, **options) -> Method:
+    """Low-rank adapters beside a frozen base whose weights are stored in 4 or 8 bits. Takes what `lora` takes."""
+    return replace(lora(*args, **options), name="qlora")
+
+
+def hybrid(full_modules: Sequence[str], *args, **options) -> Method:
+    """Low-rank adapters, and some modules trained whole. Takes `full_modules`, then what `lora` takes.
+
+    full_modules: ends of module names, e.g. ["layers.29.mlp"]; they get no adapter and are trained in float32.
+    """
+    if isinstance(full_modules, str):
+        raise MethodError(f"full_modules must be a list: full_modules=[{full_modules!r}].")
+    adapters = lora(*args, **options)
+    return Method(**(asdict(adapters) | {"name": "hybrid", "full_modules": tuple(full_modules)}))
+
+
+def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
+    """A trainable model; `base` itself is untouched.
+
+    Full fine-tuning gets a float32 copy. The others share the base's frozen weights and add float32 adapters through
+    PEFT, drawn from `method.init_seed` (or `seed`).
+    """
+    if method.name == "full":
+        if base.quantization:
+            raise MethodError(f"full() cannot train {base.quantization} weights; load the base without quantization.")
+        return copy.deepcopy(base.model).float().requires_grad_(True)
+    if method.name == "qlora" and not base.quantization:
+        raise MethodError(f"qlora() needs a quantized base: load_base({base.name!r}, quantization='nf4').")
+    if method.name == "lora" and base.quantization:
+        raise MethodError("This base is quantized, so the method is qlora(); or load the base without quantization.")
+    init_seed = seed if method.init_seed is None else method.init_seed
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        torch.manual_seed(init_seed)
+        # PEFT 0.21 still reads a name that transformers 5 has renamed.
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+        model = get_peft_model(share(base.model), peft_config(base, method))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # modules_to_save copies keep the base's dtype; in bfloat16 most updates would round to nothing.
+            parameter.data = parameter.data.float()
+    return model
+
+
+def peft_config(base: Base, method: Method) -> LoraConfig:
+    """The PEFT configuration of the adapters that `method` describes on this base."""
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=method.rank,
+        lora_alpha=method.alpha,
+        target_modules=target_modules(base, method),
+        lora_dropout=method.dropout,
+        use_rslora=method.rslora,
+        use_dora=method.dora,
+        modules_to_save=list(method.full_modules) or None,
+    )
+
+
+def target_modules(base: Base, method: Method) -> list[str]:
+    """Full names of the linear layers that get an adapter."""
+    every = list(linear_modules(base.model))
+    modules = [name for name, _ in base.model.named_modules()]
+    for wanted in method.full_modules:
+        if not any(_ends_with(name, wanted) for name in modules):
+            raise MethodError(
+                f"full_modules names {wanted!r}, which {base.name} does not have; it has e.g. {every[0]!r}."
+            )
+    ends = ("",) if method.targets == "all-linear" else method.targets
+    ends = (ends,) if isinstance(ends, str) else ends
+    for end in ends:
+        if end and not any(_ends_with(name, end) for name in every):
+            kinds = sorted({name.rpartition(".")[2] for name in every})
+            raise MethodError(f"targets names {end!r}, but {base.name} has no such linear layer; it has {kinds}.")
+    blocks = {int(part) for name in every for part in name.split(".") if part.isdigit()}
+    for layer in method.layers or ():
+        if layer not in blocks:
+            raise MethodError(f"layers names block {layer}, but {base.name} has blocks 0 to {max(blocks)}.")
+    chosen = [
+        name
+        for name in every
+        if any(_ends_with(name, end) for end in ends)
+        and (method.layers is None or any(part.isdigit() and int(part) in method.layers for part in name.split(".")))
+        and not any(_lies_within(name, module) for module in method.full_modules)
+    ]
+    if not chosen:
+        raise MethodError("No linear layer is left for the adapters; widen targets or layers.")
+    return chosen
+
+
+def _ends_with(name: str, end: str) -> bool:
+    return not end or name == end or name.endswith(f".{end}")
+
+
+def _lies_within(name: str, module: str) -> bool:
+    return f".{module}." in f".{name}."
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,250 @@
+"""Base models: one function that gives a frozen language model with its tokenizer, wherever the weights come from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from workbench.machine import preferred_dtype
+from workbench.packaged import PACKAGED, REVISION, ModelError, packaged_model
+
+# 1B-class models for the `gpu` tier: the first needs no account, the last a licence accepted on its Hub page.
+PRESETS = {
+    "olmo2-1b": "allenai/OLMo-2-0425-1B",
+    "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B",
+    "qwen3-1.7b": "Qwen/Qwen3-1.7B-Base",
+    "llama3.2-1b": "meta-llama/Llama-3.2-1B",
+}
+REVISION_SAMPLE_BYTES = 4_000_000
+QUANTIZATIONS = (None, "nf4", "fp4", "int8")
+
+
+# A bar for a one-second load is noise in a notebook; downloads keep theirs.
+transformers.utils.logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen pretrained model in evaluation mode, with where it came from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    revision: str
+    source: str  # "package", "hub" or "directory"
+    quantization: str | None
+    dtype: torch.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def load_base(
+    name: str | os.PathLike,
+    quantization: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
+) -> Base:
+    """Load a base model with every parameter frozen.
+
+    name: "smollm2-135m" (packaged, works offline), a preset of `PRESETS`, a Hub id "org/name", or a directory.
+    quantization: None, "nf4", "fp4" (4 bits a weight) or "int8", applied to the linear layers by bitsandbytes.
+    dtype: what the unquantized weights are kept in; None takes what `workbench doctor` found fast here (else float32).
+    revision: a branch, tag or commit of a Hub repository; the commit it resolved to is recorded.
+
+    Raises ModelError, in one sentence with the remedy, when the model cannot be had.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise ModelError(f"quantization={quantization!r} is not known; use None, 'nf4', 'fp4' or 'int8'.")
+    name = os.fspath(name)
+    dtype = _as_dtype(dtype)
+    location, source, found = _locate(PRESETS.get(name, name), revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            location,
+            dtype=dtype,
+            revision=revision if source == "hub" else None,
+            quantization_config=_quantization_config(quantization, dtype),
+            device_map=_device(),
+            trust_remote_code=False,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            location, revision=revision if source == "hub" else None, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(_explain(name, source, error)) from error
+    if source == "hub":
+        found = getattr(model.config, "_commit_hash", None) or revision or "unknown"
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{name} has a tokenizer without an end-of-text token, so a model cannot learn to stop.")
+    _keep_weights_unpacked(model)
+    model.requires_grad_(False)
+    return Base(model.eval(), tokenizer, name, found, source, quantization, dtype)
+
+
+def share(model: nn.Module) -> nn.Module:
+    """A copy of the module tree that shares every parameter and buffer with `model` (it costs almost no memory).
+
+    Layers can be replaced in the copy (what PEFT does) while the original stays as it was.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def linear_modules(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name -> (out, in) of every linear layer that adapters attach to: all but the output head."""
+    head = model.get_output_embeddings()
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+
+
+def completion_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits (N, vocabulary) at the N positions that predict a completion token, for a batch made by `tasks.collate`.
+
+    The hidden states are gathered before the output head, so that the head is spared all other positions. There is no
+    attention mask: rows are padded on the right, and in a causal model no token sees what stands to its right.
+    """
+
+    def gather(_, inputs):
+        return (inputs[0][batch["rows"], batch["columns"]], *inputs[1:])
+
+    inner = model.module if hasattr(model, "module") and not hasattr(model, "get_output_embeddings") else model
+    handle = inner.get_output_embeddings().register_forward_pre_hook(gather)
+    try:
+        return model(input_ids=batch["input_ids"], use_cache=False).logits
+    finally:
+        handle.remove()
+
+
+def in_float32(model: nn.Module) -> nn.Module:
+    """`model` itself if it computes in float32, else a copy that does; quantized weights stay shared and quantized."""
+    lower = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.dtype != torch.float32]
+    lower = [t for t in lower if type(t).__name__ not in ("Params4bit", "Int8Params")]
+    layers_4bit = [
+        m for m in model.modules() if getattr(m, "compute_dtype", torch.float32) not in (None, torch.float32)
+    ]
+    if not lower and not layers_4bit:
+        return model
+    memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    for tensor in lower:
+        raised = tensor.detach().float()
+        memo[id(tensor)] = nn.Parameter(raised, requires_grad=False) if isinstance(tensor, nn.Parameter) else raised
+    raised_model = copy.deepcopy(model, memo)
+    for module in raised_model.modules():
+        if getattr(module, "compute_dtype", None) is not None:
+            module.compute_dtype = torch.float32
+    return raised_model
+
+
+def _locate(name: str, revision: str | None) -> tuple[str, str, str]:
+    """Where to load from, the kind of source, and the revision as far as it is known yet."""
+    if name == PACKAGED:
+        return str(packaged_model()), "package", REVISION
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path} holds no config.json; give the directory that save_pretrained wrote.")
+        return str(path), "directory", _directory_revision(path)
+    looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith(("/", "\\"))
+    if looks_like_path or name.count("/") != 1:
+        known = ", ".join([PACKAGED, *PRESETS])
+        raise ModelError(
+            f"No model {name!r}: no such directory, and not a Hub id like 'org/name'; names known here: {known}."
+        )
+    return name, "hub", revision or "main"
+
+
+def _directory_revision(path: Path) -> str:
+    """Identify a local model by the names, sizes, beginnings and ends of its files; weights may take gigabytes."""
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.json")) + sorted(path.glob("*.safetensors")):
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(REVISION_SAMPLE_BYTES))
+            stream.seek(max(0, file.stat().st_size - REVISION_SAMPLE_BYTES))
+            digest.update(stream.read())
+    return f"files {digest.hexdigest()[:12]}"
+
+
+def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    if dtype is None:
+        return preferred_dtype()
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ModelError("dtype must be float32, bfloat16 or float16.")
+    return dtype
+
+
+def _device() -> str:
+    """Where Accelerate puts this process's work."""
+    from accelerate import PartialState
+
+    return str(PartialState().device)
+
+
+def _quantization_config(kind: str | None, dtype: torch.dtype):
+    if kind is None:
+        return None
+    from transformers import BitsAndBytesConfig
+
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _keep_weights_unpacked(model: nn.Module) -> None:
+    """Forbid bitsandbytes' CPU inference layout.
+
+    On CPUs with AVX512-BF16 one evaluation repacks 4-bit weights into a layout whose kernel has no backward: training
+    after it silently loses most gradients.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _explain(name: str, source: str, error: Exception) -> str:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    chain = [error]
+    while chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    kinds = tuple(type(link) for link in chain)
+    text = str(error)
+    if GatedRepoError in kinds or "gated repo" in text:
+        return f"{name} is gated: accept its licence on its Hub page, then run `hf auth login` and load it again."
+    if RevisionNotFoundError in kinds or "is not a valid git identifier" in text:
+        return (
+            f"{name} has no such revision on the Hub; leave `revision` out or check the repository's branches and tags."
+        )
+    if RepositoryNotFoundError in kinds or "is not a valid model identifier" in text:
+        return f"The Hub has no model {name!r} that you can read; check the spelling, or log in if it is private."
+    if source == "hub":
+        offline = "HF_HUB_OFFLINE is set, and " if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+        return (
+            f"{name} could not be loaded from the Hub: {offline}it is not in the local cache or the network is down; "
+            f"load it once with a network, give a local directory, or use '{PACKAGED}'. ({_first_line(text)})"
+        )
+    return f"{name} could not be loaded: {_first_line(text)}"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:200] if text.strip() else "no details given"

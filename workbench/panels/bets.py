@@ -1,0 +1,68 @@
+"""The learner's bets on the claims: one choice a claim, saved as soon as it is made. Used in lessons 00 and 06."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+
+from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, Verdict, claims, load_bets, save_bets
+from workbench.panels.common import show_live, static_class
+from workbench.runs import RunStore
+
+NO_BET = "no bet yet"
+CHOICES = (NO_BET, SUPPORTED, DEPENDS, NOT_SUPPORTED)
+
+
+class BetsPanel:
+    """Six claims, six choices. `bets` holds what was chosen; every change is written to the store."""
+
+    def __init__(self, store: RunStore | None = None):
+        self.store = store or RunStore()
+        saved = load_bets(self.store)
+        ledger = claims()
+        self.controls = {
+            claim: widgets.ToggleButtons(
+                options=CHOICES, value=saved.get(claim, NO_BET), style={"button_width": "auto"}
+            )
+            for claim in BETS
+        }
+        self.message = widgets.HTML()
+        rows = []
+        for claim, control in self.controls.items():
+            control.observe(self._save, names="value")
+            words = f"<b>{claim}</b>: {html.escape(ledger[claim].text)} <i>(article {ledger[claim].source})</i>"
+            rows += [widgets.HTML(words), control]
+        self.widget = widgets.VBox([*rows, self.message])
+        self._tell()
+
+    @property
+    def bets(self) -> dict[str, str]:
+        """Claim id -> bet, for the claims that were bet on."""
+        return {claim: control.value for claim, control in self.controls.items() if control.value != NO_BET}
+
+    def _save(self, _change: dict) -> None:
+        save_bets(self.bets, self.store)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.message.value = f"<p>{len(self.bets)} of {len(self.controls)} bets made and saved.</p>"
+
+    def _ipython_display_(self) -> None:
+        name = static_class()
+        items = "".join(f"<li>{claim}: {control.value}</li>" for claim, control in self.controls.items())
+        text = "; ".join(f"{claim}: {control.value}" for claim, control in self.controls.items())
+        data = {"text/html": f'<div class="{name}">Your bets<ul>{items}</ul></div>', "text/plain": f"Your bets: {text}"}
+        show_live(self.widget, data, {}, name)
+
+
+def bets_beside_verdicts(bets: dict[str, str], verdicts: Sequence[Verdict]) -> str:
+    """A Markdown table: each claim, the learner's bet, the verdict, the evidence."""
+    ledger = claims()
+    lines = ["| claim | you bet | your runs say | evidence |", "| --- | --- | --- | --- |"]
+    for verdict in verdicts:
+        words = f"`{verdict.claim}`: {ledger[verdict.claim].text}"
+        bet = bets.get(verdict.claim, NO_BET)
+        lines.append(f"| {words} | {bet} | **{verdict.verdict}** | {verdict.evidence} |")
+    return "\n".join(lines)

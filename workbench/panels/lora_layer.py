@@ -1,0 +1,87 @@
+"""Panel of notebook 02: rank, alpha and the scaling rule of one layer, and how far a few training steps move it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from workbench import plots_lowrank
+from workbench.lowrank import LoRALinear, lora_parameters, scaling
+from workbench.panels.common import Panel, View, choice, slider, steps_slider, switch
+
+RANKS = (1, 2, 4, 8, 16, 32, 64)
+RULES = {False: "alpha / r", True: "alpha / sqrt(r), rsLoRA"}
+# The linear layers of one block of SmolLM2-135M: (out, in).
+LAYERS = {
+    "q_proj, o_proj: 576 x 576": (576, 576),
+    "k_proj, v_proj: 192 x 576": (192, 576),
+    "gate_proj, up_proj: 1536 x 576": (1536, 576),
+    "down_proj: 576 x 1536": (576, 1536),
+}
+
+
+@lru_cache(maxsize=2048)
+def measure_update(
+    shape: tuple[int, int], rank: int, alpha: float, rslora: bool, steps: int = 5, learning_rate: float = 1e-3
+) -> float:
+    """RMS of what the update adds to a layer's output after `steps` AdamW steps / RMS of the base layer's output.
+
+    shape: (out, in). The layer, its 32 inputs and the outputs it shall learn are drawn from a fixed seed.
+    """
+    out_features, in_features = shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        linear = nn.Linear(in_features, out_features, bias=False)
+        nn.init.normal_(linear.weight, std=in_features**-0.5)
+        x, noise = torch.randn(32, in_features), torch.randn(32, out_features)
+        layer = LoRALinear(linear, rank, alpha, rslora)
+    base = linear(x)
+    wanted = base + noise
+    optimizer = torch.optim.AdamW([layer.A, layer.B], lr=learning_rate)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(layer(x), wanted).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return ((layer(x) - base).norm() / base.norm()).item()
+
+
+def layer_view(
+    layer: tuple[int, int] = (576, 576), rank: int = 8, alpha: int = 16, rslora: bool = False, steps: int = 5
+) -> View:
+    """Scaling, parameters and measured movement of one layer, beside every other rank and the other rule.
+
+    layer: (out, in). rank: one of RANKS. Raises ValueError for an alpha below 1.
+    """
+    if alpha < 1:
+        raise ValueError(f"alpha = {alpha} switches the update off; use 1 or more.")
+    factors = {rule: [scaling(alpha, r, on) for r in RANKS] for on, rule in RULES.items()}
+    sizes = {rule: [measure_update(layer, r, alpha, on, steps) for r in RANKS] for on, rule in RULES.items()}
+    place = RANKS.index(rank)
+    rule = RULES[rslora]
+    factor, moved = factors[rule][place], sizes[rule][place]
+    parameters, full = lora_parameters(*layer, rank), layer[0] * layer[1]
+    text = (
+        f"Rank {rank}, alpha {alpha}: the factor in front of B A is {factor:.3g} ({rule}). The layer trains "
+        f"{parameters:,} numbers instead of {full:,} ({parameters / full:.1%}). After {steps} AdamW steps from B = 0 "
+        f"its output has moved by {moved:.2%}."
+    )
+    figure = plots_lowrank.layer_panel(RANKS, factors, sizes, (rule, rank))
+    return View(figure, text, {"scaling": factor, "parameters": parameters, "moved": moved})
+
+
+def lora_layer_panel() -> Panel:
+    """The live panel."""
+    return Panel(
+        "One layer: what rank, alpha and the scaling rule do",
+        {
+            "layer": choice("layer (out x in)", (576, 576), list(LAYERS.items())),
+            "rank": steps_slider("rank r", 8, RANKS),
+            "alpha": slider("alpha", 16, 1, 64, heavy=True),
+            "rslora": switch("rsLoRA: alpha / sqrt(r)", False),
+            "steps": steps_slider("training steps", 5, (1, 2, 5, 10), heavy=True),
+        },
+        layer_view,
+    )

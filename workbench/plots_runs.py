@@ -1,0 +1,156 @@
+"""Figures that compare fine-tuning runs: one function each, takes runs and returns a Figure (see `plots`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from workbench.plots import PALETTE, SERIES, finished, legend_below, new_figure, style
+from workbench.runs import Run
+
+METHOD_STYLE = {
+    "base": {"color": PALETTE["grey"], "marker": "x"},
+    "lora": {"color": PALETTE["blue"], "marker": "o", "linestyle": "-"},
+    "qlora": {"color": PALETTE["sky"], "marker": "v", "linestyle": ":"},
+    "hybrid": {"color": PALETTE["green"], "marker": "^", "linestyle": "-."},
+    "full": {"color": PALETTE["orange"], "marker": "s", "linestyle": "--"},
+}
+
+
+def losses(histories: Mapping[str, tuple[str, Sequence[dict]]], steps: int, note: str = "") -> Figure:
+    """Training loss against step. histories: label -> (method name, run.history); note: shown above the picture."""
+    figure = new_figure(9.0, 3.8)
+    axes = style(figure.add_subplot(), f"Training loss{note}", "step", "loss (nats per completion token)")
+    for label, (method, history) in histories.items():
+        drawing = METHOD_STYLE[method]
+        axes.plot(
+            [entry["step"] for entry in history],
+            [entry["loss"] for entry in history],
+            label=label,
+            markevery=max(1, steps // 12),
+            markersize=5,
+            **drawing,
+        )
+    axes.set_xlim(0, steps + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    if histories:
+        legend_below(figure, axes, columns=len(histories))
+    ends = ", ".join(
+        f"{label} ends at {history[-1]['loss']:.2f}" for label, (_, history) in histories.items() if history
+    )
+    return finished(figure, f"Training loss against step: {ends or 'no step yet'}.")
+
+
+def costs(runs: Sequence[Run]) -> Figure:
+    """Step time, peak memory and artifact size of each run, as bars with their numbers."""
+    measures = [
+        ("Seconds a step", [run.step_seconds for run in runs], "{:.2f}"),
+        ("Peak memory, MB", [run.peak_memory_bytes and run.peak_memory_bytes / 1e6 for run in runs], "{:,.0f}"),
+        ("Saved on disk, MB", [run.artifact_bytes and run.artifact_bytes / 1e6 for run in runs], "{:,.0f}"),
+    ]
+    figure = new_figure(10.0, 0.9 + 0.45 * len(runs))
+    columns = figure.subplots(1, len(measures), sharey=True)
+    for axes, (title, values, form) in zip(columns, measures, strict=True):
+        style(axes, title, "", "")
+        axes.grid(axis="y", visible=False)
+        colours = [METHOD_STYLE[run.method["name"]]["color"] for run in runs]
+        bars = axes.barh([run.label for run in runs], [value or 0 for value in values], color=colours)
+        texts = ["not measured" if value is None else form.format(value) for value in values]
+        axes.bar_label(bars, labels=texts, padding=4, fontsize=10)
+        axes.margins(x=0.3)
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=4)
+    columns[0].invert_yaxis()
+    words = "; ".join(
+        f"{run.label}: {run.step_seconds or 0:.2f} s a step, {(run.peak_memory_bytes or 0) / 1e6:,.0f} MB at the peak, "
+        f"{(run.artifact_bytes or 0) / 1e6:,.0f} MB saved"
+        for run in runs
+    )
+    return finished(figure, f"Costs of each method. {words}.")
+
+
+def scores(before: Mapping[str, float], runs: Sequence[Run], measure: str, error: Mapping[str, float]) -> Figure:
+    """One measure before and after, one bar a run. error: run id -> two standard errors of the test sample."""
+    figure = new_figure(9.0, 3.2)
+    axes = style(figure.add_subplot(), f"{measure.replace('_', ' ').capitalize()} on unseen rows", "", "share of rows")
+    labels = ["base", *(run.label for run in runs)]
+    values = [before[measure], *(run.metrics[measure] for run in runs)]
+    colours = [METHOD_STYLE["base"]["color"], *(METHOD_STYLE[run.method["name"]]["color"] for run in runs)]
+    bars = axes.bar(labels, values, color=colours, width=0.6)
+    axes.errorbar(
+        labels[1:], values[1:], yerr=[error[run.id] for run in runs], fmt="none", ecolor=PALETTE["ink"], capsize=5
+    )
+    # Inside the bar's foot, clear of the error bar at its head.
+    for bar, value in zip(bars, values, strict=True):
+        inside = value > 0.15
+        axes.text(
+            bar.get_x() + bar.get_width() / 2,
+            0.03 if inside else value + 0.03,
+            f"{value:.0%}",
+            ha="center",
+            va="bottom",
+            fontsize=11,
+            fontweight="bold",
+            color="white" if inside else PALETTE["ink"],
+        )
+    axes.set_ylim(0, 1.08)
+    axes.grid(axis="x", visible=False)
+    words = ", ".join(f"{label} {value:.0%}" for label, value in zip(labels, values, strict=True))
+    return finished(figure, f"{measure.replace('_', ' ')}: {words}; bars of two standard errors.")
+
+
+def pareto(before: Mapping[str, float], runs: Sequence[Run], measure: str) -> Figure:
+    """Gain against forgetting: what a method wins on the task and what it costs elsewhere; up and left is better."""
+    figure = new_figure(8.0, 4.2)
+    axes = style(
+        figure.add_subplot(),
+        "Gain against forgetting: up and left is better",
+        "loss gained on general text (nats per token)",
+        measure.replace("_", " "),
+    )
+    axes.axvline(0, color=PALETTE["silver"], linewidth=1)
+    points = [("base", "base", 0.0, before[measure])]
+    points += [(run.label, run.method["name"], run.forgetting["general_loss"], run.metrics[measure]) for run in runs]
+    for label, method, x, y in points:
+        drawing = METHOD_STYLE[method]
+        axes.plot(x, y, drawing["marker"], color=drawing["color"], markersize=11, linestyle="none", label=label)
+    axes.set_ylim(-0.06, 1.06)
+    axes.margins(x=0.1)
+    legend_below(figure, axes, columns=5)
+    words = "; ".join(f"{label} {y:.0%} at {x:+.3f} nats" for label, _, x, y in points)
+    return finished(figure, f"Task score against loss gained on general text: {words}.")
+
+
+def learning_rates(rows: Sequence[Mapping], measure: str) -> Figure:
+    """A measure against learning rate, a line a method through the mean of its seeds, each seed a dot.
+
+    rows: mappings with "method", "learning_rate", "seed" and the measure.
+    """
+    figure = new_figure(9.0, 3.8)
+    axes = style(
+        figure.add_subplot(), "Each method at its own learning rates", "learning rate", measure.replace("_", " ")
+    )
+    ends = []
+    for drawing, method in zip(SERIES, dict.fromkeys(row["method"] for row in rows), strict=False):
+        own = [row for row in rows if row["method"] == method]
+        rates = sorted({row["learning_rate"] for row in own})
+        means = [mean(row[measure] for row in own if row["learning_rate"] == rate) for rate in rates]
+        axes.plot(rates, means, label=method, markersize=6, **drawing)
+        axes.plot(
+            [row["learning_rate"] for row in own],
+            [row[measure] for row in own],
+            ".",
+            color=drawing["color"],
+            markersize=5,
+            alpha=0.6,
+        )
+        best = max(range(len(rates)), key=means.__getitem__)
+        ends.append(f"{method} is best at {rates[best]:g} with {means[best]:.0%}")
+    axes.set_xscale("log")
+    axes.set_ylim(-0.04, 1.04)
+    legend_below(figure, axes, columns=5)
+    return finished(figure, f"{measure.replace('_', ' ')} against learning rate: {'; '.join(ends)}.")

@@ -1,0 +1,54 @@
+"""Results that ship with the course, measured once with several rates and seeds, to set the learner's runs beside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from workbench.tasks import DATA_DIR
+
+
+def pilot(task: str) -> list[dict]:
+    """The pilot's rows for one task, written by benchmarks/pilot.py: name, learning_rate, seed and the scores.
+
+    Raises ValueError for a task that the pilot did not cover.
+    """
+    lines = (DATA_DIR / "reference" / "pilot.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["task"] == task]
+    if not rows:
+        raise ValueError(
+            f"There is no pilot for {task!r}; run `python benchmarks/pilot.py {task}`, or set rates by hand."
+        )
+    return [row | {"method": row["name"]} for row in rows if row["exact_match"] is not None]
+
+
+def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
+    """The rate with the highest mean exact match over its seeds; the lower mean test loss decides between equals."""
+    own = [row for row in rows if row["name"] == name]
+    if not own:
+        raise ValueError(f"The pilot has no rows for {name!r}.")
+
+    def merit(rate: float) -> tuple[float, float]:
+        at = [row for row in own if row["learning_rate"] == rate]
+        return mean(row["exact_match"] for row in at), -mean(row["loss"] for row in at)
+
+    return max({row["learning_rate"] for row in own}, key=merit)
+
+
+def at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]]:
+    """Method -> its values of `measure` by seed, each method at its own best rate."""
+    found = {}
+    for name in dict.fromkeys(row["name"] for row in rows):
+        rate = best_learning_rate(rows, name)
+        found[name] = [row[measure] for row in rows if (row["name"], row["learning_rate"]) == (name, rate)]
+    return found
+
+
+def spread_in_words(rows: Sequence[Mapping], measure: str) -> str:
+    """One sentence: each method's mean and range over seeds in the pilot."""
+    parts = [
+        f"{name} {mean(values):.0%} ({min(values):.0%} to {max(values):.0%}, {len(values)} seeds)"
+        for name, values in at_best_rate(rows, measure).items()
+    ]
+    return f"In the pilot, {measure.replace('_', ' ')} at each method's best rate: {', '.join(parts)}."

@@ -1,0 +1,164 @@
+"""The record of one fine-tuning run, and the folder that keeps such records: one JSON file a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+
+from workbench import WorkbenchError
+from workbench.machine import write_json
+from workbench.models import Base
+
+STATUSES = ("finished", "interrupted", "diverged", "out_of_memory")
+
+
+class RunError(WorkbenchError, ValueError):
+    """A run that cannot be stored or loaded; the message says why."""
+
+
+@dataclass
+class Run:
+    """Everything needed to read, compare and repeat one fine-tuning run. Bytes, seconds and tokens throughout."""
+
+    id: str
+    status: str
+    base: dict  # name, revision, source, quantization, architecture
+    task: dict  # name, source, sha256, train and test rows
+    method: dict  # Method.to_dict(), with its label
+    config: dict  # TrainConfig as a dict
+    precision: dict  # dtype of what is frozen, trained, computed and scored
+    versions: dict
+    hardware: dict
+    created: str
+    before: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+    forgetting: dict = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+    artifact_bytes: int | None = None
+    artifact: str | None = None  # a folder name inside the store
+    general_text_sha256: str | None = None
+    advice: str | None = None
+    folder: str = field(default="", compare=False)  # the store's folder; not written to the record
+
+    @property
+    def artifact_dir(self) -> Path | None:
+        return Path(self.folder) / self.artifact if self.artifact else None
+
+    @property
+    def label(self) -> str:
+        return self.method["label"]
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Median seconds of a training step."""
+        return median(entry["seconds"] for entry in self.history) if self.history else None
+
+    def load(self, base: Base) -> Base:
+        """The tuned model again: `base` with this run's adapter in a stock PEFT wrapper, or its full checkpoint."""
+        from workbench import adapters
+
+        if self.artifact_dir is None or not self.artifact_dir.is_dir():
+            raise RunError(
+                f"Run {self.id} has no saved artifact (status {self.status}); train it again with save=True."
+            )
+        if (base.name, base.revision) != (self.base["name"], self.base["revision"]):
+            raise RunError(
+                f"Run {self.id} was trained on {self.base['name']} ({self.base['revision']}), "
+                f"not on {base.name} ({base.revision}); load that base."
+            )
+        return replace(base, model=adapters.load(base, self.artifact_dir))
+
+
+class RunStore:
+    """A folder of runs: `<id>.json` beside the folder `<id>` that holds the run's adapter or checkpoint.
+
+    path: WORKBENCH_RUNS, else `runs/` in this project.
+    """
+
+    def __init__(self, path: str | os.PathLike | None = None):
+        default = os.environ.get("WORKBENCH_RUNS") or Path(__file__).resolve().parents[1] / "runs"
+        self.path = Path(path or default).expanduser()
+
+    def new_id(self, *words: str) -> str:
+        """A readable id not used in this store yet."""
+        stem = re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-.")
+        stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        count, taken = 1, stem
+        while self._file(taken).exists() or (self.path / taken).exists():
+            count += 1
+            taken = f"{stem}-{count}"
+        return taken
+
+    def save(self, run: Run) -> Path:
+        record = asdict(run)
+        del record["folder"]
+        write_json(self._file(run.id), record)
+        run.folder = str(self.path)
+        return self._file(run.id)
+
+    def get(self, run_id: str) -> Run:
+        """Raises RunError for an unknown id or a damaged file."""
+        file = self._file(run_id)
+        if not file.is_file():
+            raise RunError(f"No run {run_id!r} in {self.path}.")
+        known = {f.name for f in fields(Run)}
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            run = Run(**{name: value for name, value in record.items() if name in known})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RunError(f"{file} is damaged ({error}); delete it or restore it from a copy.") from error
+        if run.id != run_id or run.status not in STATUSES:
+            raise RunError(f"{file} is damaged (id {run.id!r}, status {run.status!r}); delete it.")
+        run.folder = str(self.path)
+        return run
+
+    def all(self) -> list[Run]:
+        """Every readable run, oldest first; a damaged file is named on stderr and skipped."""
+        runs = []
+        for file in sorted(self.path.glob("*.json")):
+            try:
+                runs.append(self.get(file.stem))
+            except RunError as error:
+                print(f"skipped: {error}", file=sys.stderr)
+        return sorted(runs, key=lambda run: run.created)
+
+    def delete(self, run_id: str) -> None:
+        self._file(run_id).unlink(missing_ok=True)
+        shutil.rmtree(self.path / run_id, ignore_errors=True)
+
+    def _file(self, run_id: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run_id) or ".." in run_id:
+            raise RunError(f"{run_id!r} cannot name a run; use letters, digits, '.', '-' and '_'.")
+        return self.path / f"{run_id}.json"
+
+
+def table(runs: Iterable[Run]) -> list[dict]:
+    """One flat row a run, for tables and plots: sizes in MB (10^6 bytes), times in seconds."""
+    return [
+        {
+            "method": run.label,
+            "learning_rate": run.method["learning_rate"],
+            "seed": run.config["seed"],
+            "status": run.status,
+            **{name: run.metrics.get(name) for name in ("loss", "exact_match", "label_accuracy")},
+            "forgetting": run.forgetting.get("general_loss"),
+            "trainable_parameters": run.trainable_parameters,
+            "step_seconds": run.step_seconds,
+            "peak_memory_mb": run.peak_memory_bytes and run.peak_memory_bytes / 1e6,
+            "artifact_mb": run.artifact_bytes and run.artifact_bytes / 1e6,
+        }
+        for run in runs
+    ]

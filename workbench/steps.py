@@ -1,0 +1,126 @@
+"""One optimisation step: its settings, its micro-batches, forward, backward, and the check that gradients arrive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import nn
+
+from workbench import WorkbenchError
+from workbench.models import completion_logits
+from workbench.tasks import Encoded, batches, collate
+
+
+class TrainingError(WorkbenchError):
+    """Training cannot go on as set up; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What is the same for every method of a fair comparison.
+
+    batch_size: sequences in one micro-batch of one process; a step sees batch_size * accumulation * processes of them.
+    seed: orders the data. warmup: share of the steps over which the learning rate rises; it then falls as a cosine.
+    clip: largest gradient norm. evaluate: score before and after. test_limit: score only so many test rows.
+    save: keep the adapter or checkpoint.
+    """
+
+    steps: int = 40
+    batch_size: int = 16
+    seed: int = 0
+    accumulation: int = 1
+    warmup: float = 0.1
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    checkpointing: bool = False
+    max_length: int = 512
+    evaluate: bool = True
+    test_limit: int | None = None
+    save: bool = True
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulation", "max_length"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise TrainingError(f"{name}={value!r} must be a whole number of at least 1.")
+        if not 0 <= self.warmup < 1:
+            raise TrainingError(f"warmup={self.warmup} is a share of the steps: at least 0 and below 1.")
+        if not self.clip > 0:
+            raise TrainingError(f"clip={self.clip} must be above 0.")
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to 0; `step` counts from 0."""
+        warmup_steps = self.warmup * self.steps
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, self.steps - warmup_steps)))
+
+
+def train_step(accelerator, model, optimizer, trained, batches_of_step, tokens, config) -> float:
+    """Forward, backward and update for one step's micro-batches; returns the loss, nats per completion token.
+
+    tokens: completion tokens of the whole step over all micro-batches and processes, so that the loss is a sum divided
+    by their number however they are split up.
+    """
+    total = backward(accelerator, model, batches_of_step, tokens)
+    accelerator.clip_grad_norm_(trained, config.clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return accelerator.reduce(total, "sum").item()
+
+
+def backward(accelerator, model, batches_of_step, tokens) -> torch.Tensor:
+    """Accumulate the gradient of (sum of losses) / tokens; returns this process's share of the loss (a 0-d tensor)."""
+    total = 0
+    for index, batch in enumerate(batches_of_step):
+        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+        last = index == len(batches_of_step) - 1
+        with nullcontext() if last else accelerator.no_sync(model):
+            with accelerator.autocast():
+                logits = completion_logits(model, batch)
+            loss = F.cross_entropy(logits.float(), batch["targets"], reduction="sum") / tokens
+            # Gradients are averaged over processes; the loss is a sum over them.
+            accelerator.backward(loss * accelerator.num_processes)
+        total = total + loss.detach()
+    return total
+
+
+def micro_batches(
+    rows: list[Encoded], config: TrainConfig, process: int, processes: int, pad_id: int
+) -> Iterator[tuple[list[dict[str, torch.Tensor]], int]]:
+    """For each step: this process's micro-batches, and the step's completion tokens over all processes."""
+    whole = config.batch_size * config.accumulation * processes
+    for indices in batches(len(rows), whole, config.steps, config.seed):
+        chosen = [rows[index] for index in indices]
+        tokens = sum(len(row.ids) - row.prompt_length for row in chosen)
+        mine = chosen[process::processes]
+        parts = [mine[i : i + config.batch_size] for i in range(0, len(mine), config.batch_size)]
+        yield [collate(part, pad_id) for part in parts], tokens
+
+
+def check_gradients(model: nn.Module) -> None:
+    """Raise TrainingError if a trainable parameter gets no finite gradient, or one of zeros that should not be zero.
+
+    Where B = 0, the gradient of A is zero by design; nothing else has that excuse before the first update.
+    """
+    faults = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        gradient = parameter.grad
+        if gradient is None:
+            faults.append(f"{name} (none)")
+        elif not torch.isfinite(gradient).all():
+            faults.append(f"{name} (not finite)")
+        elif "lora_A" not in name and not gradient.any():
+            faults.append(f"{name} (all zero)")
+    if faults:
+        raise TrainingError(
+            f"{len(faults)} trainable parameters get no usable gradient, first {faults[0]}; nothing was trained. "
+            "Load the base through load_base(), and check that no frozen or skipped layer cuts the gradient off."
+        )

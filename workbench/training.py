@@ -1,0 +1,218 @@
+"""One explicit loop for every method: `train(base, task, method, config)` gives a `Run`."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime
+from functools import cache, partial
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from workbench import adapters, evaluation, machine
+from workbench.methods import Method, apply, trainable_parameters
+from workbench.models import Base
+from workbench.runs import Run, RunStore
+from workbench.steps import TrainConfig, TrainingError, backward, check_gradients, micro_batches, train_step
+from workbench.tasks import Task, encode
+
+__all__ = ["TrainConfig", "TrainingError", "train"]
+
+OUT_OF_MEMORY_ADVICE = (
+    "Halve batch_size and double accumulation (same result), turn on checkpointing, shorten max_length, "
+    "or train less: lora() instead of full(), qlora() instead of lora()."
+)
+
+
+def train(
+    base: Base,
+    task: Task,
+    method: Method,
+    config: TrainConfig | None = None,
+    store: RunStore | None = None,
+    on_step: Callable[[dict], bool | None] | None = None,
+) -> Run:
+    """Fine-tune `base` on `task` and record the run; `base` is left as it was found.
+
+    on_step: called after each step with its history entry plus "steps" and "seconds_left"; returning True stops the
+    run, which is then kept as "interrupted", as Ctrl-C and Jupyter's stop button do.
+    Raises MethodError, TaskError or TrainingError for what cannot work; running out of memory or diverging is recorded.
+    """
+    config, store = config or TrainConfig(), store or RunStore()
+    rows = encode(task.train, base.tokenizer, config.max_length)
+    run = _new_run(store, base, task, method, config)
+    run.before = dict(_score_of(base, task, config)) if config.evaluate else {}
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        accelerator = accelerator_for(base)
+        run.precision = _precision(base, accelerator)
+        try:
+            model = apply(base, method, seed=config.seed)
+            run.trainable_parameters = trainable_parameters(model)
+            run.total_parameters = sum(parameter.numel() for parameter in model.parameters())
+            _fit(accelerator, model, method, config, rows, run, on_step, base.tokenizer.pad_token_id or 0)
+        except KeyboardInterrupt:
+            run.status = "interrupted"
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            run.status, run.advice = "out_of_memory", OUT_OF_MEMORY_ADVICE
+    if run.history and run.status in ("finished", "interrupted"):
+        model.eval()
+        if config.save and accelerator.is_main_process:
+            run.artifact = run.id
+            run.artifact_bytes = adapters.save(model, store.path / run.id)
+        if config.evaluate:
+            tuned = replace(base, model=model)
+            run.metrics = evaluation.evaluate(tuned, task, config.test_limit, config.max_length)
+            run.forgetting = evaluation.forgetting(run.before, run.metrics)
+    if accelerator.is_main_process:
+        store.save(run)
+    return run
+
+
+def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None:
+    """The loop. Fills in the run's history, status, times and peak memory."""
+    model.train()
+    if config.checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained, lr=method.learning_rate, weight_decay=config.weight_decay, fused=_fused(trained)
+    )
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    steps = micro_batches(rows, config, accelerator.process_index, accelerator.num_processes, pad_id)
+    on_gpu = accelerator.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    try:
+        for step, (batches_of_step, tokens) in enumerate(steps):
+            if step == 0:
+                _announce(accelerator, run, config, _rehearse(accelerator, model, wrapped, batches_of_step, tokens))
+                started = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = method.learning_rate * config.learning_rate_factor(step)
+            step_now = partial(train_step, accelerator, wrapped, optimizer, trained, batches_of_step, tokens, config)
+            tick = time.perf_counter()
+            # The second step is the first with the optimizer's state in place.
+            if step == min(1, config.steps - 1) and not on_gpu:
+                live = [*model.parameters(), *model.buffers(), *_optimizer_tensors(optimizer)]
+                loss, run.peak_memory_bytes = machine.cpu_peak_bytes(step_now, live)
+            else:
+                loss = step_now()
+            seconds = time.perf_counter() - tick
+            if not math.isfinite(loss):
+                run.status = "diverged"
+                run.advice = "The loss is no longer a number: lower the learning rate, or lengthen the warm-up."
+                break
+            run.tokens += tokens
+            learning_rate = optimizer.param_groups[0]["lr"]
+            entry = {"step": step + 1, "loss": loss, "learning_rate": learning_rate, "seconds": seconds}
+            run.history.append(entry)
+            left = (time.perf_counter() - started) / (step + 1) * (config.steps - step - 1)
+            if on_step and on_step(entry | {"steps": config.steps, "seconds_left": left}):
+                run.status = "interrupted"
+                break
+    finally:
+        run.seconds = time.perf_counter() - started
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    if on_gpu:
+        run.peak_memory_bytes = torch.cuda.max_memory_allocated()
+
+
+def _rehearse(accelerator, model, wrapped, batches_of_step, tokens) -> float:
+    """One forward and backward without an update: checks the gradients and times a step (seconds)."""
+    with torch.random.fork_rng():
+        started = time.perf_counter()
+        backward(accelerator, wrapped, batches_of_step, tokens)
+        seconds = time.perf_counter() - started
+    scale = accelerator.scaler.get_scale() if accelerator.scaler else 1.0
+    if scale == 1.0:
+        check_gradients(model)
+    for parameter in model.parameters():
+        parameter.grad = None
+    return seconds
+
+
+def _announce(accelerator, run: Run, config: TrainConfig, seconds_a_step: float) -> None:
+    if accelerator.is_main_process and machine.progress_wanted():
+        print(
+            f"{run.label}: {config.steps} steps of about {seconds_a_step:.2g} s, "
+            f"about {config.steps * seconds_a_step / 60:.1f} minutes",
+            file=sys.stderr,
+        )
+
+
+def accelerator_for(base: Base) -> Accelerator:
+    """A fresh Accelerator: compute in the base's dtype under autocast, with loss scaling for float16."""
+    AcceleratorState._reset_state(reset_partial_state=False)
+    precision = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}[base.dtype]
+    return Accelerator(mixed_precision=precision)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA has an exception of its own for it; the CPU allocator's is a plain RuntimeError."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _fused(trained: list[torch.Tensor]) -> bool:
+    return trained[0].device.type in ("cpu", "cuda", "mps", "xpu")
+
+
+def _optimizer_tensors(optimizer) -> list[torch.Tensor]:
+    return [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
+
+
+def _precision(base: Base, accelerator: Accelerator) -> dict[str, str]:
+    compute = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[accelerator.mixed_precision]
+    frozen = base.quantization or base.dtype_name
+    return {"frozen": frozen, "trained": "float32", "compute": compute, "scores": "float32"}
+
+
+def _score_of(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
+    """The base's own scores, computed once for each base and task in a session."""
+    key = (base.name, base.revision, base.quantization, base.dtype_name, task.sha256, config.test_limit)
+    if key not in _scores():
+        _scores()[key] = evaluation.evaluate(base, task, config.test_limit, config.max_length)
+    return _scores()[key]
+
+
+@cache
+def _scores() -> dict:
+    return {}
+
+
+def _new_run(store: RunStore, base: Base, task: Task, method: Method, config: TrainConfig) -> Run:
+    return Run(
+        id=store.new_id(task.name, method.label, f"s{config.seed}"),
+        status="finished",
+        base={
+            "name": base.name,
+            "revision": base.revision,
+            "source": base.source,
+            "quantization": base.quantization,
+            "architecture": type(base.model).__name__,
+        },
+        task={
+            "name": task.name,
+            "source": task.source,
+            "sha256": task.sha256,
+            "train_rows": len(task.train),
+            "test_rows": len(task.test),
+        },
+        method=method.to_dict() | {"label": method.label, "scaling": method.scaling},
+        config=asdict(config),
+        precision={},
+        versions=machine.versions(),
+        hardware=machine.hardware(),
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        general_text_sha256=evaluation.general_text()[1],
+        folder=str(store.path),
+    )
