@@ -13,7 +13,7 @@ OFFLINE = str(Path(__file__).parent / "offline")
 SCRATCH = tempfile.TemporaryDirectory(prefix="workbench-tests-", ignore_cleanup_errors=True)
 os.environ.update(
     HF_HUB_OFFLINE="1",
-    OMP_NUM_THREADS="2",
+    OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "2"),
     PYTHONHASHSEED="0",
     PYTHONPATH=os.pathsep.join(filter(None, [OFFLINE, os.environ.get("PYTHONPATH")])),
     TOKENIZERS_PARALLELISM="false",

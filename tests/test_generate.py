@@ -86,11 +86,11 @@ def test_orders_have_forty_wordings_and_keep_train_and_test_wordings_apart():
             assert not set(pool["train"]) & set(pool["test"]), key
 
 
-def test_orders_complete_to_compact_json_with_missing_fields_and_values_from_the_mail(tasks):
+def test_orders_complete_to_one_line_of_json_with_missing_fields_and_values_from_the_mail(tasks):
     missing = Counter()
     for row in (*tasks["orders"].train, *tasks["orders"].test):
         order = json.loads(row.completion)
-        assert row.completion == " " + json.dumps(order, separators=(",", ":"))
+        assert row.completion == " " + json.dumps(order)
         assert list(order) == ["item", "qty", "colour", "city", "due"]
         assert order["qty"] is None or 1 <= order["qty"] <= 50
         assert all(order[key] in row.prompt for key in ("item", "colour", "city") if order[key])
@@ -144,12 +144,16 @@ def test_protocol_traces_follow_the_operations_table():
     """Worked by hand from the table in data/README.md."""
     trace = generate.protocol_trace
     assert trace("7352", ["vel", "sil", "bon"]) == " vel:2537 sil:5372 bon:2375 =7"
-    assert trace("9041", ["gar", "lum", "nar"]) == " gar:0152 lum:9847 nar:6847 =8"
+    assert trace("9041", ["gar", "nar"]) == " gar:0152 nar:2152 =5"
+    assert trace("9041", ["lum", "tem"]) == " lum:0958 tem:8958 =9"
 
 
 def test_protocol_tests_on_new_programs_and_new_registers(tasks):
     parts = {
-        split: [row.prompt.removesuffix("\nTrace:").split(" | ") for row in getattr(tasks["protocol"], split)]
+        split: [
+            row.prompt.removeprefix("Run ").removesuffix("\nTrace:").split(" | ")
+            for row in getattr(tasks["protocol"], split)
+        ]
         for split in ("train", "test")
     }
     for position in (0, 1):

@@ -74,7 +74,7 @@ def test_what_cannot_be_loaded_says_what_to_do(name, options, words):
 
 
 def test_a_directory_without_a_model_says_so(tmp_path):
-    with pytest.raises(ModelError, match="holds no config.json"):
+    with pytest.raises(ModelError, match=r"holds no config\.json"):
         load_base(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match="could not be loaded"):

@@ -4,13 +4,10 @@ Importing the package loads nothing heavy: a name's module (and torch with it) i
 """
 
 import logging
-import os
 from importlib import import_module
 
 __version__ = "0.1.0"
 
-# torch's profiler prints a line each time it starts and stops unless this is set before torch is imported.
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 # bitsandbytes warns at import that an optional Hub kernel, which nothing here uses, is missing.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

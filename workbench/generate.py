@@ -27,9 +27,9 @@ FACTS, FACT_DIGITS = 192, 4
 PROTOCOL_TRAIN, PROTOCOL_TEST = 1200, 150
 
 # The three knobs of `protocol`: more steps, a wider register and more operations each make it harder.
-PROTOCOL_STEPS = 4
+PROTOCOL_STEPS = 3
 PROTOCOL_WIDTH = 4
-PROTOCOL_OPERATIONS = ("vel", "sil", "bon", "gar", "lum", "nar")
+PROTOCOL_OPERATIONS = ("vel", "sil", "bon", "gar", "nar")
 
 Row = dict[str, str]
 
@@ -145,7 +145,7 @@ def draw_order(rng: random.Random, wordings: dict, split: str) -> Row:
     ]
     clauses = [request, *rng.sample(clauses, len(clauses))]
     clauses = [text.format(what=what, city=order["city"], due=due_text) for text in clauses]
-    for _ in range(rng.choices((0, 1, 2), (0.4, 0.55, 0.05))[0]):
+    for _ in range(rng.choices((0, 1, 2), (0.55, 0.42, 0.03))[0]):
         clauses.insert(rng.randint(0, len(clauses)), _distractor(rng, pools, order))
     body = " ".join(text[0].upper() + text[1:] for text in clauses)
     greeting = rng.choice(pools["greeting"]) + " " if rng.random() < 0.5 else ""

@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
@@ -128,8 +129,14 @@ def cpu_peak_bytes(step: Callable[[], T], live_before: Iterable[torch.Tensor]) -
     frees that torch's profiler records during the step.
     """
     before = tensor_bytes(live_before)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+    with _without_native_stderr():
+        profile.start()
+    try:
         result = step()
+    finally:
+        with _without_native_stderr():
+            profile.stop()
     changes = [
         (event.start_ns(), event.nbytes())
         for event in profile.profiler.kineto_results.events()
@@ -140,6 +147,19 @@ def cpu_peak_bytes(step: Callable[[], T], live_before: Iterable[torch.Tensor]) -
         running += nbytes
         highest = max(highest, running)
     return result, before + highest
+
+
+@contextmanager
+def _without_native_stderr() -> Iterator[None]:
+    """Swallow what C++ writes to stderr: the profiler greets and takes leave there, whatever its log level."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def progress_wanted() -> bool:

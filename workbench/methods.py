@@ -74,7 +74,8 @@ class Method:
         return " ".join([f"{self.name} r={self.rank}", *extras])
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """As JSON would have it, so that a record read back equals the one that was written."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 def full(learning_rate: float = 1e-4) -> Method:

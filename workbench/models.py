@@ -189,10 +189,11 @@ def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 
 def _device() -> str:
-    """Where Accelerate puts this process's work."""
+    """Where Accelerate puts this process's work; the first call also joins the other processes of a launch."""
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
-    return str(PartialState().device)
+    return str(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device)
 
 
 def _quantization_config(kind: str | None, dtype: torch.dtype):

@@ -1,0 +1,110 @@
+"""The ledger, the bets, and verdicts that follow the numbers wherever they point."""
+
+import json
+
+import pytest
+from test_runs import record
+
+from workbench import claims, reference
+from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, judge
+
+
+def run(name: str, exact: float = 0.8, memory: float = 1e9, forgot: float = 0.1, seconds: float = 1.0, **changes):
+    fields = {
+        "method": {"name": name, "label": name, "learning_rate": 1e-3},
+        "config": {"seed": 0, "test_limit": None},
+        "task": {"name": "t", "source": "t", "sha256": "0", "train_rows": 2, "test_rows": 400},
+        "metrics": {"exact_match": exact},
+        "forgetting": {"general_loss": forgot, "fact_accuracy": 0.0},
+        "peak_memory_bytes": int(memory),
+        "artifact_bytes": 10_000_000 if name != "full" else 500_000_000,
+        "history": [{"step": 1, "loss": 1.0, "learning_rate": 1e-3, "seconds": seconds}],
+    }
+    return record(name, **(fields | changes))
+
+
+def verdicts(*runs) -> dict[str, str]:
+    return {verdict.claim: verdict.verdict for verdict in judge(runs)}
+
+
+def test_the_ledger_names_every_claim_once():
+    ledger = claims.claims()
+    assert len(ledger) == 29 and set(BETS) <= set(ledger)
+    assert all(claim.text.endswith(".") and claim.notebooks and claim.source for claim in ledger.values())
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes", "expected"),
+    [
+        ("memory-ratio", {"memory": 6e9}, SUPPORTED),
+        ("memory-ratio", {"memory": 3e9}, DEPENDS),
+        ("memory-ratio", {"memory": 1.5e9}, NOT_SUPPORTED),
+        ("speed", {"seconds": 1.5}, SUPPORTED),
+        ("speed", {"seconds": 1.0}, DEPENDS),
+        ("speed", {"seconds": 0.8}, NOT_SUPPORTED),
+        ("parity", {"exact": 0.82}, SUPPORTED),
+        ("parity", {"exact": 0.95}, NOT_SUPPORTED),
+        ("parity", {"exact": 0.60}, SUPPORTED),
+        ("forgetting", {"forgot": 0.5}, SUPPORTED),
+        ("forgetting", {"forgot": 0.1}, DEPENDS),
+        ("forgetting", {"forgot": 0.01}, NOT_SUPPORTED),
+    ],
+)
+def test_a_verdict_follows_fulls_numbers(claim, changes, expected):
+    assert verdicts(run("lora"), run("full", **changes))[claim] == expected
+
+
+@pytest.mark.parametrize(
+    ("exact", "memory", "expected"),
+    [(0.95, 1.2e9, SUPPORTED), (0.81, 1.2e9, DEPENDS), (0.95, 4e9, NOT_SUPPORTED), (0.6, 1.2e9, NOT_SUPPORTED)],
+)
+def test_hybrid_must_gain_over_lora_and_stay_below_full(exact, memory, expected):
+    runs = run("lora"), run("hybrid", exact=exact, memory=memory), run("full", exact=0.85, memory=3e9)
+    assert verdicts(*runs)["hybrid"] == expected
+
+
+def test_missing_and_unfinished_runs_leave_claims_untested():
+    assert set(verdicts(run("lora")).values()) == {UNTESTED}
+    broken = run("full", status="out_of_memory", metrics={}, forgetting={}, history=[])
+    assert set(verdicts(run("lora"), broken).values()) == {UNTESTED}
+    assert verdicts(run("lora"), run("full"))["hybrid"] == UNTESTED
+    assert verdicts(run("lora", artifact_bytes=None), run("full"))["artifact"] == UNTESTED
+
+
+def test_bets_are_kept_and_a_damaged_file_is_no_bet(store):
+    assert claims.load_bets(store) == {}
+    claims.save_bets({"speed": DEPENDS}, store)
+    assert claims.load_bets(store) == {"speed": DEPENDS}
+    with pytest.raises(ValueError, match="is not a bet"):
+        claims.save_bets({"speed": "maybe"}, store)
+    (store.path / "learner" / "bets.json").write_text("{")
+    assert claims.load_bets(store) == {} and store.all() == []
+
+
+def test_the_pilot_has_what_lesson_06_draws_on():
+    rows = reference.pilot("tickets")
+    assert {"starved", "lora", "qlora", "hybrid", "full"} == {row["name"] for row in rows}
+    for name, scores in reference.at_best_rate(rows, "exact_match").items():
+        assert len(scores) == 3, f"{name} has {len(scores)} seeds at its best rate"
+    best = {name: reference.best_learning_rate(rows, name) for name in ("lora", "full")}
+    assert best["lora"] > best["full"]
+    with pytest.raises(ValueError, match="no pilot"):
+        reference.pilot("facts")
+
+
+def test_the_best_rate_goes_by_the_mean_and_then_by_the_loss():
+    rows = [
+        {"name": "lora", "learning_rate": rate, "exact_match": score, "loss": loss}
+        for rate, score, loss in ((1e-3, 0.9, 1.0), (1e-3, 0.1, 1.0), (2e-3, 0.6, 0.5), (4e-3, 0.6, 0.4))
+    ]
+    assert reference.best_learning_rate(rows, "lora") == 4e-3
+    with pytest.raises(ValueError, match="no rows"):
+        reference.best_learning_rate(rows, "full")
+
+
+def test_pilot_rows_are_of_the_task_as_it_is_now():
+    from workbench import load_task
+
+    lines = (reference.DATA_DIR / "reference" / "pilot.jsonl").read_text(encoding="utf-8").splitlines()
+    for row in map(json.loads, lines):
+        assert row["task_sha256"] == load_task(row["task"]).sha256, f"the pilot of {row['task']} is of older data"

