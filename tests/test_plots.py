@@ -8,8 +8,9 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from test_claims import run
 
-from workbench import lowrank, plots
+from workbench import lowrank, plots, plots_runs
 from workbench import plots_lowrank as figures
 
 TARGETS = lowrank.toy_targets()
@@ -20,6 +21,18 @@ RANKS = (1, 2, 4, 8)
 SIZES = {"alpha / r": [0.04, 0.03, 0.02, 0.01], "alpha / sqrt(r)": [0.04, 0.05, 0.06, 0.07]}
 RANDOM = np.random.default_rng(0).normal(size=(32, 48))
 TALL, WIDE = RANDOM[:, :4], RANDOM[:4]
+
+BEFORE = {"exact_match": 0.01}
+RUNS = [
+    run(name, exact=0.2 * index + 0.1, forgot=0.1 * index, memory=1e9 * (index + 1))
+    for index, name in enumerate(("lora", "qlora", "hybrid", "full"))
+]
+PILOT = [
+    {"method": name, "learning_rate": rate, "seed": seed, "exact_match": 0.2 * seed + rate}
+    for name in ("starved", "lora", "qlora", "hybrid", "full")
+    for rate in (0.001, 0.01, 0.1)
+    for seed in (0, 1, 2)
+]
 
 FIGURES = {
     "matrices": lambda: figures.matrices({"B": TALL, "A": WIDE, "dW": TALL @ WIDE}, (plots.TIMES, "="), shared=["dW"]),
@@ -35,6 +48,14 @@ FIGURES = {
     ),
     "update_sizes": lambda: figures.update_sizes(RANKS, SIZES, ("alpha / r", 4)),
     "parameter_bars": lambda: figures.parameter_bars({"query, value": 230_400, "all linear": 2_442_240}, "Rank 8"),
+    "losses": lambda: plots_runs.losses(
+        {"lora r=8": ("lora", HISTORY), "full": ("full", HISTORY)}, 30, ": full, 9 s left"
+    ),
+    "no losses yet": lambda: plots_runs.losses({}, 30),
+    "costs": lambda: plots_runs.costs(RUNS),
+    "scores": lambda: plots_runs.scores(BEFORE, RUNS, "exact_match", {run.id: 0.05 for run in RUNS}),
+    "pareto": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match"),
+    "learning_rates": lambda: plots_runs.learning_rates(PILOT, "exact_match"),
     "layer_panel": lambda: figures.layer_panel(RANKS, SIZES, SIZES, ("alpha / r", 4)),
 }
 

@@ -85,7 +85,7 @@ def _plural(noun: str) -> str:
 def _amount(rng: random.Random, forms: dict[str, list]) -> tuple[str, int | None]:
     """Surface form and value: digits, a number word, "a dozen", or a vague word whose value is None."""
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.12:
         return rng.choice(forms["vague"]), None
     if kind < 0.20:
         return "a dozen", 12
@@ -98,7 +98,7 @@ def _amount(rng: random.Random, forms: dict[str, list]) -> tuple[str, int | None
 
 def _due(rng: random.Random, weekdays: list[str], months: list[str]) -> tuple[str, str]:
     """Surface form and value: a weekday is copied; "June 12" and "12 June" both become "12 June"."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.65:
         day = rng.choice(weekdays)
         return day, day
     day, month = rng.randint(1, 28), rng.choice(months)

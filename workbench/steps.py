@@ -103,10 +103,11 @@ def micro_batches(
         yield [collate(part, pad_id) for part in parts], tokens
 
 
-def check_gradients(model: nn.Module) -> None:
+def check_gradients(model: nn.Module, scaled: bool = False) -> None:
     """Raise TrainingError if a trainable parameter gets no finite gradient, or one of zeros that should not be zero.
 
     Where B = 0, the gradient of A is zero by design; nothing else has that excuse before the first update.
+    scaled: the loss was scaled for float16, whose first gradients may overflow (the scaler then lowers the scale).
     """
     faults = []
     for name, parameter in model.named_parameters():
@@ -115,7 +116,7 @@ def check_gradients(model: nn.Module) -> None:
         gradient = parameter.grad
         if gradient is None:
             faults.append(f"{name} (none)")
-        elif not torch.isfinite(gradient).all():
+        elif not scaled and not torch.isfinite(gradient).all():
             faults.append(f"{name} (not finite)")
         elif "lora_A" not in name and not gradient.any():
             faults.append(f"{name} (all zero)")

@@ -133,9 +133,7 @@ def _rehearse(accelerator, model, wrapped, batches_of_step, tokens) -> float:
         started = time.perf_counter()
         backward(accelerator, wrapped, batches_of_step, tokens)
         seconds = time.perf_counter() - started
-    scale = accelerator.scaler.get_scale() if accelerator.scaler else 1.0
-    if scale == 1.0:
-        check_gradients(model)
+    check_gradients(model, scaled=accelerator.scaler is not None)
     for parameter in model.parameters():
         parameter.grad = None
     return seconds
