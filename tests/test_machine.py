@@ -1,37 +1,67 @@
 """What this computer says of itself, and the measure of a step's memory."""
 
+import itertools
 import json
 
 import pytest
 import torch
 
-from workbench import machine
+from workbench import full, hybrid, load_base, lora, machine
+from workbench.methods import apply
+from workbench.models import completion_logits
+from workbench.tasks import Encoded, collate
 
 
-def test_the_peak_counts_what_is_alive_at_once_and_nothing_freed_before(capfd):
-    """A million float32 numbers are 4 MB: two live at once inside, then one, beside one that was there before."""
+def test_the_peak_counts_what_is_alive_at_once_and_views_once():
+    """A million float32 numbers are 4 MB: two live at once inside, beside one that was there before."""
     before = torch.ones(1_000_000)
-
-    def step():
+    with machine.LiveBytes([before, before.view(1000, 1000)]) as memory:
         first = torch.ones(1_000_000)
-        second = first * 2
+        second = first.view(10, -1) * 2
         del first
         third = second + 1
-        return third.sum().item()
-
-    result, peak = machine.cpu_peak_bytes(step, [before, before.view(1000, 1000)])
-    assert result == 3_000_000
-    assert 12_000_000 <= peak < 12_100_000
-    assert capfd.readouterr().err == ""
+        del second, third
+    assert memory.peak == 12_000_000 and memory.now == 4_000_000
 
 
-def test_an_error_in_the_measured_step_comes_through():
+def profiled_peak(step, live: int) -> int:
+    """Bytes alive before, plus the highest running sum of the allocations that torch's profiler records."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return live + max(itertools.accumulate(changes))
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "too_high"),
+    [
+        (lora(rank=2), "float32", 1.001),
+        (full(), "float32", 1.001),
+        (hybrid(["layers.1.mlp"], rank=2), "float32", 1.001),
+        (lora(rank=2), "bfloat16", 1.001),
+        (full(), "bfloat16", 1.06),
+    ],
+)
+def test_the_peak_of_a_training_step_is_that_of_the_profiler(small_directory, method, dtype, too_high):
+    model = apply(load_base(str(small_directory), dtype=dtype), method).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, fused=True)
+    batch = collate([Encoded(tuple(range(50, 70)), 10)] * 4, 0)
+
     def step():
-        raise KeyboardInterrupt
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = completion_logits(model, batch)
+        torch.nn.functional.cross_entropy(logits.float().flatten(0, -2), batch["targets"]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    with pytest.raises(KeyboardInterrupt):
-        machine.cpu_peak_bytes(step, [])
-    assert machine.cpu_peak_bytes(lambda: 1, [])[0] == 1
+    step()
+    state = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    with machine.LiveBytes([*model.parameters(), *model.buffers(), *state]) as memory:
+        live = memory.now
+        step()
+    assert 0.999 < memory.peak / profiled_peak(step, live) < too_high
 
 
 def test_step_times_pick_the_precision_of_this_machine_only(tmp_path, monkeypatch):

@@ -103,7 +103,9 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
             # The second step is the first with the optimizer's state in place.
             if step == min(1, config.steps - 1) and not on_gpu:
                 live = [*model.parameters(), *model.buffers(), *_optimizer_tensors(optimizer)]
-                loss, run.peak_memory_bytes = machine.cpu_peak_bytes(step_now, live)
+                with machine.LiveBytes(live) as memory:
+                    loss = step_now()
+                run.peak_memory_bytes = memory.peak
             else:
                 loss = step_now()
             seconds = time.perf_counter() - tick
