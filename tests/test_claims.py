@@ -42,12 +42,14 @@ def test_the_ledger_names_every_claim_once():
         ("speed", {"seconds": 1.5}, SUPPORTED),
         ("speed", {"seconds": 1.0}, DEPENDS),
         ("speed", {"seconds": 0.8}, NOT_SUPPORTED),
-        ("parity", {"exact": 0.82}, SUPPORTED),
+        ("parity", {"exact": 0.82}, DEPENDS),
         ("parity", {"exact": 0.95}, NOT_SUPPORTED),
         ("parity", {"exact": 0.60}, SUPPORTED),
         ("forgetting", {"forgot": 0.5}, SUPPORTED),
-        ("forgetting", {"forgot": 0.1}, DEPENDS),
-        ("forgetting", {"forgot": 0.01}, NOT_SUPPORTED),
+        ("forgetting", {"forgot": 0.11}, DEPENDS),
+        ("forgetting", {"forgot": 0.09}, NOT_SUPPORTED),
+        ("artifact", {"artifact_bytes": 3_000_000_000}, SUPPORTED),
+        ("artifact", {}, DEPENDS),
     ],
 )
 def test_a_verdict_follows_fulls_numbers(claim, changes, expected):
@@ -100,6 +102,11 @@ def test_the_best_rate_goes_by_the_mean_and_then_by_the_loss():
     assert reference.best_learning_rate(rows, "lora") == 4e-3
     with pytest.raises(ValueError, match="no rows"):
         reference.best_learning_rate(rows, "full")
+
+
+def test_a_rate_is_carried_over_to_other_sizes():
+    assert reference.learning_rate_for(1e-3, 576) == 1e-3
+    assert reference.learning_rate_for(1e-3, 2048) == pytest.approx(3.7e-4, rel=0.02)
 
 
 def test_pilot_rows_are_of_the_task_as_it_is_now():

@@ -60,10 +60,10 @@ def test_a_saved_notebook_says_what_was_bet(store, monkeypatch):
 
 def test_bets_stand_beside_verdicts():
     text = bets.bets_beside_verdicts(
-        {"speed": SUPPORTED}, [Verdict("speed", DEPENDS, "evidence."), Verdict("hybrid", DEPENDS, "e.")]
+        {"speed": SUPPORTED}, [Verdict("speed", DEPENDS, "evidence.", "rule"), Verdict("hybrid", DEPENDS, "e.")]
     )
     rows = text.splitlines()[2:]
-    assert "| supported | **depends** | evidence. |" in rows[0] and "no bet yet" in rows[1]
+    assert "| supported | **depends** | evidence. | rule |" in rows[0] and "no bet yet" in rows[1]
 
 
 def test_losses_are_drawn_while_they_fall_and_once_more_at_the_end(monkeypatch):

@@ -8,10 +8,15 @@ from statistics import mean
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from workbench.plots import PALETTE, SERIES, finished, legend_below, new_figure, style
+from workbench.plots import PALETTE, finished, legend_below, new_figure, style
 from workbench.runs import Run
 
+RATE_AXES = {
+    "exact_match": ("Score: each method at its own learning rates", "exact match (share of rows)"),
+    "forgetting": ("Forgetting at the same rates: lower is better", "nats a token on general text"),
+}
 METHOD_STYLE = {
+    "starved": {"color": PALETTE["pink"], "marker": "D", "linestyle": (0, (1, 2))},
     "base": {"color": PALETTE["grey"], "marker": "x"},
     "lora": {"color": PALETTE["blue"], "marker": "o", "linestyle": "-"},
     "qlora": {"color": PALETTE["sky"], "marker": "v", "linestyle": ":"},
@@ -131,11 +136,11 @@ def learning_rates(rows: Sequence[Mapping], measure: str) -> Figure:
     rows: mappings with "method", "learning_rate", "seed" and the measure.
     """
     figure = new_figure(9.0, 3.8)
-    axes = style(
-        figure.add_subplot(), "Each method at its own learning rates", "learning rate", measure.replace("_", " ")
-    )
+    title, unit = RATE_AXES[measure]
+    axes = style(figure.add_subplot(), title, "learning rate", unit)
     ends = []
-    for drawing, method in zip(SERIES, dict.fromkeys(row["method"] for row in rows), strict=False):
+    for method in dict.fromkeys(row["method"] for row in rows):
+        drawing = METHOD_STYLE[method]
         own = [row for row in rows if row["method"] == method]
         rates = sorted({row["learning_rate"] for row in own})
         means = [mean(row[measure] for row in own if row["learning_rate"] == rate) for rate in rates]
@@ -149,8 +154,9 @@ def learning_rates(rows: Sequence[Mapping], measure: str) -> Figure:
             alpha=0.6,
         )
         best = max(range(len(rates)), key=means.__getitem__)
-        ends.append(f"{method} is best at {rates[best]:g} with {means[best]:.0%}")
+        ends.append(f"{method} is highest at {rates[best]:g} with {means[best]:.2f}")
     axes.set_xscale("log")
-    axes.set_ylim(-0.04, 1.04)
+    if measure == "exact_match":
+        axes.set_ylim(-0.04, 1.04)
     legend_below(figure, axes, columns=5)
     return finished(figure, f"{measure.replace('_', ' ')} against learning rate: {'; '.join(ends)}.")

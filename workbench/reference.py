@@ -8,6 +8,8 @@ from statistics import mean
 
 from workbench.tasks import DATA_DIR
 
+PILOT_HIDDEN_SIZE = 576  # SmolLM2-135M
+
 
 def pilot(task: str) -> list[dict]:
     """The pilot's rows for one task, written by benchmarks/pilot.py: name, learning_rate, seed and the scores.
@@ -52,3 +54,12 @@ def spread_in_words(rows: Sequence[Mapping], measure: str) -> str:
         for name, values in at_best_rate(rows, measure).items()
     ]
     return f"In the pilot, {measure.replace('_', ' ')} at each method's best rate: {', '.join(parts)}."
+
+
+def learning_rate_for(rate: float, hidden_size: int) -> float:
+    """A rate found on the pilot's model (hidden size 576), carried over to another size.
+
+    The rule is that of tinker-cookbook for Llama-type models: the best rate falls as hidden size to the power 0.781. It
+    is a starting point, not a sweep.
+    """
+    return rate * (PILOT_HIDDEN_SIZE / hidden_size) ** 0.781

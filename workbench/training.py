@@ -68,12 +68,19 @@ def train(
             run.artifact = run.id
             run.artifact_bytes = adapters.save(model, store.path / run.id)
         if config.evaluate:
-            tuned = replace(base, model=model)
-            run.metrics = evaluation.evaluate(tuned, task, config.test_limit, config.max_length)
-            run.forgetting = evaluation.forgetting(run.before, run.metrics)
+            _score(run, replace(base, model=model), task, config)
     if accelerator.is_main_process:
         store.save(run)
     return run
+
+
+def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
+    """Fill in the scores; stopping here too keeps the run, without them."""
+    try:
+        run.metrics = evaluation.evaluate(tuned, task, config.test_limit, config.max_length)
+        run.forgetting = evaluation.forgetting(run.before, run.metrics)
+    except KeyboardInterrupt:
+        run.status, run.metrics = "interrupted", {}
 
 
 def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None:

@@ -60,9 +60,9 @@ class BetsPanel:
 def bets_beside_verdicts(bets: dict[str, str], verdicts: Sequence[Verdict]) -> str:
     """A Markdown table: each claim, the learner's bet, the verdict, the evidence."""
     ledger = claims()
-    lines = ["| claim | you bet | your runs say | evidence |", "| --- | --- | --- | --- |"]
+    lines = ["| claim | you bet | your runs say | evidence | counts as supported |", "| --- | --- | --- | --- | --- |"]
     for verdict in verdicts:
         words = f"`{verdict.claim}`: {ledger[verdict.claim].text}"
         bet = bets.get(verdict.claim, NO_BET)
-        lines.append(f"| {words} | {bet} | **{verdict.verdict}** | {verdict.evidence} |")
+        lines.append(f"| {words} | {bet} | **{verdict.verdict}** | {verdict.evidence} | {verdict.rule} |")
     return "\n".join(lines)
