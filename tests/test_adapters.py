@@ -51,7 +51,9 @@ def test_scores_after_loading_are_the_recorded_ones(small, small_directory, stor
     from workbench import evaluate
 
     quantized = load_base(str(small_directory), quantization="nf4", dtype="float32")
-    for base, method in ((small, lora(rank=2)), (quantized, qlora(rank=2))):
+    lower = load_base(str(small_directory), dtype="bfloat16")
+    opened = hybrid(["layers.1.mlp"], rank=2)  # trained in float32 on a bfloat16 base, and loaded as such
+    for base, method in ((small, lora(rank=2)), (quantized, qlora(rank=2)), (lower, opened), (lower, full(1e-3))):
         run = train(base, load_task("facts"), method, FEW, store)
         assert evaluate(run.load(base), load_task("facts"), limit=4) == run.metrics
 
@@ -60,6 +62,16 @@ def test_loading_on_the_wrong_base_says_which_is_right(small, base, store):
     run = train(small, load_task("facts"), lora(rank=2), replace(FEW, evaluate=False), store)
     with pytest.raises(RunError, match="load that base"):
         run.load(base)
+
+
+def test_a_tuned_base_is_another_base(small, store):
+    """What was tuned from it cannot be mistaken for what was tuned from the original."""
+    first = train(small, load_task("facts"), full(1e-3), FEW, store)
+    second = train(first.load(small), load_task("facts"), lora(rank=2), FEW, store)
+    assert second.before["loss"] == pytest.approx(first.metrics["loss"], rel=1e-5)
+    with pytest.raises(RunError, match="load that base"):
+        second.load(small)
+    assert second.load(first.load(small))
 
 
 def test_a_run_without_an_artifact_says_so(small, store):
@@ -72,10 +84,14 @@ def test_a_run_without_an_artifact_says_so(small, store):
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_an_adapter_of_another_shape_or_a_damaged_one_is_refused(small, base, store, tmp_path):
     run = train(small, load_task("facts"), lora(rank=2), replace(FEW, evaluate=False), store)
-    with pytest.raises(AdapterError, match="does not fit"):
+    with pytest.raises(AdapterError, match="damaged or does not fit"):
         load(base, run.artifact_dir)
     with pytest.raises(AdapterError, match="neither"):
         load(small, tmp_path)
+    weights = run.artifact_dir / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(AdapterError, match="damaged"):
+        load(small, run.artifact_dir)
     (run.artifact_dir / "adapter_config.json").write_text("{")
     with pytest.raises(AdapterError):
         load(small, run.artifact_dir)

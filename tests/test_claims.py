@@ -73,12 +73,21 @@ def test_missing_and_unfinished_runs_leave_claims_untested():
     assert verdicts(run("lora", artifact_bytes=None), run("full"))["artifact"] == UNTESTED
 
 
+def test_nothing_learnt_is_no_parity():
+    assert verdicts(run("lora", exact=0.0), run("full", exact=0.0))["parity"] == UNTESTED
+    assert claims.two_standard_errors(0.0, 8) > 0.2
+
+
 def test_bets_are_kept_and_a_damaged_file_is_no_bet(store):
     assert claims.load_bets(store) == {}
     claims.save_bets({"speed": DEPENDS}, store)
     assert claims.load_bets(store) == {"speed": DEPENDS}
     with pytest.raises(ValueError, match="is not a bet"):
         claims.save_bets({"speed": "maybe"}, store)
+    (store.path / "learner" / "bets.json").write_text('{"speed": "perhaps", "parity": "depends"}')
+    assert claims.load_bets(store) == {"parity": DEPENDS}
+    (store.path / "learner" / "bets.json").write_text("[]")
+    assert claims.load_bets(store) == {}
     (store.path / "learner" / "bets.json").write_text("{")
     assert claims.load_bets(store) == {} and store.all() == []
 
@@ -94,10 +103,15 @@ def test_the_pilot_has_what_lesson_06_draws_on():
         reference.pilot("facts")
 
 
-def test_the_best_rate_goes_by_the_mean_and_then_by_the_loss():
+def test_the_best_rate_goes_by_the_seed_that_all_have_and_then_by_the_loss():
     rows = [
-        {"name": "lora", "learning_rate": rate, "exact_match": score, "loss": loss}
-        for rate, score, loss in ((1e-3, 0.9, 1.0), (1e-3, 0.1, 1.0), (2e-3, 0.6, 0.5), (4e-3, 0.6, 0.4))
+        {"name": "lora", "learning_rate": rate, "seed": seed, "exact_match": score, "loss": loss}
+        for rate, seed, score, loss in (
+            (1e-3, 0, 0.5, 1.0),
+            (1e-3, 1, 0.9, 1.0),
+            (2e-3, 0, 0.6, 0.5),
+            (4e-3, 0, 0.6, 0.4),
+        )
     ]
     assert reference.best_learning_rate(rows, "lora") == 4e-3
     with pytest.raises(ValueError, match="no rows"):

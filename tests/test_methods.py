@@ -1,5 +1,7 @@
 """Methods: what they refuse, where adapters go, and that PEFT's own injection is what we get."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -29,6 +31,7 @@ def fingerprint(base):
         (lambda: full(learning_rate=-1e-4), "must be above 0"),
         (lambda: hybrid([]), "needs full_modules"),
         (lambda: hybrid("layers.1.mlp"), "must be a list"),
+        (lambda: replace(lora(), full_modules=("norm",)), "belong to hybrid()"),
     ],
 )
 def test_a_method_that_makes_no_sense_is_refused(make, words):
@@ -77,6 +80,19 @@ def test_trainable_parameters_are_what_the_formula_says(small, rank, targets):
     shapes = linear_modules(small.model)
     expected = sum(lowrank.lora_parameters(*shapes[name], rank) for name in target_modules(small, method))
     assert trainable_parameters(apply(small, method)) == expected
+
+
+def test_full_modules_open_what_they_name_and_no_more(small):
+    """PEFT itself takes the end of a name without regard to dots: "norm" would open every "input_layernorm"."""
+    opened = [n for n, p in apply(small, hybrid(["norm"])).named_parameters() if p.requires_grad and "lora_" not in n]
+    assert len(opened) == 1 and "model.norm" in opened[0]
+
+
+def test_quantized_modules_cannot_be_opened(small_directory):
+    base = load_base(str(small_directory), quantization="nf4", dtype="float32")
+    with pytest.raises(MethodError, match="cannot be trained whole"):
+        apply(base, hybrid(["layers.1.mlp"]))
+    assert apply(base, hybrid(["norm"]))
 
 
 def test_targets_and_layers_narrow_each_other(small):

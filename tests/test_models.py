@@ -65,6 +65,8 @@ def test_a_directory_is_identified_by_its_files(small, base, tmp_path):
         ("olmo2-1b", {}, "HF_HUB_OFFLINE is set"),
         ("smollm2-135m", {"quantization": "int3"}, "use None, 'nf4', 'fp4' or 'int8'"),
         ("smollm2-135m", {"dtype": "int64"}, "dtype must be float32, bfloat16 or float16"),
+        ("smollm2-135m", {"dtype": "float16"}, "float16 needs a GPU"),
+        ("smollm2-135m", {"revision": "main"}, "revision= is for Hub models"),
     ],
 )
 def test_what_cannot_be_loaded_says_what_to_do(name, options, words):

@@ -67,7 +67,7 @@ def test_bets_stand_beside_verdicts():
 
 
 def test_losses_are_drawn_while_they_fall_and_once_more_at_the_end(monkeypatch):
-    shown, clock = [], iter(range(0, 1000, 3))
+    shown, clock = [], iter(range(10, 1000, 3))
 
     class Handle:
         def update(self, data, metadata, raw):

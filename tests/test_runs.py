@@ -39,10 +39,13 @@ def test_damaged_files_are_named_and_skipped(store, capsys):
     (store.path / "list.json").write_text("[]")
     (store.path / "fields.json").write_text('{"id": "fields"}')
     (store.path / "renamed.json").write_text((store.path / "good.json").read_text())
+    (store.path / "escape.json").write_text((store.path / "good.json").read_text().replace('"good"', '"escape"'))
+    outside = (store.path / "escape.json").read_text().replace('"artifact": null', '"artifact": "../.."')
+    (store.path / "escape.json").write_text(outside)
     (store.path / "binary.json").write_bytes(b"\xff\xfe\x00")
     assert [run.id for run in store.all()] == ["good"]
     told = capsys.readouterr().err
-    assert all(f"{name}.json is damaged" in told for name in ("half", "list", "fields", "renamed", "binary"))
+    assert all(f"{name}.json is damaged" in told for name in ("half", "list", "fields", "renamed", "escape", "binary"))
 
 
 def test_a_record_of_a_newer_version_is_still_read(store):

@@ -186,12 +186,22 @@ def test_a_bfloat16_base_trains_under_autocast(small_directory, store, method):
 # --- when something goes wrong
 
 
-def test_evaluating_first_does_not_cut_off_4_bit_training(small_directory, store):
-    """The bitsandbytes fault: on some CPUs one evaluation of 4-bit weights made later training lose its gradients."""
-    base = load_base(str(small_directory), quantization="nf4", dtype="float32")
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_evaluating_first_does_not_spoil_quantized_training(small_directory, store, kind, dtype):
+    """Two bitsandbytes faults: on some CPUs one evaluation of 4-bit weights made later training lose its gradients,
+    and the first computation with 8-bit weights took their statistics away from every other copy.
+    """
+    base = load_base(str(small_directory), quantization=kind, dtype=dtype)
+    ids = torch.arange(20, 40).view(1, 20)
+    with torch.no_grad():
+        fresh = base.model(ids).logits
     evaluate(base, FACTS, limit=4)
-    run = train(base, FACTS, qlora(rank=2), replace(QUICK, steps=12), store)
+    run = train(base, FACTS, qlora(rank=2), replace(QUICK, steps=12, save=True), store)
     assert run.status == "finished" and losses(run)[-1] < losses(run)[0]
+    run.load(base)
+    with torch.no_grad():
+        assert torch.equal(base.model(ids).logits, fresh)
 
 
 def test_the_fault_itself_would_be_caught(small_directory, store):
@@ -236,6 +246,30 @@ def test_a_diverging_run_is_recorded(small, store):
     run = train(small, FACTS, full(learning_rate=1e30), replace(QUICK, steps=6, warmup=0.0), store)
     assert run.status == "diverged" and "lower the learning rate" in run.advice
     assert all(math.isfinite(loss) for loss in losses(run)) and store.get(run.id).status == "diverged"
+
+
+def test_a_run_that_breaks_in_its_last_update_is_recorded_too(small, store):
+    config = replace(QUICK, steps=1, evaluate=True, test_limit=4, warmup=0.0)
+    run = train(small, FACTS, full(learning_rate=1e30), config, store)
+    assert run.status == "diverged" and run.metrics == {} and store.get(run.id) == run
+
+
+def test_stopping_while_scoring_keeps_the_run(small, store, monkeypatch):
+    from workbench import evaluation
+
+    config = replace(QUICK, evaluate=True, save=True, test_limit=3)
+    calls, real = [], evaluation.evaluate
+
+    def stopped_the_second_time(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluation, "evaluate", stopped_the_second_time)
+    run = train(small, FACTS, lora(rank=2), config, store)
+    assert len(calls) == 2 and run.status == "interrupted" and run.metrics == {}
+    assert store.get(run.id).load(small)
 
 
 def test_stopping_keeps_what_was_learned(small, store):

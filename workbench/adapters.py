@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft.utils import ModulesToSaveWrapper
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -42,15 +43,29 @@ def load(base: Base, directory: str | os.PathLike) -> nn.Module:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
                 model = PeftModel.from_pretrained(share(base.model), directory)
-        except (RuntimeError, ValueError, json.JSONDecodeError) as error:
+            _restore_opened_modules(model, directory)
+        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
-            raise AdapterError(f"The adapter in {directory} does not fit {base.name}: {first}") from error
+            raise AdapterError(f"The adapter in {directory} is damaged or does not fit {base.name}: {first}") from error
     elif (directory / "config.json").is_file():
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, trust_remote_code=False)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, trust_remote_code=False)
+        except (OSError, SafetensorError) as error:
+            raise AdapterError(f"The checkpoint in {directory} is damaged: {str(error).splitlines()[0]}") from error
         model.to(base.model.device)
     else:
         raise AdapterError(f"{directory} holds neither adapter_config.json nor config.json; was the run saved?")
     return model.requires_grad_(False).eval()
+
+
+def _restore_opened_modules(model: PeftModel, directory: Path) -> None:
+    """A hybrid's opened modules as they were trained, in float32: PEFT loads them in the base's dtype."""
+    if not model.peft_config["default"].modules_to_save:
+        return
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save.float()
+    set_peft_model_state_dict(model, load_peft_weights(str(directory), device=str(model.device)))
 
 
 def directory_bytes(directory: str | os.PathLike) -> int:

@@ -12,6 +12,7 @@ from workbench.runs import Run, RunStore
 from workbench.tasks import DATA_DIR
 
 SUPPORTED, DEPENDS, NOT_SUPPORTED, UNTESTED = "supported", "depends", "not supported", "not yet tested"
+VERDICTS = (SUPPORTED, DEPENDS, NOT_SUPPORTED)
 VISIBLE_GAP = 0.05  # exact match; a smaller lead of full is called on par
 LASTING_LOSS = 0.1  # nats a token on general text: the right token is a tenth less likely
 BETS = ("memory-ratio", "speed", "artifact", "parity", "forgetting", "hybrid")
@@ -47,7 +48,7 @@ def save_bets(bets: Mapping[str, str], store: RunStore | None = None) -> None:
     """Keep the learner's bets beside their runs. bets: claim id -> one of the verdicts."""
     known = claims()
     for claim, bet in bets.items():
-        if claim not in known or bet not in (SUPPORTED, DEPENDS, NOT_SUPPORTED):
+        if claim not in known or bet not in VERDICTS:
             raise ValueError(
                 f"{claim!r}: {bet!r} is not a bet; use the claims' ids and {SUPPORTED!r}, {DEPENDS!r}, ..."
             )
@@ -57,14 +58,19 @@ def save_bets(bets: Mapping[str, str], store: RunStore | None = None) -> None:
 def load_bets(store: RunStore | None = None) -> dict[str, str]:
     """The learner's bets, or none if none were saved (or the file is damaged)."""
     try:
-        return json.loads(((store or RunStore()).path / "learner" / "bets.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        bets = json.loads(((store or RunStore()).path / "learner" / "bets.json").read_text(encoding="utf-8"))
+        return {claim: bet for claim, bet in bets.items() if claim in BETS and bet in VERDICTS}
+    except (OSError, ValueError, AttributeError):
         return {}
 
 
 def two_standard_errors(share: float, rows: int) -> float:
-    """Sampling spread of a share measured on `rows` test rows: twice sqrt(p (1 - p) / n)."""
-    return 2 * sqrt(share * (1 - share) / rows)
+    """Sampling spread of a share measured on `rows` test rows: twice sqrt(p (1 - p) / n).
+
+    With two hits and two misses added (Agresti and Coull, 1998), so that 0 of 8 is not taken for certainty.
+    """
+    p, n = (share * rows + 2) / (rows + 4), rows + 4
+    return 2 * sqrt(p * (1 - p) / n)
 
 
 def clearly_ahead(first: Run, second: Run) -> bool:
@@ -121,6 +127,9 @@ def _artifact(lora: Run, full: Run) -> Verdict:
 
 def _parity(lora: Run, full: Run) -> Verdict:
     gap, noise = _gap(full, lora)
+    learnt = max(run.metrics["exact_match"] - run.before.get("exact_match", 0.0) for run in (lora, full))
+    if learnt <= noise:
+        return Verdict("parity", UNTESTED, "Neither run has learnt the task by more than noise; train longer.")
     verdict = NOT_SUPPORTED if gap > noise else SUPPORTED if gap + noise < VISIBLE_GAP else DEPENDS
     evidence = f"full minus LoRA is {gap:+.1%} in exact match; this test sees no difference below {noise:.1%}."
     return Verdict("parity", verdict, evidence, f"full is less than {VISIBLE_GAP:.0%} ahead, noise included")
@@ -150,6 +159,6 @@ def _hybrid(lora: Run, hybrid: Run, full: Run) -> Verdict:
 def _gap(first: Run, second: Run) -> tuple[float, float]:
     """Exact match of `first` minus `second`, and what sampling noise alone may do to it."""
     shares = [run.metrics["exact_match"] for run in (first, second)]
-    rows = [run.config["test_limit"] or run.task["test_rows"] for run in (first, second)]
+    rows = [min(run.config["test_limit"] or run.task["test_rows"], run.task["test_rows"]) for run in (first, second)]
     errors = [two_standard_errors(share, n) for share, n in zip(shares, rows, strict=True)]
     return shares[0] - shares[1], sqrt(errors[0] ** 2 + errors[1] ** 2)

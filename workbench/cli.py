@@ -82,6 +82,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from accelerate import PartialState
+
     from workbench.models import load_base
     from workbench.runs import RunStore
     from workbench.tasks import load_task
@@ -100,6 +102,8 @@ def _train(options: argparse.Namespace) -> int:
     quantization = options.quantization or ("nf4" if method.name == "qlora" else None)
     base = load_base(options.model, quantization=quantization, dtype=options.dtype, revision=options.revision)
     run = train(base, task, method, config, RunStore(options.out), on_step=_print_step)
+    if not PartialState().is_main_process:
+        return 0
     if options.json:
         record = asdict(run) | {"artifact_dir": str(run.artifact_dir) if run.artifact_dir else None}
         del record["folder"]

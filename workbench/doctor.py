@@ -163,8 +163,9 @@ def probe_step(dtype: str) -> float:
 
 
 def _product_seconds(dtype: str) -> float:
-    left = torch.randn(256, 576, dtype=getattr(torch, dtype))
-    right = torch.randn(576, 1536, dtype=getattr(torch, dtype))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    left = torch.randn(256, 576, dtype=getattr(torch, dtype), device=device)
+    right = torch.randn(576, 1536, dtype=getattr(torch, dtype), device=device)
     times = []
     for _ in range(4):
         started = time.perf_counter()

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
 from workbench.models import Base, completion_logits, in_float32
-from workbench.tasks import DATA_DIR, Encoded, Example, Task, collate, encode
+from workbench.tasks import DATA_DIR, Encoded, Example, Task, collate, encode, start_ids
 
 TOKENS_A_BATCH = 2048
 GENERAL_CHUNKS, GENERAL_CHUNK_TOKENS = 12, 128
@@ -55,7 +55,8 @@ def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -
     model = in_float32(base.model)
     written = []
     for example in examples:
-        prompt = torch.tensor([_tokens(base.tokenizer, example.prompt)], device=model.device)
+        ids = [*start_ids(base.tokenizer), *_tokens(base.tokenizer, example.prompt)]
+        prompt = torch.tensor([ids], device=model.device)
         out = model.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
@@ -143,7 +144,9 @@ def general_rows(tokenizer) -> list[Encoded]:
     text = general_text()[0]
     stride = len(text) // GENERAL_CHUNKS
     pieces = [text[i * stride : i * stride + 8 * GENERAL_CHUNK_TOKENS] for i in range(GENERAL_CHUNKS)]
-    return [Encoded(tuple(_tokens(tokenizer, piece)[:GENERAL_CHUNK_TOKENS]), 1) for piece in pieces]
+    start = start_ids(tokenizer)
+    chunks = [(*start, *_tokens(tokenizer, piece)[:GENERAL_CHUNK_TOKENS]) for piece in pieces]
+    return [Encoded(chunk, 1) for chunk in chunks]
 
 
 @cache
@@ -156,7 +159,7 @@ def fact_rows(tokenizer) -> list[Encoded]:
     """The everyday facts without an end-of-text token: a base model may go on after the answer."""
     rows = []
     for fact in everyday_facts():
-        prompt = _tokens(tokenizer, fact.prompt)
+        prompt = [*start_ids(tokenizer), *_tokens(tokenizer, fact.prompt)]
         rows.append(Encoded((*prompt, *_tokens(tokenizer, fact.completion)), len(prompt)))
     return rows
 

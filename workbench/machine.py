@@ -8,6 +8,7 @@ import platform
 import tempfile
 import weakref
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def write_json(path: Path, value: object) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(value, file, indent=1, allow_nan=False)
+        os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except BaseException:
         os.unlink(scratch)
@@ -110,7 +112,13 @@ def save_step_times(seconds: dict[str, float | None]) -> None:
 
 
 def _fingerprint() -> str:
-    return f"{_processor_name()} | {torch.get_num_threads()} threads | torch {torch.__version__}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
+    return f"{_processor_name()} | {device} | torch {torch.__version__}"
+
+
+def forked_random_state(device: torch.device) -> AbstractContextManager:
+    """Leave the random state of the CPU and of `device` (not of every GPU there is) as it was."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 class LiveBytes(TorchDispatchMode):

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from workbench import WorkbenchError
+from workbench.machine import forked_random_state
 from workbench.models import Base, linear_modules, share
 
 
@@ -53,6 +54,8 @@ class Method:
             raise MethodError(f"alpha={self.alpha} must be above 0; alpha / rank scales the update.")
         if not 0 <= self.dropout < 1:
             raise MethodError(f"dropout={self.dropout} must be at least 0 and below 1.")
+        if self.full_modules and self.name != "hybrid":
+            raise MethodError(f"full_modules belong to hybrid(), not to {self.name}().")
         if self.name == "hybrid" and not self.full_modules:
             raise MethodError(
                 "hybrid() needs full_modules, e.g. full_modules=['layers.29.mlp']; without any, use lora()."
@@ -130,8 +133,11 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
         raise MethodError(f"qlora() needs a quantized base: load_base({base.name!r}, quantization='nf4').")
     if method.name == "lora" and base.quantization:
         raise MethodError("This base is quantized, so the method is qlora(); or load the base without quantization.")
+    for name in opened_modules(base, method):
+        if any(not parameter.is_floating_point() for parameter in base.model.get_submodule(name).parameters()):
+            raise MethodError(f"{name} holds {base.quantization} weights, which cannot be trained whole.")
     init_seed = seed if method.init_seed is None else method.init_seed
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with forked_random_state(base.model.device), warnings.catch_warnings():
         torch.manual_seed(init_seed)
         # PEFT 0.21 still reads a name that transformers 5 has renamed.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
@@ -153,8 +159,14 @@ def peft_config(base: Base, method: Method) -> LoraConfig:
         lora_dropout=method.dropout,
         use_rslora=method.rslora,
         use_dora=method.dora,
-        modules_to_save=list(method.full_modules) or None,
+        modules_to_save=opened_modules(base, method) or None,
     )
+
+
+def opened_modules(base: Base, method: Method) -> list[str]:
+    """Full names of the modules that are trained whole (PEFT takes ends of names, dot or no dot: "norm" means many)."""
+    names = [name for name, _ in base.model.named_modules()]
+    return [name for name in names if any(_ends_with(name, wanted) for wanted in method.full_modules)]
 
 
 def target_modules(base: Base, method: Method) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -67,6 +68,10 @@ def load_base(
         raise ModelError(f"quantization={quantization!r} is not known; use None, 'nf4', 'fp4' or 'int8'.")
     name = os.fspath(name)
     dtype = _as_dtype(dtype)
+    if dtype == torch.float16 and _device() == "cpu":
+        raise ModelError("float16 needs a GPU; use dtype='float32' here.")
+    if revision and (name == PACKAGED or Path(name).is_dir()):
+        raise ModelError("revision= is for Hub models; the packaged model and directories are what they are.")
     location, source, found = _locate(PRESETS.get(name, name), revision)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -80,13 +85,14 @@ def load_base(
         tokenizer = AutoTokenizer.from_pretrained(
             location, revision=revision if source == "hub" else None, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(_explain(name, source, error)) from error
     if source == "hub":
         found = getattr(model.config, "_commit_hash", None) or revision or "unknown"
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{name} has a tokenizer without an end-of-text token, so a model cannot learn to stop.")
     _keep_weights_unpacked(model)
+    _settle_int8_state(model)
     model.requires_grad_(False)
     return Base(model.eval(), tokenizer, name, found, source, quantization, dtype)
 
@@ -96,8 +102,7 @@ def share(model: nn.Module) -> nn.Module:
 
     Layers can be replaced in the copy (what PEFT does) while the original stays as it was.
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    return copy.deepcopy(model, _shared_tensors(model))
 
 
 def linear_modules(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -137,7 +142,7 @@ def in_float32(model: nn.Module) -> nn.Module:
     ]
     if not lower and not layers_4bit:
         return model
-    memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    memo = _shared_tensors(model)
     for tensor in lower:
         raised = tensor.detach().float()
         memo[id(tensor)] = nn.Parameter(raised, requires_grad=False) if isinstance(tensor, nn.Parameter) else raised
@@ -222,8 +227,33 @@ def _keep_weights_unpacked(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def _settle_int8_state(model: nn.Module) -> None:
+    """Give every 8-bit layer its statistics now.
+
+    bitsandbytes otherwise moves them from the weight into the first layer that computes with it, be it a copy: the
+    original would then take its 8-bit codes for values.
+    """
+    for module in model.modules():
+        if hasattr(module, "init_8bit_state"):
+            module.init_8bit_state()
+
+
+def _shared_tensors(model: nn.Module) -> dict[int, torch.Tensor]:
+    """What a structural copy shares, as a memo for deepcopy: parameters, buffers and 8-bit statistics."""
+    tensors = [*model.parameters(), *model.buffers()]
+    states = [module.state for module in model.modules() if hasattr(module, "init_8bit_state")]
+    tensors += [tensor for state in states for tensor in (state.CB, state.SCB) if tensor is not None]
+    return {id(tensor): tensor for tensor in tensors}
+
+
 def _explain(name: str, source: str, error: Exception) -> str:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     chain = [error]
     while chain[-1].__cause__ or chain[-1].__context__:
@@ -238,7 +268,8 @@ def _explain(name: str, source: str, error: Exception) -> str:
         )
     if RepositoryNotFoundError in kinds or "is not a valid model identifier" in text:
         return f"The Hub has no model {name!r} that you can read; check the spelling, or log in if it is private."
-    if source == "hub":
+    unreachable = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)
+    if source == "hub" and any(isinstance(link, unreachable) or "cached files" in str(link) for link in chain):
         offline = "HF_HUB_OFFLINE is set, and " if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         return (
             f"{name} could not be loaded from the Hub: {offline}it is not in the local cache or the network is down; "

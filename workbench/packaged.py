@@ -65,6 +65,9 @@ def _convert(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(scratch)
         digests = {file.name: _digest(file) for file in scratch.iterdir()}
         (scratch / "complete.json").write_text(json.dumps({"format": CACHE_FORMAT, "sha256": digests}))
+        scratch.chmod(0o755)  # others may share the cache
+        for file in scratch.iterdir():
+            file.chmod(0o644)
         if target.exists():
             shutil.rmtree(target)
         scratch.rename(target)

@@ -47,7 +47,7 @@ def losses(histories: Mapping[str, tuple[str, Sequence[dict]]], steps: int, note
     ends = ", ".join(
         f"{label} ends at {history[-1]['loss']:.2f}" for label, (_, history) in histories.items() if history
     )
-    return finished(figure, f"Training loss against step: {ends or 'no step yet'}.")
+    return finished(figure, f"Training loss against step: {ends or 'the first step is still being taken'}.")
 
 
 def costs(runs: Sequence[Run]) -> Figure:

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from workbench import WorkbenchError
 from workbench.machine import write_json
 from workbench.models import Base
@@ -79,7 +81,13 @@ class Run:
                 f"Run {self.id} was trained on {self.base['name']} ({self.base['revision']}), "
                 f"not on {base.name} ({base.revision}); load that base."
             )
-        return replace(base, model=adapters.load(base, self.artifact_dir))
+        if base.quantization != self.base["quantization"] and self.method["name"] == "qlora":
+            wanted = self.base["quantization"]
+            raise RunError(f"Run {self.id} was trained on {wanted} weights; load_base(..., quantization={wanted!r}).")
+        tuned = replace(base, model=adapters.load(base, self.artifact_dir), revision=f"{base.revision} + {self.id}")
+        if self.method["name"] == "full":
+            return replace(tuned, quantization=None, dtype=torch.float32)
+        return tuned
 
 
 class RunStore:
@@ -118,10 +126,10 @@ class RunStore:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
             run = Run(**{name: value for name, value in record.items() if name in known})
-        except (ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise RunError(f"{file} is damaged ({error}); delete it or restore it from a copy.") from error
-        if run.id != run_id or run.status not in STATUSES:
-            raise RunError(f"{file} is damaged (id {run.id!r}, status {run.status!r}); delete it.")
+        if run.id != run_id or run.status not in STATUSES or run.artifact not in (None, run_id):
+            raise RunError(f"{file} is damaged (id {run.id!r}, status {run.status!r}, artifact {run.artifact!r}).")
         run.folder = str(self.path)
         return run
 

@@ -48,6 +48,8 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise TrainingError(f"{name}={value!r} must be a whole number of at least 1.")
+        if self.test_limit is not None and self.test_limit < 1:
+            raise TrainingError(f"test_limit={self.test_limit} must be at least 1, or None for every test row.")
         if not 0 <= self.warmup < 1:
             raise TrainingError(f"warmup={self.warmup} is a share of the steps: at least 0 and below 1.")
         if not self.clip > 0:

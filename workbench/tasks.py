@@ -236,6 +236,12 @@ def load_task(
 # --- tokens -----------------------------------------------------------------------------------------------------
 
 
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The beginning-of-text token, if the tokenizer adds one by itself."""
+    added = tokenizer("", add_special_tokens=True)["input_ids"]
+    return added[:1] if added and added[0] == tokenizer.bos_token_id else []
+
+
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
     """Prompt and completion are tokenized apart, so that their boundary is one; end-of-text is appended.
 
@@ -244,8 +250,7 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
     """
     prompts = tokenizer([row.prompt for row in examples], add_special_tokens=False)["input_ids"]
     completions = tokenizer([row.completion for row in examples], add_special_tokens=False)["input_ids"]
-    added = tokenizer("", add_special_tokens=True)["input_ids"]
-    start = added[:1] if added and added[0] == tokenizer.bos_token_id else []
+    start = start_ids(tokenizer)
     encoded = []
     for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), start=1):
         ids = (*start, *prompt, *completion, tokenizer.eos_token_id)

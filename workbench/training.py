@@ -28,6 +28,8 @@ OUT_OF_MEMORY_ADVICE = (
     "or train less: lora() instead of full(), qlora() instead of lora()."
 )
 
+DIVERGED_ADVICE = "The loss is no longer a number: lower the learning rate, or lengthen the warm-up."
+
 
 def train(
     base: Base,
@@ -47,7 +49,7 @@ def train(
     rows = encode(task.train, base.tokenizer, config.max_length)
     run = _new_run(store, base, task, method, config)
     run.before = dict(_score_of(base, task, config)) if config.evaluate else {}
-    with torch.random.fork_rng():
+    with machine.forked_random_state(base.model.device):
         torch.manual_seed(config.seed)
         accelerator = accelerator_for(base)
         run.precision = _precision(base, accelerator)
@@ -67,6 +69,7 @@ def train(
         if config.save and accelerator.is_main_process:
             run.artifact = run.id
             run.artifact_bytes = adapters.save(model, store.path / run.id)
+            store.save(run)  # scoring may be stopped, or run out of memory
         if config.evaluate:
             _score(run, replace(base, model=model), task, config)
     if accelerator.is_main_process:
@@ -75,12 +78,22 @@ def train(
 
 
 def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
-    """Fill in the scores; stopping here too keeps the run, without them."""
+    """Fill in the scores; stopping here, or running out of memory, keeps the run without them."""
     try:
-        run.metrics = evaluation.evaluate(tuned, task, config.test_limit, config.max_length)
-        run.forgetting = evaluation.forgetting(run.before, run.metrics)
+        metrics = evaluation.evaluate(tuned, task, config.test_limit, config.max_length)
     except KeyboardInterrupt:
-        run.status, run.metrics = "interrupted", {}
+        run.status = "interrupted"
+        return
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        run.status, run.advice = "out_of_memory", "Trained and saved, but scoring ran out of memory; lower test_limit."
+        return
+    if not all(math.isfinite(value) for value in metrics.values()):
+        run.status, run.advice = "diverged", DIVERGED_ADVICE
+        return
+    run.metrics = metrics
+    run.forgetting = evaluation.forgetting(run.before, metrics)
 
 
 def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None:
@@ -94,10 +107,12 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
     )
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     steps = micro_batches(rows, config, accelerator.process_index, accelerator.num_processes, pad_id)
-    on_gpu = accelerator.device.type == "cuda"
+    on_gpu, others_bytes = accelerator.device.type == "cuda", 0
     if on_gpu:
+        # Other models on the card, such as the base that a full copy was made from, are not this run's.
+        others_bytes = torch.cuda.memory_allocated() - machine.LiveBytes([*model.parameters(), *model.buffers()]).now
         torch.cuda.reset_peak_memory_stats()
-    started = time.perf_counter()
+    started, skipped = time.perf_counter(), 0
     try:
         for step, (batches_of_step, tokens) in enumerate(steps):
             if step == 0:
@@ -116,9 +131,9 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
             else:
                 loss = step_now()
             seconds = time.perf_counter() - tick
+            skipped += accelerator.optimizer_step_was_skipped
             if not math.isfinite(loss):
-                run.status = "diverged"
-                run.advice = "The loss is no longer a number: lower the learning rate, or lengthen the warm-up."
+                run.status, run.advice = "diverged", DIVERGED_ADVICE
                 break
             run.tokens += tokens
             learning_rate = optimizer.param_groups[0]["lr"]
@@ -132,15 +147,18 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
         run.seconds = time.perf_counter() - started
         optimizer.zero_grad(set_to_none=True)
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        accelerator.free_memory()  # it would keep the optimizer's state alive through the scoring
+    if run.history and skipped == len(run.history):
+        run.status, run.advice = "diverged", "Every step overflowed in float16: use bfloat16 or float32."
     if on_gpu:
-        run.peak_memory_bytes = torch.cuda.max_memory_allocated()
+        run.peak_memory_bytes = torch.cuda.max_memory_allocated() - others_bytes
 
 
 def _rehearse(accelerator, model, wrapped, batches_of_step, tokens) -> float:
     """One forward and backward without an update: checks the gradients and times a step (seconds)."""
-    with torch.random.fork_rng():
+    with machine.forked_random_state(accelerator.device):
         started = time.perf_counter()
-        backward(accelerator, wrapped, batches_of_step, tokens)
+        backward(accelerator, wrapped, batches_of_step, tokens).item()  # .item() waits for a GPU to be done
         seconds = time.perf_counter() - started
     check_gradients(model, scaled=accelerator.scaler is not None)
     for parameter in model.parameters():
@@ -166,7 +184,9 @@ def accelerator_for(base: Base) -> Accelerator:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """CUDA has an exception of its own for it; the CPU allocator's is a plain RuntimeError."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
+    )
 
 
 def _fused(trained: list[torch.Tensor]) -> bool:
