@@ -58,6 +58,7 @@ def costs(runs: Sequence[Run]) -> Figure:
         ("Saved on disk, MB", [run.artifact_bytes and run.artifact_bytes / 1e6 for run in runs], "{:,.0f}"),
     ]
     figure = new_figure(10.0, 0.9 + 0.45 * len(runs))
+    figure.get_layout_engine().set(wspace=0.06)  # tick labels of neighbours must not touch
     columns = figure.subplots(1, len(measures), sharey=True)
     for axes, (title, values, form) in zip(columns, measures, strict=True):
         style(axes, title, "", "")

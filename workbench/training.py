@@ -52,7 +52,7 @@ def train(
     with machine.forked_random_state(base.model.device):
         torch.manual_seed(config.seed)
         accelerator = accelerator_for(base)
-        run.precision = _precision(base, accelerator)
+        run.precision = _precision(base, method, accelerator)
         try:
             model = apply(base, method, seed=config.seed)
             run.trainable_parameters = trainable_parameters(model)
@@ -197,9 +197,9 @@ def _optimizer_tensors(optimizer) -> list[torch.Tensor]:
     return [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
 
 
-def _precision(base: Base, accelerator: Accelerator) -> dict[str, str]:
+def _precision(base: Base, method: Method, accelerator: Accelerator) -> dict[str, str]:
     compute = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[accelerator.mixed_precision]
-    frozen = base.quantization or base.dtype_name
+    frozen = "nothing" if method.name == "full" else base.quantization or base.dtype_name
     return {"frozen": frozen, "trained": "float32", "compute": compute, "scores": "float32"}
 
 
