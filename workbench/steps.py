@@ -86,6 +86,7 @@ def backward(accelerator, model, batches_of_step, tokens) -> torch.Tensor:
             with accelerator.autocast():
                 logits = completion_logits(model, batch)
             loss = F.cross_entropy(logits.float(), batch["targets"], reduction="sum") / tokens
+            del logits  # the largest tensor of the step, and the way back does not need it
             # Gradients are averaged over processes; the loss is a sum over them.
             accelerator.backward(loss * accelerator.num_processes)
         total = total + loss.detach()
