@@ -57,6 +57,8 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED_BENCH)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/train_step.py $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py --growth $(ARGS)
 
 $(INSTALLED_BENCH): $(INSTALLED)
 	$(PIP) -e ".[test,bench]"

@@ -80,6 +80,8 @@ def contend(contender: str, method_name: str, dtype: str, steps: int) -> dict:
     from workbench.tasks import batches, encode
 
     base = load_base("smollm2-135m", dtype=dtype)
+    if contender != "workbench":
+        base.model.set_attn_implementation("sdpa")  # what they would have had without us
     method = lora(rank=16, alpha=16, learning_rate=1e-3) if method_name == "lora" else full(learning_rate=5e-5)
     config = TrainConfig(steps=steps, batch_size=BATCH, warmup=0.0, evaluate=False, save=False)
     task = load_task("orders")

@@ -43,9 +43,42 @@ def test_train_prints_a_record_that_the_store_holds(small_directory, tmp_path, c
         assert "finished in" in told and "exact_match:" in told and "saved" in told
 
 
+def test_auto_chooses_and_says_why(small_directory, tmp_path, capsys):
+    arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "1", "--batch-size", "2"]
+    arguments += ["--test-limit", "4", "--out", str(tmp_path), "--dtype", "float32", "--method", "auto", "--json"]
+    assert main(["train", *arguments]) == 0
+    told = capsys.readouterr()
+    record = json.loads(told.out)
+    assert record["method"]["targets"] == "all-linear" and len(record["method"]["reasons"]) == 4
+    assert all(reason in told.err for reason in record["method"]["reasons"])
+
+
+def test_sweep_trains_every_combination_once(small_directory, tmp_path, capsys):
+    arguments = ["sweep", "--model", str(small_directory), "--task", "facts", "--steps", "2", "--batch-size", "2"]
+    arguments += ["--test-limit", "4", "--out", str(tmp_path), "--dtype", "float32", "--ranks", "1,3"]
+    arguments += ["--alphas", "16", "--learning-rates", "5e-4,2e-3", "--seeds", "0,1"]
+    assert main([*arguments, "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    found = [(r["method"]["rank"], r["method"]["learning_rate"], r["config"]["seed"]) for r in records]
+    assert found == [(rank, rate, seed) for rank in (1, 3) for rate in (5e-4, 2e-3) for seed in (0, 1)]
+    assert len(list(tmp_path.glob("*.json"))) == 8 and all(record["artifact_dir"] for record in records)
+    assert main(arguments) == 0  # nothing is left to train, and the table is printed
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9 and lines[0].split()[:3] == ["rank", "alpha", "learning_rate"]
+
+
+def test_a_sweep_over_a_quantized_base(small_directory, tmp_path, capsys):
+    arguments = ["sweep", "--model", str(small_directory), "--task", "facts", "--steps", "1", "--batch-size", "2"]
+    arguments += ["--test-limit", "4", "--out", str(tmp_path), "--ranks", "1,2", "--quantization", "nf4", "--json"]
+    assert main(arguments) == 0
+    assert {record["method"]["name"] for record in json.loads(capsys.readouterr().out)} == {"qlora"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["sweep", "--ranks", "0,1"], "rank=0 must be a whole number"),
+        (["sweep", "--max-memory", "0.001", "--steps", "1"], "GB of tensors, and 0.00 GB are allowed"),
         (["train", "--task", "no-such.csv"], "no-such.csv"),
         (["train", "--model", "./nowhere/"], "no such directory"),
         (["train", "--rank", "0"], "rank=0 must be a whole number"),
@@ -61,7 +94,17 @@ def test_what_cannot_be_done_is_a_sentence_and_exit_2(arguments, words, capsys):
     assert told.startswith("workbench: ") and words in told and told.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["train", "--method", "prefix"], ["notebooks", "--tier", "huge"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["train", "--method", "prefix"],
+        ["sweep", "--ranks", "one"],
+        ["sweep", "--learning-rates", ""],
+        ["notebooks", "--tier", "huge"],
+    ],
+)
 def test_a_wrong_command_line_is_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -27,6 +27,8 @@ _HOME = {
     "RunStore": "runs",
     "TrainConfig": "training",
     "train": "training",
+    "sweep": "sweeps",
+    "recommend": "capacity",
     "check": "exercises",
     "hint": "exercises",
     "solution": "exercises",

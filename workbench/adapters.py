@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from workbench import WorkbenchError
 from workbench.models import Base, share
+from workbench.quick import quicken
 
 
 class AdapterError(WorkbenchError, ValueError):
@@ -53,6 +54,7 @@ def load(base: Base, directory: str | os.PathLike) -> nn.Module:
         except (OSError, SafetensorError) as error:
             raise AdapterError(f"The checkpoint in {directory} is damaged: {str(error).splitlines()[0]}") from error
         model.to(base.model.device)
+        quicken(model)
     else:
         raise AdapterError(f"{directory} holds neither adapter_config.json nor config.json; was the run saved?")
     return model.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""The `workbench` command: doctor, train, notebooks. Exit status: 0 done, 1 found wanting, 2 asked wrongly."""
+"""The `workbench` command: doctor, train, sweep, notebooks. Exit status: 0 done, 1 found wanting, 2 asked wrongly."""
 
 from __future__ import annotations
 
@@ -29,33 +29,28 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(command=_doctor)
 
     train = commands.add_parser("train", help="fine-tune a model on a task and record the run")
-    train.add_argument("--model", default="smollm2-135m", help="packaged name, preset, Hub id or directory")
-    train.add_argument("--revision", help="branch, tag or commit of a Hub model")
-    train.add_argument(
-        "--task", default="orders", help="a shipped task, or your own CSV, JSONL, folder or Hub data set"
-    )
-    train.add_argument("--prompt-column", default="prompt")
-    train.add_argument("--completion-column", default="completion")
-    train.add_argument("--method", default="lora", choices=("full", "lora", "qlora", "hybrid"))
+    _add_run_options(train)
+    train.add_argument("--method", default="lora", choices=("full", "lora", "qlora", "hybrid", "auto"))
     train.add_argument("--rank", type=int, default=8)
     train.add_argument("--alpha", type=float, default=16)
     train.add_argument("--learning-rate", type=float, help="default: 1e-4 for full, 2e-3 for the others")
-    train.add_argument("--targets", default="all-linear", help="all-linear, or layer names: q_proj,v_proj")
     train.add_argument("--dropout", type=float, default=0.0)
     train.add_argument("--rslora", action="store_true")
     train.add_argument("--dora", action="store_true")
     train.add_argument("--full-modules", default="", help="hybrid: modules to train whole, e.g. layers.29.mlp")
-    train.add_argument("--quantization", choices=("nf4", "fp4", "int8"), help="default: nf4 for qlora, else none")
-    train.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the frozen weights")
-    train.add_argument("--steps", type=int, default=40)
-    train.add_argument("--batch-size", type=int, default=16)
-    train.add_argument("--accumulation", type=int, default=1)
-    train.add_argument("--max-length", type=int, default=512)
-    train.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--out", type=Path, help="folder for the run's record and artifact (default: runs/)")
-    train.add_argument("--json", action="store_true", help="print the run's record as JSON")
     train.set_defaults(command=_train)
+
+    sweep = commands.add_parser("sweep", help="train every combination of ranks, alphas, rates and seeds in few passes")
+    _add_run_options(sweep)
+    sweep.add_argument("--ranks", type=_list_of(int), default=[1, 2, 4, 8, 16, 32], metavar="1,2,4")
+    sweep.add_argument("--alphas", type=_list_of(float), default=[32], metavar="16,32")
+    sweep.add_argument("--learning-rates", type=_list_of(float), default=[2e-3], metavar="5e-4,2e-3")
+    sweep.add_argument("--seeds", type=_list_of(int), default=[0], metavar="0,1,2")
+    sweep.add_argument("--max-memory", type=float, metavar="GB", help="of tensors in one pass, the base included")
+    sweep.add_argument("--compile", action="store_true", help="torch.compile first: minutes of compiling")
+    sweep.add_argument("--ray", metavar="ADDRESS", help="run the passes on a Ray cluster ('auto' or host:port)")
+    sweep.set_defaults(command=_sweep)
 
     notebooks = commands.add_parser("notebooks", help="execute notebooks and say how each went")
     notebooks.add_argument("names", nargs="*", metavar="NAME", help="e.g. 01_delta_w (default: all)")
@@ -63,6 +58,36 @@ def _parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--out", type=Path, default=Path("build/executed"), help="folder for the executed copies")
     notebooks.set_defaults(command=_notebooks)
     return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What `train` and `sweep` have in common: model, data, length, and where the records go."""
+    parser.add_argument("--model", default="smollm2-135m", help="packaged name, preset, Hub id or directory")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
+    parser.add_argument("--quantization", choices=("nf4", "fp4", "int8"), help="default: nf4 for qlora, else none")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the frozen weights")
+    parser.add_argument(
+        "--task", default="orders", help="a shipped task, or your own CSV, JSONL, folder or Hub data set"
+    )
+    parser.add_argument("--prompt-column", default="prompt")
+    parser.add_argument("--completion-column", default="completion")
+    parser.add_argument("--targets", default="all-linear", help="all-linear, or layer names: q_proj,v_proj")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--accumulation", type=int, default=1)
+    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
+    parser.add_argument("--test-limit", type=int, help="score only so many test rows")
+    parser.add_argument("--out", type=Path, help="folder for records and artifacts (default: runs/)")
+    parser.add_argument("--json", action="store_true", help="print the records as JSON")
+
+
+def _list_of(kind: type):
+    def parse(text: str) -> list:
+        return [kind(part) for part in text.split(",")]
+
+    parse.__name__ = f"list of {'whole numbers' if kind is int else 'numbers'}"  # argparse shows it in its message
+    return parse
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -84,33 +109,76 @@ def _doctor(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from accelerate import PartialState
 
-    from workbench.models import load_base
+    from workbench.capacity import recommend
     from workbench.runs import RunStore
-    from workbench.tasks import load_task
-    from workbench.training import TrainConfig, train
+    from workbench.training import train
 
-    method = _method(options)
-    config = TrainConfig(
-        steps=options.steps,
-        batch_size=options.batch_size,
-        accumulation=options.accumulation,
-        max_length=options.max_length,
-        checkpointing=options.checkpointing,
-        seed=options.seed,
-    )
-    task = load_task(options.task, prompt=options.prompt_column, completion=options.completion_column)
-    quantization = options.quantization or ("nf4" if method.name == "qlora" else None)
-    base = load_base(options.model, quantization=quantization, dtype=options.dtype, revision=options.revision)
+    method = None if options.method == "auto" else _method(options)
+    config = replace(_config(options), seed=options.seed)
+    task, base = _task(options), _base(options, quantized=options.method == "qlora")
+    if method is None:
+        method = recommend(base, task, config)
+        print("\n".join([f"Chosen: {method.label}", *(f"  {reason}" for reason in method.reasons)]), file=sys.stderr)
     run = train(base, task, method, config, RunStore(options.out), on_step=_print_step)
     if not PartialState().is_main_process:
         return 0
     if options.json:
-        record = asdict(run) | {"artifact_dir": str(run.artifact_dir) if run.artifact_dir else None}
-        del record["folder"]
-        print(json.dumps(record, indent=1))
+        print(json.dumps(_record(run), indent=1))
     else:
         _print_run(run)
     return 0 if run.status == "finished" else 1
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from itertools import product
+
+    from workbench.methods import lora, qlora
+    from workbench.runs import RunStore
+    from workbench.sweeps import sweep
+
+    make = qlora if options.quantization else lora
+    grid = product(options.ranks, options.alphas, options.learning_rates)
+    methods = [make(rank, alpha, rate, _targets(options)) for rank, alpha, rate in grid]
+    task, base, config = _task(options), _base(options, quantized=False), _config(options)
+    limit = None if options.max_memory is None else int(options.max_memory * 1e9)
+    settings = {"seeds": options.seeds, "max_memory": limit, "compiled": options.compile, "on_step": _print_step}
+    if options.ray:
+        from workbench.cluster import RayExecutor
+
+        with RayExecutor(options.ray) as executor:
+            runs = sweep(base, task, methods, config, RunStore(options.out), executor, **settings)
+    else:
+        runs = sweep(base, task, methods, config, RunStore(options.out), **settings)
+    if options.json:
+        print(json.dumps([_record(run) for run in runs], indent=1))
+    else:
+        _print_sweep(runs)
+    wanted = len(methods) * len(options.seeds)
+    return 0 if len(runs) == wanted and all(run.status in ("finished", "diverged") for run in runs) else 1
+
+
+def _config(options: argparse.Namespace):
+    from workbench.training import TrainConfig
+
+    shared = ("steps", "batch_size", "accumulation", "max_length", "checkpointing", "test_limit")
+    return TrainConfig(**{name: getattr(options, name) for name in shared})
+
+
+def _task(options: argparse.Namespace):
+    from workbench.tasks import load_task
+
+    return load_task(options.task, prompt=options.prompt_column, completion=options.completion_column)
+
+
+def _base(options: argparse.Namespace, quantized: bool):
+    from workbench.models import load_base
+
+    quantization = options.quantization or ("nf4" if quantized else None)
+    return load_base(options.model, quantization=quantization, dtype=options.dtype, revision=options.revision)
+
+
+def _targets(options: argparse.Namespace) -> str | list[str]:
+    return options.targets if options.targets == "all-linear" else options.targets.split(",")
 
 
 def _method(options: argparse.Namespace):
@@ -118,12 +186,11 @@ def _method(options: argparse.Namespace):
 
     if options.method == "full":
         return methods.full(1e-4 if options.learning_rate is None else options.learning_rate)
-    targets = options.targets if options.targets == "all-linear" else options.targets.split(",")
     adapters = methods.lora(
         rank=options.rank,
         alpha=options.alpha,
         learning_rate=2e-3 if options.learning_rate is None else options.learning_rate,
-        targets=targets,
+        targets=_targets(options),
         dropout=options.dropout,
         rslora=options.rslora,
         dora=options.dora,
@@ -132,13 +199,22 @@ def _method(options: argparse.Namespace):
     return replace(adapters, name=options.method, full_modules=full_modules)
 
 
+def _record(run) -> dict:
+    record = asdict(run) | {"artifact_dir": str(run.artifact_dir) if run.artifact_dir else None}
+    del record["folder"]
+    return record
+
+
 def _print_step(entry: dict) -> None:
     from workbench.machine import progress_wanted
 
     if progress_wanted():
+        losses = (
+            [entry["loss"]] if "loss" in entry else [run.history[-1]["loss"] for run in entry["runs"] if run.history]
+        )
+        words = " ".join(f"{loss:.3f}" for loss in losses)
         print(
-            f"step {entry['step']}/{entry['steps']}  loss {entry['loss']:.3f}  {entry['seconds_left']:.0f} s left",
-            file=sys.stderr,
+            f"step {entry['step']}/{entry['steps']}  loss {words}  {entry['seconds_left']:.0f} s left", file=sys.stderr
         )
 
 
@@ -150,6 +226,22 @@ def _print_run(run) -> None:
         print(f"  {run.advice}")
     if run.artifact_dir:
         print(f"  saved {run.artifact_bytes / 1e6:.1f} MB in {run.artifact_dir}")
+
+
+def _print_sweep(runs) -> None:
+    from workbench.runs import table
+
+    columns = ("rank", "alpha", "learning_rate", "seed", "status", "loss", "exact_match", "trainable_parameters")
+    rows = [[_short(row[column]) for column in columns] for row in table(runs)]
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def _short(value) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _notebooks(options: argparse.Namespace) -> int:

@@ -72,6 +72,17 @@ def hardware() -> dict[str, object]:
     return record
 
 
+def available_memory(device: torch.device) -> int:
+    """Bytes that tensors may still take: what the GPU, this machine, or the container around us has free."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    if limit.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
 def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

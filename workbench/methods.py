@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -28,7 +28,7 @@ class Method:
     alpha / sqrt(r) with `rslora` (arXiv 2312.03732). dora: weight-decomposed adapters (arXiv 2402.09353).
     targets: "all-linear", or the ends of the names of the linear layers to adapt ("q_proj", "mlp.down_proj").
     layers: the indices of the blocks to adapt; None is all. full_modules: modules trained whole beside the adapters.
-    init_seed: draws the adapter's first values; None takes the run's own seed.
+    init_seed: draws the adapter's first values; None takes the run's own seed. reasons: why `recommend` chose this.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Method:
     dora: bool = False
     full_modules: tuple[str, ...] = ()
     init_seed: int | None = None
+    reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self):
         if not self.learning_rate > 0:
@@ -78,7 +79,8 @@ class Method:
 
     def to_dict(self) -> dict:
         """As JSON would have it, so that a record read back equals the one that was written."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return values if self.reasons else {name: value for name, value in values.items() if name != "reasons"}
 
 
 def full(learning_rate: float = 1e-4) -> Method:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from workbench.machine import preferred_dtype
 from workbench.packaged import PACKAGED, REVISION, ModelError, packaged_model
+from workbench.quick import quicken
 
 # 1B-class models for the `gpu` tier: the first needs no account, the last a licence accepted on its Hub page.
 PRESETS = {
@@ -93,6 +94,7 @@ def load_base(
         raise ModelError(f"{name} has a tokenizer without an end-of-text token, so a model cannot learn to stop.")
     _keep_weights_unpacked(model)
     _settle_int8_state(model)
+    quicken(model)
     model.requires_grad_(False)
     return Base(model.eval(), tokenizer, name, found, source, quantization, dtype)
 

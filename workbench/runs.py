@@ -19,6 +19,9 @@ from workbench import WorkbenchError
 from workbench.machine import write_json
 from workbench.models import Base
 
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+TARGET_GROUPS = {frozenset(ATTENTION): "attention", frozenset(MLP): "mlp"}
 STATUSES = ("finished", "interrupted", "diverged", "out_of_memory")
 
 
@@ -52,6 +55,7 @@ class Run:
     artifact_bytes: int | None = None
     artifact: str | None = None  # a folder name inside the store
     general_text_sha256: str | None = None
+    together: dict | None = None  # in a sweep: configurations in the same pass, its peak bytes; times are shares of it
     advice: str | None = None
     folder: str = field(default="", compare=False)  # the store's folder; not written to the record
 
@@ -90,6 +94,11 @@ class Run:
         return tuned
 
 
+def slug(*words: str) -> str:
+    """Words as they may stand in a run's id."""
+    return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-.")
+
+
 class RunStore:
     """A folder of runs: `<id>.json` beside the folder `<id>` that holds the run's adapter or checkpoint.
 
@@ -102,8 +111,7 @@ class RunStore:
 
     def new_id(self, *words: str) -> str:
         """A readable id not used in this store yet."""
-        stem = re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-.")
-        stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        stem = f"{slug(*words)}-{datetime.now():%Y%m%d-%H%M%S}"
         count, taken = 1, stem
         while self._file(taken).exists() or (self.path / taken).exists():
             count += 1
@@ -153,12 +161,24 @@ class RunStore:
         return self.path / f"{run_id}.json"
 
 
+def targets_in_words(targets: str | list[str]) -> str:
+    """Target modules as one short word where there is one: "all-linear", "attention", "mlp", or their names."""
+    if isinstance(targets, str):
+        return targets
+    return TARGET_GROUPS.get(frozenset(targets), ", ".join(targets))
+
+
 def table(runs: Iterable[Run]) -> list[dict]:
     """One flat row a run, for tables and plots: sizes in MB (10^6 bytes), times in seconds."""
     return [
         {
             "method": run.label,
-            "learning_rate": run.method["learning_rate"],
+            "task": run.task["name"],
+            **{
+                name: run.method.get(name) for name in ("rank", "alpha", "scaling", "learning_rate", "layers", "rslora")
+            },
+            "targets": targets_in_words(run.method.get("targets", "all-linear")),
+            "steps": run.config.get("steps"),
             "seed": run.config["seed"],
             "status": run.status,
             **{name: run.metrics.get(name) for name in ("loss", "exact_match", "label_accuracy")},

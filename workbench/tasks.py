@@ -13,7 +13,7 @@ import json
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,11 @@ class Task:
     labels: tuple[str, ...] | None
     source: str  # the path or Hub id that was read
     sha256: str  # of all examples in order, so that a record says exactly which data it used
+
+    def head(self, rows: int) -> Task:
+        """The same task with only the first rows of train and of test."""
+        train, test = self.train[:rows], self.test[:rows]
+        return replace(self, train=train, test=test, sha256=_digest(train, test))
 
     def preview(self, n: int = 2) -> str:
         """The first `n` test examples as text, prompt and completion marked apart."""

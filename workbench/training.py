@@ -46,35 +46,45 @@ def train(
     Raises MethodError, TaskError or TrainingError for what cannot work; running out of memory or diverging is recorded.
     """
     config, store = config or TrainConfig(), store or RunStore()
+    run = new_run(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
+    return carry_out(run, base, task, method, config, store, on_step)
+
+
+def carry_out(run: Run, base: Base, task: Task, method: Method, config: TrainConfig, store: RunStore, on_step) -> Run:
+    """Train as `run` says, then save, score and store it."""
     rows = encode(task.train, base.tokenizer, config.max_length)
-    run = _new_run(store, base, task, method, config)
-    run.before = dict(_score_of(base, task, config)) if config.evaluate else {}
+    run.before = score_of_base(base, task, config)
+    model = None
     with machine.forked_random_state(base.model.device):
         torch.manual_seed(config.seed)
         accelerator = accelerator_for(base)
-        run.precision = _precision(base, method, accelerator)
+        run.precision = precision_of(base, method, accelerator)
         try:
             model = apply(base, method, seed=config.seed)
-            run.trainable_parameters = trainable_parameters(model)
-            run.total_parameters = sum(parameter.numel() for parameter in model.parameters())
+            count_parameters(run, model)
             _fit(accelerator, model, method, config, rows, run, on_step, base.tokenizer.pad_token_id or 0)
         except KeyboardInterrupt:
             run.status = "interrupted"
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             run.status, run.advice = "out_of_memory", OUT_OF_MEMORY_ADVICE
+    keep(run, model, base, task, config, store, accelerator.is_main_process)
+    return run
+
+
+def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: RunStore, write: bool = True) -> None:
+    """Save what was trained, score it, and store the record."""
     if run.history and run.status in ("finished", "interrupted"):
         model.eval()
-        if config.save and accelerator.is_main_process:
+        if config.save and write:
             run.artifact = run.id
             run.artifact_bytes = adapters.save(model, store.path / run.id)
             store.save(run)  # scoring may be stopped, or run out of memory
         if config.evaluate:
             _score(run, replace(base, model=model), task, config)
-    if accelerator.is_main_process:
+    if write:
         store.save(run)
-    return run
 
 
 def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
@@ -85,7 +95,7 @@ def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
         run.status = "interrupted"
         return
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         run.status, run.advice = "out_of_memory", "Trained and saved, but scoring ran out of memory; lower test_limit."
         return
@@ -182,7 +192,7 @@ def accelerator_for(base: Base) -> Accelerator:
     return Accelerator(mixed_precision=precision)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """CUDA has an exception of its own for it; the CPU allocator's is a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
@@ -197,18 +207,25 @@ def _optimizer_tensors(optimizer) -> list[torch.Tensor]:
     return [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
 
 
-def _precision(base: Base, method: Method, accelerator: Accelerator) -> dict[str, str]:
+def precision_of(base: Base, method: Method, accelerator: Accelerator) -> dict[str, str]:
     compute = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[accelerator.mixed_precision]
     frozen = "nothing" if method.name == "full" else base.quantization or base.dtype_name
     return {"frozen": frozen, "trained": "float32", "compute": compute, "scores": "float32"}
 
 
-def _score_of(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
-    """The base's own scores, computed once for each base and task in a session."""
+def count_parameters(run: Run, model: torch.nn.Module) -> None:
+    run.trainable_parameters = trainable_parameters(model)
+    run.total_parameters = sum(parameter.numel() for parameter in model.parameters())
+
+
+def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
+    """The base's own scores (none if `config.evaluate` is off), computed once for each base and task in a session."""
+    if not config.evaluate:
+        return {}
     key = (base.name, base.revision, base.quantization, base.dtype_name, task.sha256, config.test_limit)
     if key not in _scores():
         _scores()[key] = evaluation.evaluate(base, task, config.test_limit, config.max_length)
-    return _scores()[key]
+    return dict(_scores()[key])
 
 
 @cache
@@ -216,9 +233,10 @@ def _scores() -> dict:
     return {}
 
 
-def _new_run(store: RunStore, base: Base, task: Task, method: Method, config: TrainConfig) -> Run:
+def new_run(run_id: str, base: Base, task: Task, method: Method, config: TrainConfig, store: RunStore) -> Run:
+    """The record as far as it is known before the first step."""
     return Run(
-        id=store.new_id(task.name, method.label, f"s{config.seed}"),
+        id=run_id,
         status="finished",
         base={
             "name": base.name,

@@ -1,0 +1,91 @@
+"""Bits, bounds and the rule of thumb."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from workbench import TrainConfig, full, load_base, load_task, lora, recommend, train
+from workbench.capacity import (
+    LARGEST_RANK,
+    SMALLEST_RANK,
+    adapter_parameters,
+    bits_to_learn,
+    learning_rate_rule,
+    memorised_bits,
+    rows_with_bits,
+)
+from workbench.generate import information_bits
+from workbench.methods import apply, trainable_parameters
+from workbench.tasks import Example
+
+FACTS = load_task("facts")
+
+
+def test_bits_memorised_are_those_no_longer_needed():
+    assert memorised_bits(0.0, 100, 300.0) == 300.0
+    assert memorised_bits(math.log(2), 100, 300.0) == pytest.approx(200.0)  # a bit a token is still lacking
+    assert memorised_bits(50.0, 100, 300.0) == 0.0
+
+
+def test_the_adapters_parameters_are_counted_right(small):
+    for rank in (1, 5):
+        assert adapter_parameters(small, rank) == trainable_parameters(apply(small, lora(rank=rank)))
+
+
+def test_the_real_models_parameters(base):
+    assert adapter_parameters(base) == 305_280
+
+
+def test_bits_to_learn_are_the_models_surprise(small):
+    """Random weights spread their bets evenly: log2(vocabulary) bits a token; repeated rows are counted once."""
+    expected = math.log2(len(small.tokenizer)) * 6 * len(FACTS.train)
+    assert bits_to_learn(small, FACTS) == pytest.approx(expected, rel=0.1)
+    doubled = replace(FACTS, train=FACTS.train * 2)
+    assert bits_to_learn(small, doubled) == pytest.approx(bits_to_learn(small, FACTS))
+
+
+def test_random_codes_cannot_be_known_beforehand(base):
+    """The estimate is an upper bound on the codes' own bits, and not a wild one."""
+    assert information_bits() < bits_to_learn(base, FACTS) < 4 * information_bits()
+
+
+def test_the_rate_falls_with_the_hidden_size_and_in_long_runs():
+    assert learning_rate_rule(2048, 5000) == pytest.approx(4.9e-4)
+    assert learning_rate_rule(576, 5000) == pytest.approx(1.3e-3)
+    assert learning_rate_rule(576, 60) == pytest.approx(2e-3)
+
+
+def test_the_recommendation_gives_its_reasons(small, store):
+    config = TrainConfig(steps=2, batch_size=2, evaluate=False, save=False)
+    method = recommend(small, FACTS, config)
+    assert method.name == "lora" and method.rank == SMALLEST_RANK and method.targets == "all-linear"
+    assert len(method.reasons) == 4 and f"hidden size {64}" in method.reasons[-1]
+    run = train(small, FACTS, method, config, store)
+    assert store.get(run.id).method["reasons"] == list(method.reasons)
+    assert "reasons" not in lora(rank=2).to_dict() and replace(method, reasons=()) == method
+
+
+def test_much_to_learn_asks_for_a_higher_rank_and_in_the_end_for_full(small):
+    """Random text that no model can foresee: rank grows with it until adapters will not do."""
+
+    def rank_for(count: int):
+        rows = tuple(Example(f"{index}:", "x" * 400 + str(index)) for index in range(count))
+        return recommend(small, replace(FACTS, train=rows))
+
+    few, many, too_many = (rank_for(count) for count in (10, 1000, 100_000))
+    assert few.rank < many.rank < too_many.rank == LARGEST_RANK
+    assert "full fine-tuning" in too_many.reasons[-1] and not any("full fine" in reason for reason in few.reasons)
+
+
+def test_a_quantized_base_gets_qlora(small_directory):
+    base = load_base(str(small_directory), quantization="nf4", dtype="float32")
+    assert recommend(base, FACTS).name == "qlora"
+
+
+def test_rows_carry_their_bits(small, store):
+    config = TrainConfig(steps=1, batch_size=2, test_limit=8, save=False)
+    scored = train(small, FACTS, lora(rank=1), config, store)
+    unscored = train(small, FACTS, full(), replace(config, evaluate=False), store)
+    rows = rows_with_bits([scored, unscored], small.tokenizer, FACTS)
+    assert rows[0]["memorised_bits"] == 0.0 and rows[1]["memorised_bits"] is None

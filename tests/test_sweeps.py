@@ -1,0 +1,364 @@
+"""Sweeps: many configurations in one pass are what each would have been alone; nothing is lost, doubled or spread."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
+from workbench.passes import Configuration, Needs, needs, train_pass
+from workbench.runs import RunStore
+from workbench.sweeps import SweepError, plan_passes, shares_a_pass
+
+QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
+FACTS = load_task("facts")
+ORDERS = load_task("orders")  # its rows differ in length, so slices are padded to each other's
+VARIED = [
+    lora(rank=1, alpha=16),
+    lora(rank=16, alpha=32, learning_rate=1e-3),
+    lora(rank=3, targets=["q_proj", "down_proj"], learning_rate=5e-3),
+    lora(rank=8, layers=[1], rslora=True, init_seed=7),
+]
+
+
+def losses(run) -> list[float]:
+    return [entry["loss"] for entry in run.history]
+
+
+def updates(run) -> torch.Tensor:
+    """Every dW of a saved adapter, one after the other."""
+    tensors = load_file(run.artifact_dir / "adapter_model.safetensors")
+    products = [tensors[name.replace("lora_A", "lora_B")] @ a for name, a in tensors.items() if "lora_A" in name]
+    return run.method["scaling"] * torch.cat([product.flatten() for product in products])
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+def assert_the_same(together, alone, loss=1e-5, update=1e-3) -> None:
+    assert losses(together) == pytest.approx(losses(alone), rel=loss)
+    assert relative(updates(together), updates(alone)) <= update
+    assert together.method == alone.method and together.config == alone.config
+    assert together.tokens == alone.tokens and together.trainable_parameters == alone.trainable_parameters
+
+
+# --- exactly as if alone
+
+
+@pytest.mark.parametrize("task", [FACTS, ORDERS], ids=["facts", "orders"])
+def test_a_pass_gives_each_configuration_what_train_gives(small, tmp_path, task):
+    config = replace(QUICK, steps=20, save=True)
+    runs = sweep(small, task, VARIED, config, RunStore(tmp_path / "a"), seeds=[0, 3])
+    assert [run.together["configurations"] for run in runs] == [8] * 8
+    expected = [(method, seed) for method in VARIED for seed in (0, 3)]
+    for run, (method, seed) in zip(runs, expected, strict=True):
+        alone = train(small, task, method, replace(config, seed=seed), RunStore(tmp_path / "b"))
+        assert_the_same(run, alone)
+
+
+def test_twenty_steps_of_the_real_model(base, tmp_path):
+    config = replace(QUICK, steps=20, batch_size=2, save=True)
+    methods = [lora(rank=1), lora(rank=32, alpha=32, learning_rate=1e-3)]
+    runs = sweep(base, ORDERS, methods, config, RunStore(tmp_path / "a"))
+    for run, method in zip(runs, methods, strict=True):
+        assert_the_same(run, train(base, ORDERS, method, config, RunStore(tmp_path / "b")))
+
+
+@pytest.mark.parametrize("options", [{"accumulation": 3}, {"checkpointing": True}, {"weight_decay": 0.1, "clip": 0.01}])
+def test_every_setting_of_the_loop_counts_the_same(small, tmp_path, options):
+    config = replace(QUICK, save=True, **options)
+    runs = sweep(small, ORDERS, VARIED[:2], config, RunStore(tmp_path / "a"))
+    for run, method in zip(runs, VARIED, strict=False):
+        assert_the_same(run, train(small, ORDERS, method, config, RunStore(tmp_path / "b")))
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
+def test_quantized_bases_share_a_pass_too(small_directory, tmp_path, kind):
+    base = load_base(str(small_directory), quantization=kind, dtype="float32")
+    config = replace(QUICK, steps=8, save=True)
+    methods = [qlora(rank=2), qlora(rank=4, learning_rate=5e-3)]
+    runs = sweep(base, FACTS, methods, config, RunStore(tmp_path / "a"))
+    for run, method in zip(runs, methods, strict=True):
+        assert run.together["configurations"] == 2
+        assert_the_same(run, train(base, FACTS, method, config, RunStore(tmp_path / "b")), loss=1e-4, update=1e-2)
+
+
+def test_in_bfloat16_the_difference_is_that_of_another_rounding(small_directory, tmp_path):
+    """Two ways to add the same numbers up in bfloat16: a pass, and a run alone whose rows come in micro-batches."""
+    base = load_base(str(small_directory), dtype="bfloat16")
+    config = replace(QUICK, steps=20, batch_size=4, save=True)
+    for method, run in zip(VARIED, sweep(base, ORDERS, VARIED, config, RunStore(tmp_path / "a")), strict=True):
+        alone = train(base, ORDERS, method, config, RunStore(tmp_path / "b"))
+        halves = train(base, ORDERS, method, replace(config, batch_size=2, accumulation=2), RunStore(tmp_path / "b"))
+        assert losses(run) == pytest.approx(losses(alone), rel=1e-2)
+        assert relative(updates(run), updates(alone)) <= 2 * relative(updates(halves), updates(alone)) + 1e-2
+
+
+@pytest.mark.parametrize("architecture", ["olmo2", "qwen3", "gemma2"])
+def test_other_architectures(base, tmp_path, architecture):
+    from small_models import write_model
+
+    model = load_base(str(write_model(tmp_path / "model", architecture, base.tokenizer)), dtype="float32")
+    config = replace(QUICK, save=True)
+    for method, run in zip(VARIED, sweep(model, ORDERS, VARIED, config, RunStore(tmp_path / "a")), strict=True):
+        assert_the_same(run, train(model, ORDERS, method, config, RunStore(tmp_path / "b")))
+
+
+def test_slices_that_are_carried_in_turn_are_the_same_too(small, tmp_path, monkeypatch):
+    """A CPU carries only so many tokens at once."""
+    config = replace(QUICK, save=True)
+    whole = sweep(small, ORDERS, VARIED, config, RunStore(tmp_path / "a"))
+    monkeypatch.setattr("workbench.passes.CPU_TOKENS", 1)
+    for run, turn in zip(whole, sweep(small, ORDERS, VARIED, config, RunStore(tmp_path / "b")), strict=True):
+        assert turn.together["configurations"] == 4
+        assert turn.together["peak_memory_bytes"] < run.together["peak_memory_bytes"]
+        assert_the_same(turn, run)
+
+
+def test_scores_and_adapters_are_ordinary(small, store):
+    config = replace(QUICK, evaluate=True, save=True, test_limit=6)
+    for run in sweep(small, FACTS, VARIED[:2], config, store):
+        assert store.get(run.id) == run and set(run.metrics) == set(run.before)
+        assert evaluate(run.load(small), FACTS, 6)["loss"] == pytest.approx(run.metrics["loss"], rel=1e-5)
+
+
+def test_the_base_and_the_random_state_are_left_alone(small, store):
+    from test_methods import fingerprint
+
+    before, state = fingerprint(small), torch.random.get_rng_state()
+    sweep(small, FACTS, VARIED, QUICK, store)
+    assert fingerprint(small) == before and torch.equal(torch.random.get_rng_state(), state)
+
+
+# --- what does not share a pass
+
+
+def test_what_cannot_share_a_pass_is_trained_alone_in_the_same_call(small, store):
+    methods = [lora(rank=2), lora(rank=2, dropout=0.1), lora(rank=2, dora=True), full(1e-3), lora(rank=4)]
+    methods.append(hybrid(["layers.1.mlp"], rank=2))
+    told = []
+    runs = sweep(small, FACTS, methods, QUICK, store, on_step=lambda entry: told.append(len(entry["runs"])))
+    assert told == [2] * 4 + [1] * 16  # the records of those that train at that time
+    assert [run.method["name"] for run in runs] == [method.name for method in methods]
+    assert [bool(run.together) for run in runs] == [shares_a_pass(small, method) for method in methods]
+    assert [bool(run.together) for run in runs] == [True, False, False, False, True, False]
+    for run, method in zip(runs, methods, strict=True):
+        assert losses(run) == pytest.approx(losses(train(small, FACTS, method, QUICK, store)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ([], "at least one method"),
+        ([lora(rank=2), lora(rank=2, targets=["nowhere"])], "no such linear layer"),
+        ([qlora(rank=2)], "does not go with this unquantized base"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(small, store, methods, words):
+    with pytest.raises(ValueError, match=words):
+        sweep(small, FACTS, methods, QUICK, store)
+    assert store.all() == []
+
+
+# --- stopping, diverging, going on
+
+
+def test_finished_configurations_are_skipped(small, store):
+    steps = []
+    first = sweep(small, FACTS, VARIED[:2], QUICK, store, on_step=steps.append)
+    again = sweep(small, FACTS, VARIED[:3], QUICK, store, on_step=steps.append)
+    assert again[:2] == first and len(steps) == 8 and len(steps[-1]["runs"]) == 1 and len(store.all()) == 3
+    other = sweep(small, FACTS, VARIED[:2], replace(QUICK, steps=2), store)  # another length is another experiment
+    assert {run.id for run in other}.isdisjoint(run.id for run in first)
+
+
+def test_the_same_configuration_twice_is_one_run(small, store):
+    runs = sweep(small, FACTS, [lora(rank=2), lora(rank=2)], QUICK, store)
+    assert runs[0] == runs[1] and len(store.all()) == 1
+
+
+def test_a_diverging_configuration_does_not_touch_the_others(small, tmp_path):
+    config = replace(QUICK, steps=8, warmup=0.0, save=True)
+    broken = lora(rank=2, learning_rate=1e30)
+    runs = sweep(small, FACTS, [VARIED[0], broken, VARIED[1]], config, RunStore(tmp_path / "a"))
+    assert [run.status for run in runs] == ["finished", "diverged", "finished"]
+    assert "lower the learning rate" in runs[1].advice and all(math.isfinite(loss) for loss in losses(runs[1]))
+    for run, method in ((runs[0], VARIED[0]), (runs[2], VARIED[1])):
+        assert len(run.history) == 8
+        assert_the_same(run, train(small, FACTS, method, config, RunStore(tmp_path / "b")))
+    again = sweep(small, FACTS, [broken], config, RunStore(tmp_path / "a"))
+    assert again == [runs[1]]  # it would diverge again
+
+
+def test_stopping_keeps_what_there_is_and_the_same_call_goes_on(small, store):
+    config = replace(QUICK, save=True, evaluate=True, test_limit=4)
+    limit = needs(small, FACTS, [Configuration("x", VARIED[0], config)])
+    room = limit.of([0]) + limit.members[0] // 2  # a pass for each
+    stopped = sweep(small, FACTS, VARIED[:1] * 1 + [lora(rank=1, alpha=32)], config, store, max_memory=room,
+                    on_step=lambda entry: entry["step"] == 2)  # fmt: skip
+    assert [run.status for run in stopped] == ["interrupted"]  # the second pass never began
+    assert len(stopped[0].history) == 2 and stopped[0].metrics and stopped[0].load(small)
+    runs = sweep(small, FACTS, [VARIED[0], lora(rank=1, alpha=32)], config, store)
+    assert [run.status for run in runs] == ["finished"] * 2 and len(store.all()) == 2
+    assert runs[0].id == stopped[0].id and len(runs[0].history) == 4
+
+
+def test_ctrl_c_in_the_middle_is_a_stop(small, store):
+    def interrupt(entry):
+        if entry["step"] == 3:
+            raise KeyboardInterrupt
+
+    runs = sweep(small, FACTS, VARIED[:2], replace(QUICK, save=True), store, on_step=interrupt)
+    assert [run.status for run in runs] == ["interrupted"] * 2 and all(run.load(small) for run in runs)
+
+
+def test_a_killed_sweep_loses_the_pass_in_flight_only(small_directory, tmp_path):
+    code = f"""
+import sys
+from workbench import RunStore, TrainConfig, load_base, load_task, lora, sweep
+from workbench.passes import Configuration, needs
+base, task = load_base({str(small_directory)!r}, dtype="float32"), load_task("facts")
+config = TrainConfig(steps=6, batch_size=4, evaluate=False)
+methods = [lora(rank=2, learning_rate=rate) for rate in (1e-3, 2e-3, 3e-3, 4e-3)]
+needed = needs(base, task, [Configuration(str(i), m, config) for i, m in enumerate(methods)])
+def tell(entry):
+    if entry["runs"][0].method["learning_rate"] >= 3e-3 and sys.argv[1:] == ["wait"]:
+        print("second pass", flush=True)
+        __import__("time").sleep(60)
+runs = sweep(base, task, methods, config, RunStore({str(tmp_path)!r}), max_memory=needed.of([0, 1]), on_step=tell)
+print(len(runs), {{run.status for run in runs}})
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, "wait"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "second pass\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    survivors = RunStore(tmp_path).all()
+    assert [run.method["learning_rate"] for run in survivors] == [1e-3, 2e-3]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "4 {'finished'}\n", done.stderr[-2000:]
+    assert len(RunStore(tmp_path).all()) == 4 and RunStore(tmp_path).get(survivors[0].id) == survivors[0]
+
+
+# --- memory
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=12),
+    st.integers(0, 30),
+    st.integers(1, 4),
+    st.integers(100, 300),
+    st.integers(1, 12),
+)
+def test_passes_hold_everything_once_and_fit(members, activations, at_once, room, at_most):
+    needed = Needs(10, members, activations, at_once)
+    passes = plan_passes(needed, room, at_most)
+    assert sorted(index for group in passes for index in group) == list(range(len(members)))
+    assert all(needed.of(group) <= room and len(group) <= at_most for group in passes)
+    # No two could have been joined: first-fit leaves at most one pass half empty.
+    for a, b in ((a, b) for a in passes for b in passes if a < b and len(a) + len(b) <= at_most):
+        assert needed.of([*a, *b]) > room
+
+
+def test_a_configuration_that_cannot_fit_is_told_so(small, store):
+    with pytest.raises(SweepError, match=r"needs about .* GB of tensors"):
+        sweep(small, FACTS, VARIED, QUICK, store, max_memory=1_000_000)
+    assert store.all() == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_planned_memory_is_the_measured_one(small_directory, store, dtype):
+    base = load_base(str(small_directory), dtype=dtype)
+    config = replace(QUICK, steps=6, batch_size=16)
+    methods = [lora(rank=rank) for rank in (1, 4, 16, 64)]
+    members = [Configuration(str(method.rank), method, config) for method in methods]
+    needed = needs(base, ORDERS, members)
+    measured = sweep(base, ORDERS, methods, config, store)[0].together["peak_memory_bytes"]
+    assert 0.8 * needed.of(range(4)) <= measured <= needed.of(range(4))
+
+
+def test_when_memory_runs_out_after_all_the_pass_is_cut_in_two(small, store, monkeypatch):
+    """The allocator refuses more than two configurations at once, as a full machine would."""
+    from workbench import passes
+
+    real = passes.carry_together
+
+    def refuse(base, models):
+        if len(models) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        return real(base, models)
+
+    monkeypatch.setattr(passes, "carry_together", refuse)
+    runs = sweep(small, FACTS, VARIED, QUICK, store)
+    assert [run.status for run in runs] == ["finished"] * 4 and {run.together["configurations"] for run in runs} == {2}
+    monkeypatch.setattr(passes, "carry_together", lambda *_: refuse(None, [None] * 3))
+    members = [Configuration("one", VARIED[0], QUICK)]
+    assert train_pass(small, FACTS, members, store)[0].status == "out_of_memory"
+
+
+# --- executors
+
+
+def test_any_executor_carries_the_passes(small_directory, tmp_path):
+    base = load_base(str(small_directory), dtype="float32")
+    config = replace(QUICK, save=True, evaluate=True, test_limit=4)
+    here = sweep(base, FACTS, VARIED, config, RunStore(tmp_path / "here"))
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.workers = 2
+        there = sweep(base, FACTS, VARIED, config, RunStore(tmp_path / "there"), executor)
+    assert {run.together["configurations"] for run in there} == {2}
+    for a, b in zip(here, there, strict=True):
+        assert a.id == b.id and b.load(base) and RunStore(tmp_path / "there").get(b.id) == b
+        assert_the_same(b, a)
+
+
+def test_a_pass_that_fails_elsewhere_does_not_take_the_others(small_directory, tmp_path):
+    class Unlucky(ThreadPoolExecutor):
+        workers = 2
+
+        def submit(self, function, *arguments):
+            self.jobs = getattr(self, "jobs", 0) + 1
+            return super().submit(function if self.jobs > 1 else lambda *_: 1 / 0, *arguments)
+
+    base, store = load_base(str(small_directory), dtype="float32"), RunStore(tmp_path)
+    with Unlucky(max_workers=1) as executor, pytest.raises(SweepError, match=r"1 of 2 passes failed \(ZeroDivision"):
+        sweep(base, FACTS, VARIED, QUICK, store, executor)
+    assert len(store.all()) == 2
+    assert len(sweep(base, FACTS, VARIED, QUICK, store)) == 4 and len(store.all()) == 4
+
+
+def test_torch_compile_is_an_option_that_changes_nothing(small, tmp_path):
+    config = replace(QUICK, steps=3, save=True)
+    plain = sweep(small, FACTS, VARIED[:2], config, RunStore(tmp_path / "a"))
+    compiled = sweep(small, FACTS, VARIED[:2], config, RunStore(tmp_path / "b"), compiled=True)
+    for a, b in zip(plain, compiled, strict=True):
+        assert_the_same(b, a)
+
+
+def test_the_stop_button_of_jupyter_is_a_signal(small_directory, tmp_path):
+    code = f"""
+from workbench import RunStore, TrainConfig, load_base, load_task, lora, sweep
+base = load_base({str(small_directory)!r}, dtype="float32")
+config = TrainConfig(steps=2000, batch_size=4, evaluate=False)
+methods = [lora(rank=2), lora(rank=4)]
+tell = lambda entry: print("step", flush=True) if entry["step"] == 3 else None
+runs = sweep(base, load_task("facts"), methods, config, RunStore({str(tmp_path)!r}), on_step=tell)
+print([run.status for run in runs])
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "step\n"
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.stdout.read() == "['interrupted', 'interrupted']\n" and process.wait() == 0
+    process.stdout.close()

@@ -1,0 +1,290 @@
+"""One pass of a sweep: several LoRA configurations trained together, each on its own slice of every batch."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from tempfile import TemporaryDirectory
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from workbench import machine
+from workbench.methods import Method, apply, trainable_parameters
+from workbench.models import Base, completion_logits
+from workbench.runs import Run, RunStore
+from workbench.slices import carry_together, slice_losses, stack
+from workbench.steps import TrainConfig, check_gradients, micro_batches
+from workbench.tasks import Encoded, Task, encode
+from workbench.training import (
+    DIVERGED_ADVICE,
+    OUT_OF_MEMORY_ADVICE,
+    accelerator_for,
+    count_parameters,
+    is_out_of_memory,
+    keep,
+    new_run,
+    precision_of,
+    score_of_base,
+)
+
+BYTES_A_PARAMETER = 16  # float32: value, gradient and AdamW's two moments
+CPU_TOKENS = 3072  # carried at once; beyond, a CPU waits for its memory and each token costs more
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One adapter to be trained. `id` follows from all that determines the result: doing it twice gives one run."""
+
+    id: str
+    method: Method
+    config: TrainConfig
+
+
+@dataclass
+class Lane:
+    """One configuration in its pass: its record, its adapter, and what trains it."""
+
+    run: Run
+    model: PeftModel
+    method: Method
+    config: TrainConfig
+    trained: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    steps: Iterator[tuple[list[dict], int]]
+    batches: list[dict] = field(default_factory=list)  # of the present step: its micro-batches,
+    tokens: int = 0  # and their completion tokens
+
+
+def train_pass(
+    base: Base,
+    task: Task,
+    members: Sequence[Configuration],
+    store: RunStore,
+    compiled: bool = False,
+    on_step: Callable[[dict], bool | None] | None = None,
+) -> list[Run]:
+    """Train, save, score and store the members; their configurations differ in method and seed alone.
+
+    A member whose loss is no longer a number is dropped and recorded as `diverged`; the others go on. If memory runs
+    out, the pass is cut in two and begun again; a single member that does not fit is recorded as `out_of_memory`.
+    """
+    rows = encode(task.train, base.tokenizer, members[0].config.max_length)
+    before = score_of_base(base, task, members[0].config)
+    lanes: list[Lane] = []
+    with machine.forked_random_state(base.model.device):
+        accelerator = accelerator_for(base)
+        try:
+            for member in members:
+                lanes.append(_lane(base, task, member, rows, store, accelerator))
+                lanes[-1].run.before = dict(before)
+            _fit(accelerator, base, lanes, compiled, on_step)
+        except KeyboardInterrupt:
+            _end(lanes, "interrupted")
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(members) == 1:
+                _end(lanes, "out_of_memory", OUT_OF_MEMORY_ADVICE)
+            else:
+                lanes.clear()
+    if not lanes and len(members) > 1:
+        half = len(members) // 2
+        _say(f"Out of memory with {len(members)} configurations at once: going on with {half} and then the rest.")
+        parts = (members[:half], members[half:])
+        return [run for part in parts for run in train_pass(base, task, part, store, compiled, on_step)]
+    _keep_all(lanes, base, task, store)
+    return [lane.run for lane in lanes]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of tensors in a pass: the base, each member's adapter with all that trains it, and activations.
+
+    activations: of one member, in forward and backward of the longest batch; at_once: how many members' are alive.
+    """
+
+    base: int
+    members: list[int]
+    activations: int
+    at_once: int
+
+    def of(self, members: Sequence[int]) -> int:
+        """Bytes of a pass of these members (indices)."""
+        states = sum(self.members[index] for index in members)
+        return self.base + states + self.activations * min(self.at_once, len(members))
+
+
+def needs(base: Base, task: Task, members: Sequence[Configuration]) -> Needs:
+    """What passes of these members will need, from one real forward and backward of the largest of them."""
+    counts = [trainable_parameters(apply(base, member.method)) for member in members]
+    largest = members[max(range(len(members)), key=counts.__getitem__)]
+    rows = encode(task.train, base.tokenizer, largest.config.max_length)
+    accelerator = accelerator_for(base)
+    with TemporaryDirectory() as nowhere, machine.forked_random_state(base.model.device):
+        lane = _lane(base, task, largest, rows, RunStore(nowhere), accelerator)
+        plan = [batch for batches, _ in lane.steps for batch in batches]
+        lane.batches, lane.tokens = [max(plan, key=lambda batch: batch["input_ids"].numel())], 1
+        carrier = _carrier(base, [lane.model], largest.config)
+        with machine.LiveBytes(_held(base, [lane])) as memory:
+            _backward(accelerator, carrier, [lane], base.tokenizer.pad_token_id or 0)
+    fixed = machine.LiveBytes(_held(base, [])).now
+    copies = base.dtype.itemsize  # of an adapter in the dtype of the frozen weights, for the way back
+    activations = memory.peak - fixed - max(counts) * (8 + copies)  # values and gradients in float32
+    at_once = _lanes_at_once(base, lane.batches[0]["input_ids"].numel())
+    return Needs(fixed, [count * (BYTES_A_PARAMETER + copies) for count in counts], activations, at_once)
+
+
+def _lane(base, task, member: Configuration, rows: list[Encoded], store, accelerator) -> Lane:
+    run = new_run(member.id, base, task, member.method, member.config, store)
+    run.precision = precision_of(base, member.method, accelerator)
+    model = apply(base, member.method, seed=member.config.seed).train()
+    count_parameters(run, model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    fused = trained[0].device.type in ("cpu", "cuda", "mps", "xpu")
+    optimizer = torch.optim.AdamW(
+        trained, lr=member.method.learning_rate, weight_decay=member.config.weight_decay, fused=fused
+    )
+    steps = micro_batches(rows, member.config, 0, 1, base.tokenizer.pad_token_id or 0)
+    return Lane(run, model, member.method, member.config, trained, optimizer, steps)
+
+
+def _fit(accelerator, base: Base, lanes: list[Lane], compiled: bool, on_step) -> None:
+    """The loop. Fills in each run's history, status, times and, for the pass, its peak memory."""
+    config, pad_id = lanes[0].config, base.tokenizer.pad_token_id or 0
+    going, carriers, started = list(lanes), None, None
+    for step in range(config.steps):
+        for lane in going:
+            lane.batches, lane.tokens = next(lane.steps)
+        if carriers is None:
+            carriers = _carriers(base, going, compiled)
+        if step == 0:
+            _rehearse(accelerator, carriers, pad_id)
+            started = time.perf_counter()
+        tick = time.perf_counter()
+        # The second step is the first with the optimizers' states in place.
+        if step == min(1, config.steps - 1) and accelerator.device.type != "cuda":
+            with machine.LiveBytes(_held(base, going)) as memory:
+                losses = _step(accelerator, carriers, pad_id, step)
+            for lane in going:
+                lane.run.together = {"configurations": len(lanes), "peak_memory_bytes": memory.peak}
+        else:
+            losses = _step(accelerator, carriers, pad_id, step)
+        seconds = time.perf_counter() - tick
+        for lane, loss in zip(going, losses, strict=True):
+            if not math.isfinite(loss):
+                lane.run.status, lane.run.advice = "diverged", DIVERGED_ADVICE
+                continue
+            lane.run.tokens += lane.tokens
+            rate, share = lane.optimizer.param_groups[0]["lr"], seconds / len(going)
+            lane.run.seconds += share
+            lane.run.history.append({"step": step + 1, "loss": loss, "learning_rate": rate, "seconds": share})
+        left = (time.perf_counter() - started) / (step + 1) * (config.steps - step - 1)
+        entry = {"step": step + 1, "steps": config.steps, "seconds": seconds, "seconds_left": left}
+        if on_step and on_step(entry | {"runs": [lane.run for lane in lanes]}):
+            raise KeyboardInterrupt
+        surviving = [lane for lane in going if lane.run.status != "diverged"]
+        if not surviving:
+            return
+        if len(surviving) < len(going):
+            going, carriers = surviving, None
+
+
+def _step(accelerator, carriers, pad_id: int, step: int) -> list[float]:
+    """Forward and backward for all, then each lane's own clipping and update; the losses, nats per completion token."""
+    losses = []
+    for carrier, lanes in carriers:
+        own = _backward(accelerator, carrier, lanes, pad_id)
+        for lane, loss in zip(lanes, own, strict=True):
+            if math.isfinite(loss):
+                torch.nn.utils.clip_grad_norm_(lane.trained, lane.config.clip)
+                rate = lane.method.learning_rate * lane.config.learning_rate_factor(step)
+                lane.optimizer.param_groups[0]["lr"] = rate
+                lane.optimizer.step()
+            lane.optimizer.zero_grad(set_to_none=True)
+        losses += own
+    return losses
+
+
+def _backward(accelerator, carrier, lanes: Sequence[Lane], pad_id: int) -> list[float]:
+    """Accumulate every lane's gradients over its micro-batches; returns the losses."""
+    totals = torch.zeros(len(lanes))
+    for parts in zip(*(lane.batches for lane in lanes), strict=True):
+        batch, counts = stack(parts, pad_id)
+        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+        with accelerator.autocast():
+            logits = completion_logits(carrier, batch)
+        losses = slice_losses(logits, batch["targets"], counts, [lane.tokens for lane in lanes])
+        del logits
+        losses.sum().backward()
+        totals += losses.detach().cpu()
+    return totals.tolist()
+
+
+def _rehearse(accelerator, carriers, pad_id: int) -> None:
+    """One forward and backward without an update: checks every lane's gradients, and says how long the pass takes."""
+    started = time.perf_counter()
+    for carrier, lanes in carriers:
+        _backward(accelerator, carrier, lanes, pad_id)
+    seconds = time.perf_counter() - started
+    everyone = [lane for _, lanes in carriers for lane in lanes]
+    for lane in everyone:
+        check_gradients(lane.model)
+        lane.optimizer.zero_grad(set_to_none=True)
+    steps = everyone[0].config.steps
+    _say(
+        f"{len(everyone)} configurations together: {steps} steps of about {seconds:.2g} s, "
+        f"about {steps * seconds / 60:.1f} minutes"
+    )
+
+
+def _carriers(base: Base, lanes: Sequence[Lane], compiled: bool) -> list[tuple[nn.Module, Sequence[Lane]]]:
+    """One model that carries all lanes; on a CPU one for every few, whose activations its memory keeps up with."""
+    tokens = max(batch["input_ids"].numel() for lane in lanes for batch in lane.batches)
+    at_once = _lanes_at_once(base, tokens)
+    groups = [lanes[start : start + at_once] for start in range(0, len(lanes), at_once)]
+    return [(_carrier(base, [lane.model for lane in group], group[0].config, compiled), group) for group in groups]
+
+
+def _lanes_at_once(base: Base, tokens: int) -> int:
+    return sys.maxsize if base.model.device.type != "cpu" else max(1, CPU_TOKENS // tokens)
+
+
+def _carrier(base: Base, models: Sequence[PeftModel], config: TrainConfig, compiled: bool = False) -> nn.Module:
+    carrier = carry_together(base, models)
+    if config.checkpointing:
+        carrier.activation_checkpointing_enable({"use_reentrant": False})
+    return torch.compile(carrier) if compiled else carrier
+
+
+def _held(base: Base, lanes: Sequence[Lane]) -> list[torch.Tensor]:
+    """What is alive between two steps: the base, the adapters, the optimizers' states."""
+    states = [tensor for lane in lanes for state in lane.optimizer.state.values() for tensor in state.values()]
+    adapters = [parameter for lane in lanes for parameter in lane.trained]
+    return [*base.model.parameters(), *base.model.buffers(), *adapters, *filter(torch.is_tensor, states)]
+
+
+def _keep_all(lanes: Sequence[Lane], base: Base, task: Task, store: RunStore) -> None:
+    stopped = False
+    for lane in lanes:
+        lane.optimizer = None  # its state is not needed for the scoring
+        status = lane.run.status
+        # Whoever stops the scoring does not want the next one to begin.
+        config = replace(lane.config, evaluate=lane.config.evaluate and not stopped)
+        keep(lane.run, lane.model, base, task, config, store)
+        stopped = stopped or lane.run.status != status
+
+
+def _end(lanes: Sequence[Lane], status: str, advice: str | None = None) -> None:
+    for lane in lanes:
+        if lane.run.status == "finished":
+            lane.run.status, lane.run.advice = status, advice
+
+
+def _say(words: str) -> None:
+    if machine.progress_wanted():
+        print(words, file=sys.stderr)

