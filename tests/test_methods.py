@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from workbench import full, hybrid, load_base, lora, lowrank, qlora
-from workbench.methods import Method, MethodError, apply, target_modules, trainable_parameters
+from workbench.methods import Method, MethodError, adapter_parameters, apply, target_modules, trainable_parameters
 from workbench.models import linear_modules, share
 
 
@@ -130,3 +130,12 @@ def test_everything_that_trains_is_float32_on_a_bfloat16_base(small_directory, m
 def test_scaling_and_label():
     assert lora(rank=4, alpha=16).scaling == 4 and lora(rank=4, alpha=16, rslora=True).scaling == 8
     assert (full().label, qlora(rank=2).label, lora(dora=True).label) == ("full", "qlora r=2", "lora r=8 dora")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [lora(rank=3), lora(rank=2, targets=["q_proj", "down_proj"], layers=[1]), hybrid(["layers.1.mlp"], rank=4)],
+)
+def test_adapter_parameters_are_those_that_peft_makes(small, method):
+    made = sum(p.numel() for name, p in apply(small, method).named_parameters() if "lora_" in name)
+    assert adapter_parameters(small, method) == made

@@ -302,6 +302,8 @@ def test_when_memory_runs_out_after_all_the_pass_is_cut_in_two(small, store, mon
     monkeypatch.setattr(passes, "carry_together", refuse)
     runs = sweep(small, FACTS, VARIED, QUICK, store)
     assert [run.status for run in runs] == ["finished"] * 4 and {run.together["configurations"] for run in runs} == {2}
+    stopped = sweep(small, FACTS, VARIED, replace(QUICK, seed=1), store, on_step=lambda entry: entry["step"] == 2)
+    assert [run.status for run in stopped] == ["interrupted"] * 2  # the other half does not begin
     monkeypatch.setattr(passes, "carry_together", lambda *_: refuse(None, [None] * 3))
     members = [Configuration("one", VARIED[0], QUICK)]
     assert train_pass(small, FACTS, members, store)[0].status == "out_of_memory"

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from workbench.evaluation import score
 from workbench.generate import information_bits
-from workbench.methods import Method, lora, qlora
+from workbench.methods import Method, adapter_parameters, lora, qlora
 from workbench.models import Base, in_float32, linear_modules
 from workbench.runs import Run, table
 from workbench.steps import TrainConfig
@@ -55,11 +55,6 @@ def bits_to_learn(base: Base, task: Task, max_length: int = 512) -> float:
     return score(in_float32(base.model), rows)["loss"] * tokens * len(distinct) / math.log(2)
 
 
-def adapter_parameters(base: Base, rank: int = 1) -> int:
-    """Trainable parameters of adapters on all linear layers: r (in + out) for each."""
-    return rank * sum(out + into for out, into in linear_modules(base.model).values())
-
-
 def learning_rate_rule(hidden_size: int, steps: int) -> float:
     """A starting rate for LoRA with alpha 32 on a Llama-type model.
 
@@ -73,7 +68,7 @@ def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Meth
     """A first choice for `task`, with `reasons`: sentences that say where each number comes from. It is no sweep."""
     config = config or TrainConfig()
     bits = bits_to_learn(base, task, config.max_length)
-    a_rank = adapter_parameters(base)
+    a_rank = adapter_parameters(base, lora(rank=1))
     needed = SAFETY * bits / (BITS_A_PARAMETER * a_rank)
     rank = min(LARGEST_RANK, max(SMALLEST_RANK, 2 ** math.ceil(math.log2(max(1.0, needed)))))
     hidden = base.model.config.get_text_config().hidden_size

@@ -202,6 +202,12 @@ def target_modules(base: Base, method: Method) -> list[str]:
     return chosen
 
 
+def adapter_parameters(base: Base, method: Method) -> int:
+    """Trainable parameters of the low-rank adapters alone: r (in + out) for each target (DoRA has some more)."""
+    shapes = linear_modules(base.model)
+    return method.rank * sum(sum(shapes[name]) for name in target_modules(base, method))
+
+
 def _ends_with(name: str, end: str) -> bool:
     return not end or name == end or name.endswith(f".{end}")
 

@@ -14,7 +14,7 @@ from peft import PeftModel
 from torch import nn
 
 from workbench import machine
-from workbench.methods import Method, apply, trainable_parameters
+from workbench.methods import Method, adapter_parameters, apply
 from workbench.models import Base, completion_logits
 from workbench.runs import Run, RunStore
 from workbench.slices import carry_together, slice_losses, stack
@@ -95,8 +95,10 @@ def train_pass(
     if not lanes and len(members) > 1:
         half = len(members) // 2
         _say(f"Out of memory with {len(members)} configurations at once: going on with {half} and then the rest.")
-        parts = (members[:half], members[half:])
-        return [run for part in parts for run in train_pass(base, task, part, store, compiled, on_step)]
+        runs = train_pass(base, task, members[:half], store, compiled, on_step)
+        if any(run.status == "interrupted" for run in runs):
+            return runs
+        return runs + train_pass(base, task, members[half:], store, compiled, on_step)
     _keep_all(lanes, base, task, store)
     return [lane.run for lane in lanes]
 
@@ -121,7 +123,7 @@ class Needs:
 
 def needs(base: Base, task: Task, members: Sequence[Configuration]) -> Needs:
     """What passes of these members will need, from one real forward and backward of the largest of them."""
-    counts = [trainable_parameters(apply(base, member.method)) for member in members]
+    counts = [adapter_parameters(base, member.method) for member in members]
     largest = members[max(range(len(members)), key=counts.__getitem__)]
     rows = encode(task.train, base.tokenizer, largest.config.max_length)
     accelerator = accelerator_for(base)
@@ -157,6 +159,9 @@ def _fit(accelerator, base: Base, lanes: list[Lane], compiled: bool, on_step) ->
     """The loop. Fills in each run's history, status, times and, for the pass, its peak memory."""
     config, pad_id = lanes[0].config, base.tokenizer.pad_token_id or 0
     going, carriers, started = list(lanes), None, None
+    on_gpu, peak = accelerator.device.type == "cuda", None
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     for step in range(config.steps):
         for lane in going:
             lane.batches, lane.tokens = next(lane.steps)
@@ -167,15 +172,16 @@ def _fit(accelerator, base: Base, lanes: list[Lane], compiled: bool, on_step) ->
             started = time.perf_counter()
         tick = time.perf_counter()
         # The second step is the first with the optimizers' states in place.
-        if step == min(1, config.steps - 1) and accelerator.device.type != "cuda":
+        if step == min(1, config.steps - 1) and not on_gpu:
             with machine.LiveBytes(_held(base, going)) as memory:
                 losses = _step(accelerator, carriers, pad_id, step)
-            for lane in going:
-                lane.run.together = {"configurations": len(lanes), "peak_memory_bytes": memory.peak}
+            peak = memory.peak
         else:
             losses = _step(accelerator, carriers, pad_id, step)
         seconds = time.perf_counter() - tick
+        peak = torch.cuda.max_memory_allocated() if on_gpu else peak
         for lane, loss in zip(going, losses, strict=True):
+            lane.run.together = {"configurations": len(lanes), "peak_memory_bytes": peak}
             if not math.isfinite(loss):
                 lane.run.status, lane.run.advice = "diverged", DIVERGED_ADVICE
                 continue

@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
+from workbench.steps import TrainConfig
 from workbench.tasks import DATA_DIR
 
 PILOT_HIDDEN_SIZE = 576  # SmolLM2-135M
+SWEEP_FACTS = 96  # of the 192, so that a sweep takes minutes
+SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run in sweeps.jsonl
 
 
 def pilot(task: str) -> list[dict]:
@@ -23,6 +26,16 @@ def pilot(task: str) -> list[dict]:
             f"There is no pilot for {task!r}; run `python benchmarks/pilot.py {task}`, or set rates by hand."
         )
     return [row | {"method": row["name"]} for row in rows if row["exact_match"] is not None]
+
+
+def sweep_rows(*groups: str) -> list[dict]:
+    """The stored rank sweeps on the first SWEEP_FACTS of `facts`: all groups, or those named.
+
+    Written by benchmarks/sweep_grid.py. A row is one of `runs.table` with its group, memorised_bits and, thinned, the
+    losses of its training.
+    """
+    lines = (DATA_DIR / "reference" / "sweeps.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if not groups or row["group"] in groups]
 
 
 def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:

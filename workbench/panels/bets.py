@@ -59,10 +59,19 @@ class BetsPanel:
 
 def bets_beside_verdicts(bets: dict[str, str], verdicts: Sequence[Verdict]) -> str:
     """A Markdown table: each claim, the learner's bet, the verdict, the evidence."""
-    ledger = claims()
-    lines = ["| claim | you bet | your runs say | evidence | counts as supported |", "| --- | --- | --- | --- | --- |"]
-    for verdict in verdicts:
-        words = f"`{verdict.claim}`: {ledger[verdict.claim].text}"
-        bet = bets.get(verdict.claim, NO_BET)
-        lines.append(f"| {words} | {bet} | **{verdict.verdict}** | {verdict.evidence} | {verdict.rule} |")
-    return "\n".join(lines)
+    rows = [[_claim(v), bets.get(v.claim, NO_BET), f"**{v.verdict}**", v.evidence, v.rule] for v in verdicts]
+    return _table(["claim", "you bet", "your runs say", "evidence", "counts as supported"], rows)
+
+
+def verdict_table(verdicts: Sequence[Verdict], whose: str) -> str:
+    """The same without bets. whose: heads the verdicts, e.g. "the stored grid says"."""
+    rows = [[_claim(v), f"**{v.verdict}**", v.evidence, v.rule] for v in verdicts]
+    return _table(["claim", whose, "evidence", "counts as supported"], rows)
+
+
+def _claim(verdict: Verdict) -> str:
+    return f"`{verdict.claim}`: {claims()[verdict.claim].text}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))

@@ -1,0 +1,91 @@
+"""The grid behind lesson 05: ranks, learning rates, alphas and targets on 96 of the `facts`, several seeds at the best.
+
+    .venv/bin/python benchmarks/sweep_grid.py [GROUP ...]
+
+Writes one row a run to data/reference/sweeps.jsonl. Passes that are done are in build/grid/ and not trained again, so
+that it can be stopped and started. About three quarters of an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from workbench import Method, RunStore, full, load_base, load_task, lora, recommend, sweep
+from workbench.capacity import rows_with_bits
+from workbench.reference import SWEEP_CONFIG, SWEEP_FACTS, best_learning_rate
+from workbench.runs import ATTENTION, MLP
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "data" / "reference" / "sweeps.jsonl"
+RANKS = (1, 4, 16, 64)
+RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+MORE_SEEDS = (1, 2)
+
+
+def all_linear(rates: Sequence[float] = RATES, ranks: Sequence[int] = RANKS, alpha: float = 32) -> list[Method]:
+    return [lora(rank, alpha, rate) for rank in ranks for rate in rates]
+
+
+def few() -> list[Method]:
+    """Adapters on one matrix of one block, or on one, three or ten whole blocks: small enough to fill."""
+    one = [lora(rank, 32, rate, targets=["down_proj"], layers=[15]) for rank in (1, 8, 64) for rate in (4e-3, 1.6e-2)]
+    blocks = ([15], [14, 15, 16], range(10, 20))
+    return one + [lora(1, 32, rate, layers=layers) for layers in blocks for rate in (2e-3, 8e-3)]
+
+
+def at_equal_parameters() -> list[Method]:
+    """Attention only, MLP only, all: ranks such that each has about 81,000 parameters a block."""
+    choices = ((8, "all-linear"), (21, ATTENTION), (13, MLP))
+    return [lora(rank, 32, best(4), targets=targets) for rank, targets in choices]
+
+
+def best(rank: int) -> float:
+    """The best rate of a rank so far, on seed 0."""
+    own = [row | {"name": "lora"} for row in rows() if row["group"] == "rate" and row["rank"] == rank]
+    return best_learning_rate([row for row in own if row["status"] == "finished"], "lora")
+
+
+GROUPS = {
+    "rate": lambda: (all_linear(), (0,)),
+    "seeds": lambda: ([lora(rank, 32, best(rank)) for rank in RANKS], MORE_SEEDS),
+    "few": lambda: (few(), (0,)),
+    "targets": lambda: (at_equal_parameters(), (0, 1, 2)),
+    "full": lambda: ([full(rate) for rate in (5e-5, 1e-4, 2e-4, 4e-4)], (0,)),
+    "alpha": lambda: ([lora(8, alpha, rate) for alpha in (4, 32, 256) for rate in (5e-4, 2e-3, 8e-3)], (0,)),
+    "auto": lambda: ([recommend(BASE, TASK, SWEEP_CONFIG)], (0, 1, 2)),
+}
+
+BASE = load_base("smollm2-135m", dtype="bfloat16")
+TASK = load_task("facts").head(SWEEP_FACTS)
+
+
+def main() -> None:
+    store = RunStore(ROOT / "build" / "grid")
+    for group in sys.argv[1:] or GROUPS:
+        methods, seeds = GROUPS[group]()
+        runs = sweep(BASE, TASK, methods, SWEEP_CONFIG, store, seeds=seeds)
+        kept = [row for row in rows() if row["group"] != group]
+        for run, row in zip(runs, rows_with_bits(runs, BASE.tokenizer, TASK), strict=True):
+            row["losses"] = [round(entry["loss"], 3) for entry in run.history[::5]]
+            row["together"] = run.together and run.together["configurations"]
+            made = {
+                "versions": run.versions,
+                "processor": run.hardware["processor"],
+                "precision": run.precision["compute"],
+            }
+            kept.append({"group": group, "task_sha256": run.task["sha256"]} | row | made)
+        RESULTS.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        print(f"{group}: {len(runs)} runs", flush=True)
+
+
+def rows() -> list[dict]:
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Rows of stored runs, as a rank sweep needs them: which finished, which learning rate is best, what the seeds span.
+
+A row is one run, with the keys of `runs.table`; all rows given together are of one task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from statistics import mean
+
+
+def usable(rows: Iterable[Mapping], measure: str) -> list[Mapping]:
+    """The rows that finished and have this measure."""
+    return [row for row in rows if row["status"] == "finished" and row.get(measure) is not None]
+
+
+def grouped(rows: Iterable[Mapping], key: Callable[[Mapping], Hashable]) -> dict[Hashable, list[Mapping]]:
+    """The rows by key, the keys in order of appearance."""
+    groups: dict[Hashable, list[Mapping]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def at_best_rate(rows: Sequence[Mapping]) -> list[Mapping]:
+    """The finished rows at the learning rate with the highest exact match on the first seed, which every rate has.
+
+    The lower loss decides between equals. No rows if none has both scores.
+    """
+    scored = usable(usable(rows, "exact_match"), "loss")
+    if not scored:
+        return []
+    first = min(row["seed"] for row in scored)
+    rates = grouped((row for row in scored if row["seed"] == first), lambda row: row["learning_rate"])
+    best = max(rates, key=lambda rate: (mean_of(rates[rate], "exact_match"), -mean_of(rates[rate], "loss")))
+    return [row for row in scored if row["learning_rate"] == best]
+
+
+def bands(rows: Iterable[Mapping], across: str, measure: str) -> dict[float, list[float]]:
+    """Each value of `across`, rising -> the measure of its finished runs."""
+    groups = grouped(sorted(usable(rows, measure), key=lambda row: row[across]), lambda row: row[across])
+    return {value: [row[measure] for row in group] for value, group in groups.items()}
+
+
+def setting_in_words(row: Mapping) -> str:
+    """What a row's adapters are attached to, and the rule of scaling if it is not the usual one: "q_proj, layer 15"."""
+    if row["rank"] is None:
+        return "full fine-tuning"
+    layers, words = row["layers"], row["targets"]
+    if layers is not None:
+        words += f", layer {layers[0]}" if len(layers) == 1 else f", {len(layers)} layers ({layers[0]}-{layers[-1]})"
+    return f"{words}, rsLoRA" if row["rslora"] else words
+
+
+def band_in_words(band: Mapping[float, Sequence[float]], pick: Callable) -> str:
+    """The best mean of a band, with its seeds' range: "best at 8 with 0.91 (0.9 to 0.92, 3 runs)". pick: max or min."""
+    if not band:
+        return "no finished run is stored"
+    best = pick(band, key=lambda value: mean(band[value]))
+    return f"best at {best:g} with {mean(band[best]):.3g} ({range_in_words(band[best])})"
+
+
+def range_in_words(values: Sequence[float]) -> str:
+    """From the lowest to the highest of the seeds."""
+    if len(values) == 1:
+        return "1 run"
+    return f"{min(values):.3g} to {max(values):.3g}, {len(values)} runs"
+
+
+def left_out_in_words(rows: Sequence[Mapping]) -> str:
+    """A sentence with a space before it, or nothing if all rows finished."""
+    count = sum(row["status"] != "finished" for row in rows)
+    return f" Left out because they did not finish: {count} of {len(rows)} runs." if count else ""
+
+
+def require_finished(rows: Iterable[Mapping], measures: Iterable[str]) -> None:
+    """Raise ValueError unless some row can be drawn."""
+    if not any(usable(rows, measure) for measure in measures):
+        raise ValueError(f"No finished run has {' or '.join(measures)} yet; train some, or draw other rows.")
+
+
+def value_in_words(value: float | None) -> str:
+    """A rank, alpha or rate for labels; full fine-tuning has no rank and no alpha."""
+    return "full" if value is None else f"{value:g}"
+
+
+def mean_of(rows: Iterable[Mapping], measure: str) -> float:
+    """The mean of one measure, which all these rows must have."""
+    return mean(row[measure] for row in rows)
