@@ -2,6 +2,7 @@
 
 import pytest
 
+from workbench import load_task, reference
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims
 from workbench.panels.bets import verdict_table
 from workbench.rank_claims import best_by, best_rates, judge_ranks, seed_range
@@ -84,3 +85,11 @@ def test_the_table_says_every_claim_with_its_rule():
     for verdict, line in zip(found, table[2:], strict=True):
         assert "05" in claims()[verdict.claim].notebooks
         assert all(part in line for part in (verdict.claim, verdict.verdict, verdict.evidence, verdict.rule))
+
+
+def test_the_stored_grid_is_of_the_data_that_ship():
+    rows, facts = reference.sweep_rows(), load_task("facts").head(reference.SWEEP_FACTS)
+    assert {row["task_sha256"] for row in rows} == {facts.sha256}
+    assert {row["steps"] for row in rows} == {reference.SWEEP_CONFIG.steps}
+    assert {row["group"] for row in reference.sweep_rows("rate", "seeds")} == {"rate", "seeds"}
+    assert {row["seed"] for row in rows if row["group"] == "seeds"} == {1, 2}
