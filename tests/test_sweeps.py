@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
 from workbench.passes import Configuration, Needs, needs, train_pass
 from workbench.runs import RunStore
-from workbench.sweeps import SweepError, plan_passes, shares_a_pass
+from workbench.sweeps import COMPILERS, SweepError, plan_passes, shares_a_pass
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
 FACTS = load_task("facts")
@@ -340,6 +341,13 @@ def test_a_pass_that_fails_elsewhere_does_not_take_the_others(small_directory, t
     assert len(sweep(base, FACTS, VARIED, QUICK, store)) == 4 and len(store.all()) == 4
 
 
+def test_compiling_without_a_compiler_is_a_sentence(small, store, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SweepError, match=r"needs a C\+\+ compiler"):
+        sweep(small, FACTS, VARIED[:2], QUICK, store, compiled=True)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="torch.compile needs a C++ compiler")
 def test_torch_compile_is_an_option_that_changes_nothing(small, tmp_path):
     config = replace(QUICK, steps=3, save=True)
     plain = sweep(small, FACTS, VARIED[:2], config, RunStore(tmp_path / "a"))

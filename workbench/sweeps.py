@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
@@ -28,6 +29,7 @@ from workbench.runs import Run, RunError, RunStore, slug
 from workbench.tasks import Task
 from workbench.training import TrainConfig, carry_out, new_run
 
+COMPILERS = ("g++", "clang++", "cl")
 FREE_SHARE = 0.7  # of the free memory that a pass may plan with; allocators need some room of their own
 
 
@@ -63,6 +65,8 @@ def sweep(
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
     config, store = config or TrainConfig(), store or RunStore()
+    if compiled and base.model.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
     wanted = _configurations(base, task, methods, config, seeds)
     done = {each.id: run for each in wanted if (run := _finished(store, each))}
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
