@@ -12,13 +12,11 @@ import json
 import sys
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from workbench import RunStore, TrainConfig, full, hybrid, load_base, load_task, lora, qlora, train
-from workbench.reference import best_learning_rate, pilot
-from workbench.runs import table
+from workbench.reference import PILOT, best_learning_rate, pilot, read_rows
+from workbench.runs import provenance, table
 
-RESULTS = Path(__file__).resolve().parents[1] / "data" / "reference" / "pilot.jsonl"
 SEEDS = (0, 1, 2)
 STEPS, BATCH, TEST_ROWS = 60, 16, 120
 METHODS = {
@@ -53,17 +51,14 @@ def measure(base, task_name: str, name: str, method, seed: int) -> None:
         config = TrainConfig(steps=STEPS, batch_size=BATCH, seed=seed, test_limit=TEST_ROWS, save=False)
         task = replace(load_task(task_name), labels=None)  # scoring twelve labels a row would double the time
         run = train(base, task, method, config, RunStore(scratch))
-    row = key | table([run])[0] | {"task_sha256": run.task["sha256"], "base_exact_match": run.before["exact_match"]}
-    row |= {"precision": run.precision["compute"], "versions": run.versions, "processor": run.hardware["processor"]}
-    with RESULTS.open("a", encoding="utf-8") as file:
+    row = key | table([run])[0] | provenance(run) | {"base_exact_match": run.before["exact_match"]}
+    with PILOT.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     print(f"{task_name} {name} {method.learning_rate:g} seed {seed}: {row['exact_match']} {run.status}", flush=True)
 
 
 def rows() -> list[dict]:
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return read_rows(PILOT) if PILOT.exists() else []
 
 
 if __name__ == "__main__":

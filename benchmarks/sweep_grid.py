@@ -15,11 +15,11 @@ from pathlib import Path
 
 from workbench import Method, RunStore, full, load_base, load_task, lora, recommend, sweep
 from workbench.capacity import rows_with_bits
-from workbench.reference import SWEEP_CONFIG, SWEEP_FACTS, best_learning_rate
-from workbench.runs import ATTENTION, MLP
+from workbench.rank_claims import best_rates
+from workbench.reference import SWEEP_CONFIG, SWEEP_FACTS, SWEEPS, read_rows
+from workbench.runs import ATTENTION, MLP, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "data" / "reference" / "sweeps.jsonl"
 RANKS = (1, 4, 16, 64)
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 MORE_SEEDS = (1, 2)
@@ -44,8 +44,7 @@ def at_equal_parameters() -> list[Method]:
 
 def best(rank: int) -> float:
     """The best rate of a rank so far, on seed 0."""
-    own = [row | {"name": "lora"} for row in rows() if row["group"] == "rate" and row["rank"] == rank]
-    return best_learning_rate([row for row in own if row["status"] == "finished"], "lora")
+    return best_rates(row for row in rows() if row["group"] == "rate")[rank]
 
 
 GROUPS = {
@@ -71,20 +70,13 @@ def main() -> None:
         for run, row in zip(runs, rows_with_bits(runs, BASE.tokenizer, TASK), strict=True):
             row["losses"] = [round(entry["loss"], 3) for entry in run.history[::5]]
             row["together"] = run.together and run.together["configurations"]
-            made = {
-                "versions": run.versions,
-                "processor": run.hardware["processor"],
-                "precision": run.precision["compute"],
-            }
-            kept.append({"group": group, "task_sha256": run.task["sha256"]} | row | made)
-        RESULTS.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            kept.append({"group": group} | row | provenance(run))
+        SWEEPS.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         print(f"{group}: {len(runs)} runs", flush=True)
 
 
 def rows() -> list[dict]:
-    if not RESULTS.exists():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return read_rows(SWEEPS) if SWEEPS.exists() else []
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from workbench.evaluation import score
 from workbench.generate import information_bits
 from workbench.methods import Method, adapter_parameters, lora, qlora
 from workbench.models import Base, in_float32, linear_modules
+from workbench.reference import learning_rate_for
 from workbench.runs import Run, table
 from workbench.steps import TrainConfig
 from workbench.tasks import Example, Task, encode
@@ -34,7 +35,7 @@ def memorised_bits(loss: float, tokens: int, information: float) -> float:
 def rows_with_bits(runs: Sequence[Run], tokenizer, facts: Task) -> list[dict]:
     """The table of runs on the task `facts` or its head, each row with `memorised_bits` (None without a score)."""
     encoded = encode(facts.test, tokenizer, max_length=512)
-    tokens = sum(len(row.ids) - row.prompt_length for row in encoded)
+    tokens = sum(row.completion_tokens for row in encoded)
     information = information_bits(len(facts.test))
     return [
         row | {"memorised_bits": None if row["loss"] is None else memorised_bits(row["loss"], tokens, information)}
@@ -51,7 +52,7 @@ def bits_to_learn(base: Base, task: Task, max_length: int = 512) -> float:
     distinct = list(dict.fromkeys(task.train))
     sample: list[Example] = distinct[:: max(1, len(distinct) // SAMPLE_ROWS)][:SAMPLE_ROWS]
     rows = encode(sample, base.tokenizer, max_length)
-    tokens = sum(len(row.ids) - row.prompt_length for row in rows) / len(rows)
+    tokens = sum(row.completion_tokens for row in rows) / len(rows)
     return score(in_float32(base.model), rows)["loss"] * tokens * len(distinct) / math.log(2)
 
 
@@ -61,7 +62,7 @@ def learning_rate_rule(hidden_size: int, steps: int) -> float:
     tinker-cookbook's rule, 5e-5 * 10 * (2000 / hidden)^0.781, and half as much again for short runs; two digits.
     """
     ratio = 15 if steps <= SHORT_RUN else 10
-    return float(f"{5e-5 * ratio * (2000 / hidden_size) ** 0.781:.1e}")
+    return float(f"{learning_rate_for(5e-5 * ratio, hidden_size, found_at=2000):.1e}")
 
 
 def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Method:

@@ -200,22 +200,15 @@ def _method(options: argparse.Namespace):
 
 
 def _record(run) -> dict:
-    record = asdict(run) | {"artifact_dir": str(run.artifact_dir) if run.artifact_dir else None}
-    del record["folder"]
-    return record
+    return run.to_dict() | {"artifact_dir": str(run.artifact_dir) if run.artifact_dir else None}
 
 
 def _print_step(entry: dict) -> None:
-    from workbench.machine import progress_wanted
+    from workbench.machine import say
 
-    if progress_wanted():
-        losses = (
-            [entry["loss"]] if "loss" in entry else [run.history[-1]["loss"] for run in entry["runs"] if run.history]
-        )
-        words = " ".join(f"{loss:.3f}" for loss in losses)
-        print(
-            f"step {entry['step']}/{entry['steps']}  loss {words}  {entry['seconds_left']:.0f} s left", file=sys.stderr
-        )
+    losses = [entry["loss"]] if "loss" in entry else [run.history[-1]["loss"] for run in entry["runs"] if run.history]
+    words = " ".join(f"{loss:.3f}" for loss in losses)
+    say(f"step {entry['step']}/{entry['steps']}  loss {words}  {entry['seconds_left']:.0f} s left")
 
 
 def _print_run(run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterable
@@ -169,3 +170,9 @@ class LiveBytes(TorchDispatchMode):
 def progress_wanted() -> bool:
     """False where WORKBENCH_PROGRESS=0 asks for silence (tests, CI)."""
     return os.environ.get("WORKBENCH_PROGRESS", "1") != "0"
+
+
+def say(words: str) -> None:
+    """A line of progress on stderr, where it is wanted."""
+    if progress_wanted():
+        print(words, file=sys.stderr)

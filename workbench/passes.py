@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from tempfile import TemporaryDirectory
 
 import torch
 from peft import PeftModel
@@ -18,12 +17,13 @@ from workbench.methods import Method, adapter_parameters, apply
 from workbench.models import Base, completion_logits
 from workbench.runs import Run, RunStore
 from workbench.slices import carry_together, slice_losses, stack
-from workbench.steps import TrainConfig, check_gradients, micro_batches
+from workbench.steps import TrainConfig, adamw, check_gradients, micro_batches, optimizer_tensors
 from workbench.tasks import Encoded, Task, encode
 from workbench.training import (
     DIVERGED_ADVICE,
     OUT_OF_MEMORY_ADVICE,
     accelerator_for,
+    announce,
     count_parameters,
     is_out_of_memory,
     keep,
@@ -94,7 +94,7 @@ def train_pass(
                 lanes.clear()
     if not lanes and len(members) > 1:
         half = len(members) // 2
-        _say(f"Out of memory with {len(members)} configurations at once: going on with {half} and then the rest.")
+        machine.say(f"Out of memory with {len(members)} configurations at once: first {half} of them, then the rest.")
         runs = train_pass(base, task, members[:half], store, compiled, on_step)
         if any(run.status == "interrupted" for run in runs):
             return runs
@@ -127,8 +127,8 @@ def needs(base: Base, task: Task, members: Sequence[Configuration]) -> Needs:
     largest = members[max(range(len(members)), key=counts.__getitem__)]
     rows = encode(task.train, base.tokenizer, largest.config.max_length)
     accelerator = accelerator_for(base)
-    with TemporaryDirectory() as nowhere, machine.forked_random_state(base.model.device):
-        lane = _lane(base, task, largest, rows, RunStore(nowhere), accelerator)
+    with machine.forked_random_state(base.model.device):
+        lane = _lane(base, task, largest, rows, RunStore(), accelerator)  # nothing is stored
         plan = [batch for batches, _ in lane.steps for batch in batches]
         lane.batches, lane.tokens = [max(plan, key=lambda batch: batch["input_ids"].numel())], 1
         carrier = _carrier(base, [lane.model], largest.config)
@@ -147,10 +147,7 @@ def _lane(base, task, member: Configuration, rows: list[Encoded], store, acceler
     model = apply(base, member.method, seed=member.config.seed).train()
     count_parameters(run, model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fused = trained[0].device.type in ("cpu", "cuda", "mps", "xpu")
-    optimizer = torch.optim.AdamW(
-        trained, lr=member.method.learning_rate, weight_decay=member.config.weight_decay, fused=fused
-    )
+    optimizer = adamw(trained, member.method.learning_rate, member.config)
     steps = micro_batches(rows, member.config, 0, 1, base.tokenizer.pad_token_id or 0)
     return Lane(run, model, member.method, member.config, trained, optimizer, steps)
 
@@ -241,11 +238,7 @@ def _rehearse(accelerator, carriers, pad_id: int) -> None:
     for lane in everyone:
         check_gradients(lane.model)
         lane.optimizer.zero_grad(set_to_none=True)
-    steps = everyone[0].config.steps
-    _say(
-        f"{len(everyone)} configurations together: {steps} steps of about {seconds:.2g} s, "
-        f"about {steps * seconds / 60:.1f} minutes"
-    )
+    announce(f"{len(everyone)} configurations together", everyone[0].config.steps, seconds)
 
 
 def _carriers(base: Base, lanes: Sequence[Lane], compiled: bool) -> list[tuple[nn.Module, Sequence[Lane]]]:
@@ -269,9 +262,8 @@ def _carrier(base: Base, models: Sequence[PeftModel], config: TrainConfig, compi
 
 def _held(base: Base, lanes: Sequence[Lane]) -> list[torch.Tensor]:
     """What is alive between two steps: the base, the adapters, the optimizers' states."""
-    states = [tensor for lane in lanes for state in lane.optimizer.state.values() for tensor in state.values()]
-    adapters = [parameter for lane in lanes for parameter in lane.trained]
-    return [*base.model.parameters(), *base.model.buffers(), *adapters, *filter(torch.is_tensor, states)]
+    own = [tensor for lane in lanes for tensor in (*lane.trained, *optimizer_tensors(lane.optimizer))]
+    return [*base.model.parameters(), *base.model.buffers(), *own]
 
 
 def _keep_all(lanes: Sequence[Lane], base: Base, task: Task, store: RunStore) -> None:
@@ -289,8 +281,3 @@ def _end(lanes: Sequence[Lane], status: str, advice: str | None = None) -> None:
     for lane in lanes:
         if lane.run.status == "finished":
             lane.run.status, lane.run.advice = status, advice
-
-
-def _say(words: str) -> None:
-    if machine.progress_wanted():
-        print(words, file=sys.stderr)

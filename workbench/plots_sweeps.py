@@ -24,6 +24,7 @@ from workbench.sweep_rows import (
     at_best_rate,
     band_in_words,
     bands,
+    by_best_rate,
     grouped,
     left_out_in_words,
     mean_of,
@@ -58,7 +59,7 @@ def against_rank(
 
     rows: of one setting of targets and alpha. measures: names in MEASURES. Raises ValueError if nothing has finished.
     """
-    chosen = [row for group in grouped(rows, lambda row: row["rank"]).values() for row in at_best_rate(group)]
+    chosen = [row for group in by_best_rate(rows).values() for row in group]
     figure = against(chosen, [row for row in live if row["status"] == "finished"], "rank", measures)
     rates = sorted({row["learning_rate"] for row in chosen if row["rank"] is not None})
     words = f" Best learning rates of the ranks: {', '.join(f'{rate:g}' for rate in rates)}." if rates else ""
@@ -124,8 +125,8 @@ def bits_against_parameters(
     for look, (setting, group) in zip(cycle(LOOKS), settings.items(), strict=False):
         some = group[0]["layers"] is not None or group[0]["rank"] is None
         label = setting if some else f"{setting}, all layers"
-        sizes = grouped(group, lambda row: row["trainable_parameters"]).values()
-        band = bands((row for size in sizes for row in at_best_rate(size)), "trainable_parameters", "memorised_bits")
+        chosen = [row for size in by_best_rate(group, "trainable_parameters").values() for row in size]
+        band = bands(chosen, "trainable_parameters", "memorised_bits")
         _draw_band(axes, band, label, look)
         ends = [f"{mean(band[size]):,.0f} bits in {size:,} parameters" for size in (min(band), max(band))]
         found.append(f"{label}: {' to '.join(dict.fromkeys(ends))}")

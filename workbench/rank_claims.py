@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
-from workbench.sweep_rows import at_best_rate, bands, grouped, mean_of, usable
+from workbench.sweep_rows import at_best_rate, bands, by_best_rate, mean_of, usable
 
 TEN_TIMES = (5, 20)  # the ratio of learning rates that still counts as "about ten times"
 
@@ -19,8 +19,8 @@ def seed_range(rows: Sequence[Mapping], measure: str = "exact_match") -> float:
 
     The best setting is the rank whose best rate has the highest mean; one with several seeds, if there is any.
     """
-    chosen = [at_best_rate(group) for group in grouped(rows, lambda row: row["rank"]).values()]
-    several = [group for group in chosen if len(group) > 1] or [group for group in chosen if group]
+    chosen = by_best_rate(rows).values()
+    several = [group for group in chosen if len(group) > 1] or chosen
     best = max(several, key=lambda group: mean_of(group, measure))
     values = [row[measure] for row in best]
     return max(values) - min(values)
@@ -49,14 +49,12 @@ def judge_ranks(ranks, few, alphas, full, auto) -> list[Verdict]:
 
 def best_by(rows: Sequence[Mapping], variable: str) -> dict[float, float]:
     """Each value of a variable, rising -> the mean exact match over seeds at its own best learning rate."""
-    groups = grouped(sorted(usable(rows, "exact_match"), key=lambda row: row[variable]), lambda row: row[variable])
-    return {value: mean_of(at_best_rate(group), "exact_match") for value, group in groups.items()}
+    return {value: mean_of(group, "exact_match") for value, group in by_best_rate(rows, variable).items()}
 
 
 def best_rates(rows: Sequence[Mapping]) -> dict[float, float]:
     """Each rank, rising -> its best learning rate on the first seed."""
-    groups = grouped(sorted(usable(rows, "exact_match"), key=lambda row: row["rank"] or 0), lambda row: row["rank"])
-    return {rank: at_best_rate(group)[0]["learning_rate"] for rank, group in groups.items()}
+    return {rank: group[0]["learning_rate"] for rank, group in by_best_rate(rows).items()}
 
 
 def _update(ranks, few, noise: float) -> Verdict:
@@ -85,8 +83,9 @@ def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
 
 
 def _no_regret(ranks, full, noise: float) -> Verdict:
-    lora, whole = max(best_by(ranks, "rank").values()), mean_of(at_best_rate(full), "exact_match")
-    ratios = [rate / at_best_rate(full)[0]["learning_rate"] for rate in best_rates(ranks).values()]
+    at_best = at_best_rate(full)
+    lora, whole = max(best_by(ranks, "rank").values()), mean_of(at_best, "exact_match")
+    ratios = [rate / at_best[0]["learning_rate"] for rate in best_rates(ranks).values()]
     matches = lora >= whole - noise
     tenfold = all(TEN_TIMES[0] <= ratio <= TEN_TIMES[1] for ratio in ratios)
     verdict = SUPPORTED if matches and tenfold else DEPENDS if matches else NOT_SUPPORTED
@@ -108,7 +107,7 @@ def _ceiling(ranks, full, noise: float) -> Verdict:
 
 
 def _auto(ranks, auto) -> Verdict:
-    groups = [at_best_rate(group) for group in grouped(ranks, lambda row: row["rank"]).values()]
+    groups = by_best_rate(ranks).values()
     best = [row["exact_match"] for row in max(groups, key=lambda group: mean_of(group, "exact_match"))]
     chosen = mean_of(usable(auto, "exact_match"), "exact_match")
     verdict = SUPPORTED if chosen >= min(best) else NOT_SUPPORTED

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import mean
 
 from workbench.steps import TrainConfig
+from workbench.sweep_rows import best_rate
 from workbench.tasks import DATA_DIR
 
+PILOT, SWEEPS = (DATA_DIR / "reference" / name for name in ("pilot.jsonl", "sweeps.jsonl"))
 PILOT_HIDDEN_SIZE = 576  # SmolLM2-135M
 SWEEP_FACTS = 96  # of the 192, so that a sweep takes minutes
 SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run in sweeps.jsonl
+
+
+def read_rows(file: Path) -> list[dict]:
+    """One row a line of JSON."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def pilot(task: str) -> list[dict]:
@@ -19,8 +27,7 @@ def pilot(task: str) -> list[dict]:
 
     Raises ValueError for a task that the pilot did not cover.
     """
-    lines = (DATA_DIR / "reference" / "pilot.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row["task"] == task]
+    rows = [row for row in read_rows(PILOT) if row["task"] == task]
     if not rows:
         raise ValueError(
             f"There is no pilot for {task!r}; run `python benchmarks/pilot.py {task}`, or set rates by hand."
@@ -34,8 +41,7 @@ def sweep_rows(*groups: str) -> list[dict]:
     Written by benchmarks/sweep_grid.py. A row is one of `runs.table` with its group, memorised_bits and, thinned, the
     losses of its training.
     """
-    lines = (DATA_DIR / "reference" / "sweeps.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if not groups or row["group"] in groups]
+    return [row for row in read_rows(SWEEPS) if not groups or row["group"] in groups]
 
 
 def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
@@ -43,7 +49,7 @@ def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
     own = [row for row in rows if row["name"] == name and row["seed"] == 0]
     if not own:
         raise ValueError(f"The pilot has no rows for {name!r}.")
-    return max(own, key=lambda row: (row["exact_match"], -row["loss"]))["learning_rate"]
+    return best_rate(own)
 
 
 def at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]]:
@@ -64,10 +70,10 @@ def spread_in_words(rows: Sequence[Mapping], measure: str) -> str:
     return f"In the pilot, {measure.replace('_', ' ')} at each method's best rate: {', '.join(parts)}."
 
 
-def learning_rate_for(rate: float, hidden_size: int) -> float:
-    """A rate found on the pilot's model (hidden size 576), carried over to another size.
+def learning_rate_for(rate: float, hidden_size: int, found_at: int = PILOT_HIDDEN_SIZE) -> float:
+    """A rate found on a model of hidden size `found_at` (the pilot's, 576), carried over to another size.
 
     The rule is that of tinker-cookbook for Llama-type models: the best rate falls as hidden size to the power 0.781. It
     is a starting point, not a sweep.
     """
-    return rate * (PILOT_HIDDEN_SIZE / hidden_size) ** 0.781
+    return rate * (found_at / hidden_size) ** 0.781

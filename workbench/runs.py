@@ -63,6 +63,12 @@ class Run:
     def artifact_dir(self) -> Path | None:
         return Path(self.folder) / self.artifact if self.artifact else None
 
+    def to_dict(self) -> dict:
+        """The record as it is stored: everything but the store's folder."""
+        record = asdict(self)
+        del record["folder"]
+        return record
+
     @property
     def label(self) -> str:
         return self.method["label"]
@@ -119,9 +125,7 @@ class RunStore:
         return taken
 
     def save(self, run: Run) -> Path:
-        record = asdict(run)
-        del record["folder"]
-        write_json(self._file(run.id), record)
+        write_json(self._file(run.id), run.to_dict())
         run.folder = str(self.path)
         return self._file(run.id)
 
@@ -166,6 +170,16 @@ def targets_in_words(targets: str | list[str]) -> str:
     if isinstance(targets, str):
         return targets
     return TARGET_GROUPS.get(frozenset(targets), ", ".join(targets))
+
+
+def provenance(run: Run) -> dict:
+    """What a row that ships with the course says of its making."""
+    return {
+        "task_sha256": run.task["sha256"],
+        "precision": run.precision["compute"],
+        "versions": run.versions,
+        "processor": run.hardware["processor"],
+    }
 
 
 def table(runs: Iterable[Run]) -> list[dict]:

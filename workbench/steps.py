@@ -63,6 +63,17 @@ class TrainConfig:
         return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, self.steps - warmup_steps)))
 
 
+def adamw(trained: list[nn.Parameter], learning_rate: float, config: TrainConfig) -> torch.optim.AdamW:
+    """The optimizer of every run, in one kernel a step where the device has it."""
+    fused = trained[0].device.type in ("cpu", "cuda", "mps", "xpu")
+    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=config.weight_decay, fused=fused)
+
+
+def optimizer_tensors(optimizer) -> list[torch.Tensor]:
+    """The running averages and counters that it holds, none before its first step."""
+    return [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+
+
 def train_step(accelerator, model, optimizer, trained, batches_of_step, tokens, config) -> float:
     """Forward, backward and update for one step's micro-batches; returns the loss, nats per completion token.
 
@@ -100,7 +111,7 @@ def micro_batches(
     whole = config.batch_size * config.accumulation * processes
     for indices in batches(len(rows), whole, config.steps, config.seed):
         chosen = [rows[index] for index in indices]
-        tokens = sum(len(row.ids) - row.prompt_length for row in chosen)
+        tokens = sum(row.completion_tokens for row in chosen)
         mine = chosen[process::processes]
         parts = [mine[i : i + config.batch_size] for i in range(0, len(mine), config.batch_size)]
         yield [collate(part, pad_id) for part in parts], tokens

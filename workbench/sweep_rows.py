@@ -22,18 +22,29 @@ def grouped(rows: Iterable[Mapping], key: Callable[[Mapping], Hashable]) -> dict
     return groups
 
 
-def at_best_rate(rows: Sequence[Mapping]) -> list[Mapping]:
-    """The finished rows at the learning rate with the highest exact match on the first seed, which every rate has.
+def best_rate(rows: Sequence[Mapping]) -> float:
+    """The learning rate with the highest exact match on the first seed, which every rate has.
 
-    The lower loss decides between equals. No rows if none has both scores.
+    The lower loss decides between equals. rows: at least one, all with both scores.
     """
+    first = min(row["seed"] for row in rows)
+    rates = grouped((row for row in rows if row["seed"] == first), lambda row: row["learning_rate"])
+    return max(rates, key=lambda rate: (mean_of(rates[rate], "exact_match"), -mean_of(rates[rate], "loss")))
+
+
+def at_best_rate(rows: Sequence[Mapping]) -> list[Mapping]:
+    """The finished rows at their best rate; no rows if none has both scores."""
     scored = usable(usable(rows, "exact_match"), "loss")
     if not scored:
         return []
-    first = min(row["seed"] for row in scored)
-    rates = grouped((row for row in scored if row["seed"] == first), lambda row: row["learning_rate"])
-    best = max(rates, key=lambda rate: (mean_of(rates[rate], "exact_match"), -mean_of(rates[rate], "loss")))
-    return [row for row in scored if row["learning_rate"] == best]
+    rate = best_rate(scored)
+    return [row for row in scored if row["learning_rate"] == rate]
+
+
+def by_best_rate(rows: Iterable[Mapping], variable: str = "rank") -> dict[float | None, list[Mapping]]:
+    """Each value of a variable, rising -> its rows at its own best rate; full fine-tuning, without a rank, is first."""
+    ordered = sorted(usable(rows, "exact_match"), key=lambda row: row[variable] or 0)
+    return {value: at_best_rate(group) for value, group in grouped(ordered, lambda row: row[variable]).items()}
 
 
 def bands(rows: Iterable[Mapping], across: str, measure: str) -> dict[float, list[float]]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, replace
@@ -74,7 +73,7 @@ def sweep(
     passes = _plan(base, task, together, max_memory, getattr(executor, "workers", 1))
     passes += [[each] for each in missing if each not in together]
     if done:
-        _say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
+        machine.say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
     if executor:
         runs = _elsewhere(executor, base, task, passes, store, compiled)
     else:
@@ -82,7 +81,7 @@ def sweep(
     done |= {run.id: run for run in runs}
     left = sum(each.id not in done or done[each.id].status == "interrupted" for each in missing)
     if left:
-        _say(f"Stopped with {left} configurations to go; the same call goes on from there.")
+        machine.say(f"Stopped with {left} configurations to go; the same call goes on from there.")
     return [done[each.id] for each in wanted if each.id in done]
 
 
@@ -158,7 +157,7 @@ def _plan(base, task, members: list[Configuration], max_memory, workers: int) ->
     room = max_memory or needed.base + int(FREE_SHARE * machine.available_memory(base.model.device))
     groups = plan_passes(needed, room, at_most=math.ceil(len(members) / workers))
     sizes = " + ".join(str(len(group)) for group in groups)
-    _say(
+    machine.say(
         f"{len(members)} configurations in {len(groups)} {'pass' if len(groups) == 1 else 'passes'} ({sizes}): at most "
         f"{max(map(needed.of, groups)) / 1e9:.1f} GB of tensors; {room / 1e9:.1f} GB are allowed"
     )
@@ -207,7 +206,7 @@ def _elsewhere(executor: Executor, base, task, passes, store, compiled) -> Itera
                 failures.append(future.exception())
                 continue
             runs = [_unpack(packed, store) for packed in future.result()]
-            _say(f"pass {number} of {len(passes)} is back: {len(runs)} runs")
+            machine.say(f"pass {number} of {len(passes)} is back: {len(runs)} runs")
             yield from runs
     except KeyboardInterrupt:
         for future in futures:
@@ -227,9 +226,7 @@ def _train_and_pack(address: tuple, task: Task, members, compiled: bool) -> list
         for run in _train(base, task, members, RunStore(scratch), compiled):
             files = [file for file in Path(scratch, run.id).rglob("*") if file.is_file()]
             content = {file.relative_to(scratch).as_posix(): file.read_bytes() for file in files}
-            record = asdict(run)
-            del record["folder"]
-            packed.append((record, content))
+            packed.append((run.to_dict(), content))
         return packed
 
 
@@ -252,8 +249,3 @@ def _unpack(packed: tuple[dict, dict[str, bytes]], store: RunStore) -> Run:
     run = Run(**record)
     store.save(run)
     return run
-
-
-def _say(words: str) -> None:
-    if machine.progress_wanted():
-        print(words, file=sys.stderr)

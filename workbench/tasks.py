@@ -68,6 +68,11 @@ class Encoded:
     ids: tuple[int, ...]
     prompt_length: int
 
+    @property
+    def completion_tokens(self) -> int:
+        """How many tokens the loss is on, end-of-text included."""
+        return len(self.ids) - self.prompt_length
+
 
 # --- reading ----------------------------------------------------------------------------------------------------
 

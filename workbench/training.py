@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,7 +17,16 @@ from workbench import adapters, evaluation, machine
 from workbench.methods import Method, apply, trainable_parameters
 from workbench.models import Base
 from workbench.runs import Run, RunStore
-from workbench.steps import TrainConfig, TrainingError, backward, check_gradients, micro_batches, train_step
+from workbench.steps import (
+    TrainConfig,
+    TrainingError,
+    adamw,
+    backward,
+    check_gradients,
+    micro_batches,
+    optimizer_tensors,
+    train_step,
+)
 from workbench.tasks import Task, encode
 
 __all__ = ["TrainConfig", "TrainingError", "train"]
@@ -112,9 +120,7 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
     if config.checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=method.learning_rate, weight_decay=config.weight_decay, fused=_fused(trained)
-    )
+    optimizer = adamw(trained, method.learning_rate, config)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     steps = micro_batches(rows, config, accelerator.process_index, accelerator.num_processes, pad_id)
     on_gpu, others_bytes = accelerator.device.type == "cuda", 0
@@ -126,7 +132,9 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
     try:
         for step, (batches_of_step, tokens) in enumerate(steps):
             if step == 0:
-                _announce(accelerator, run, config, _rehearse(accelerator, model, wrapped, batches_of_step, tokens))
+                seconds = _rehearse(accelerator, model, wrapped, batches_of_step, tokens)
+                if accelerator.is_main_process:
+                    announce(run.label, config.steps, seconds)
                 started = time.perf_counter()
             for group in optimizer.param_groups:
                 group["lr"] = method.learning_rate * config.learning_rate_factor(step)
@@ -134,7 +142,7 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
             tick = time.perf_counter()
             # The second step is the first with the optimizer's state in place.
             if step == min(1, config.steps - 1) and not on_gpu:
-                live = [*model.parameters(), *model.buffers(), *_optimizer_tensors(optimizer)]
+                live = [*model.parameters(), *model.buffers(), *optimizer_tensors(optimizer)]
                 with machine.LiveBytes(live) as memory:
                     loss = step_now()
                 run.peak_memory_bytes = memory.peak
@@ -176,13 +184,10 @@ def _rehearse(accelerator, model, wrapped, batches_of_step, tokens) -> float:
     return seconds
 
 
-def _announce(accelerator, run: Run, config: TrainConfig, seconds_a_step: float) -> None:
-    if accelerator.is_main_process and machine.progress_wanted():
-        print(
-            f"{run.label}: {config.steps} steps of about {seconds_a_step:.2g} s, "
-            f"about {config.steps * seconds_a_step / 60:.1f} minutes",
-            file=sys.stderr,
-        )
+def announce(what: str, steps: int, seconds_a_step: float) -> None:
+    """Say how long a training is going to take."""
+    minutes = steps * seconds_a_step / 60
+    machine.say(f"{what}: {steps} steps of about {seconds_a_step:.2g} s, about {minutes:.1f} minutes")
 
 
 def accelerator_for(base: Base) -> Accelerator:
@@ -197,14 +202,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
     )
-
-
-def _fused(trained: list[torch.Tensor]) -> bool:
-    return trained[0].device.type in ("cpu", "cuda", "mps", "xpu")
-
-
-def _optimizer_tensors(optimizer) -> list[torch.Tensor]:
-    return [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
 
 
 def precision_of(base: Base, method: Method, accelerator: Accelerator) -> dict[str, str]:
