@@ -1,16 +1,19 @@
 # make lab      set up once, then open JupyterLab on the first notebook
 # make test     the same set-up, then every check and test
-# make bench    the same set-up plus the libraries we compare with, then the benchmarks
+# make bench    the same set-up plus the libraries we compare with, then the benchmarks (hours)
+# make study    the same set-up, then the reference study; hours, and it goes on where it was stopped
 # make setup    only the set-up
 # make strip    remove outputs from the notebooks before a commit
 # make clean    remove the environment and everything built; your runs stay
 #
 # PYTHON=python3.12     the interpreter to build the environment with (3.11, 3.12 or 3.13)
 # ARGS=--no-browser     further arguments for JupyterLab, pytest or the benchmark
+# FOLDER=my/course      another folder of notebooks for `make lab`
 # PIP_ARGS=...          further arguments for pip, for example the index of another build of torch
 
 PYTHON ?= python3
 ARGS ?=
+FOLDER ?= notebooks
 PIP_ARGS ?=
 
 BIN := .venv/bin
@@ -22,7 +25,7 @@ INSTALLED_BENCH := .venv/.installed-bench
 export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
 export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/.venv/share/jupyter/lab/workspaces
 
-.PHONY: help setup lab test bench strip clean
+.PHONY: help setup lab test bench study strip clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -46,7 +49,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lab: $(INSTALLED)
-	cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
+	cd $(FOLDER) && $(CURDIR)/$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
 	    --LabApp.default_url=/lab/tree/00_start_here.ipynb --LabApp.extension_manager=readonly \
 	    $(ROOT_FLAG) $(ARGS)
 
@@ -59,6 +62,12 @@ bench: $(INSTALLED_BENCH)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/train_step.py $(ARGS)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py $(ARGS)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py --growth $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/panels.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/memory.py
+
+study: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/study.py $(ARGS)
+	$(BIN)/python benchmarks/findings.py
 
 $(INSTALLED_BENCH): $(INSTALLED)
 	$(PIP) -e ".[test,bench]"

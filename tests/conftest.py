@@ -60,6 +60,18 @@ def small(small_directory):
     return load_base(str(small_directory), dtype="float32")
 
 
+@pytest.fixture(scope="module")
+def gallery_runs(small, tmp_path_factory):
+    """What the panels of tests/gallery.py show: a store of two runs of the small model, the default one meanwhile."""
+    import gallery
+
+    folder = tmp_path_factory.mktemp("gallery") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_RUNS", str(folder))
+        gallery.train_a_little(small)
+        yield folder
+
+
 @pytest.fixture
 def store(tmp_path):
     from workbench.runs import RunStore

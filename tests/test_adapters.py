@@ -6,11 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from small_models import write_model
 from transformers import AutoModelForCausalLM
 
-from workbench import TrainConfig, full, hybrid, load_base, load_task, lora, qlora, train
-from workbench.adapters import AdapterError, load
+from workbench import RunStore, TrainConfig, full, hybrid, load_base, load_task, lora, qlora, train
+from workbench.adapters import AdapterError, load, merge, rescale, select, spectra, truncate
+from workbench.lowrank import best_rank_r
+from workbench.models import linear_modules
 from workbench.runs import RunError
 
 FEW = TrainConfig(steps=3, batch_size=4, test_limit=4)
@@ -110,3 +113,100 @@ def test_another_architecture_trains_and_loads(base, tmp_path, store):
         run = train(other, load_task("facts"), lora(rank=2), FEW, store)
         assert run.history[-1]["loss"] < run.history[0]["loss"]
         assert run.load(other)
+
+
+@pytest.fixture(scope="module")
+def tuned(small, tmp_path_factory):
+    """A trained rank-8 adapter on the small model, in a stock PEFT wrapper."""
+    store = RunStore(tmp_path_factory.mktemp("runs"))
+    method = lora(rank=8, alpha=12, targets=["q_proj", "v_proj", "down_proj"])
+    return train(small, load_task("facts"), method, replace(FEW, evaluate=False), store).load(small).model
+
+
+def updates(model) -> dict[str, torch.Tensor]:
+    """Each adapted layer's dW, from PEFT's own account of it."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    return {name: layer.get_delta_weight("default") for name, layer in layers.items()}
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8, 20])
+def test_a_truncated_adapter_is_the_nearest_of_its_rank(tuned, rank):
+    before, logits = updates(tuned), tuned(IDS).logits
+    cut = truncate(tuned, rank)
+    for name, update in updates(cut).items():
+        assert torch.allclose(update, best_rank_r(before[name], min(rank, 8)), atol=1e-6)
+    assert all(torch.equal(update, before[name]) for name, update in updates(tuned).items())
+    assert torch.equal(tuned(IDS).logits, logits)
+    assert torch.allclose(cut(IDS).logits, logits, atol=1e-5) == (rank >= 8)
+
+
+def test_another_alpha_weighs_the_update(tuned, small):
+    before = updates(tuned)
+    for name, update in updates(rescale(tuned, 3.0)).items():
+        assert torch.allclose(update, before[name] / 4)
+    assert torch.equal(rescale(tuned, 0)(IDS).logits, small.model(IDS).logits)
+    assert torch.equal(rescale(tuned, 12)(IDS).logits, tuned(IDS).logits)
+
+
+def test_only_the_selected_modules_act(tuned, small):
+    before = updates(tuned)
+    for name, update in updates(select(tuned, ["v_proj"])).items():
+        assert torch.equal(update, before[name] if name.endswith("v_proj") else torch.zeros_like(update))
+    assert torch.equal(select(tuned, [])(IDS).logits, small.model(IDS).logits)
+    assert torch.equal(select(tuned, ["q_proj", "v_proj", "down_proj"])(IDS).logits, tuned(IDS).logits)
+
+
+def test_spectra_are_the_singular_values_of_the_updates(tuned):
+    for name, values in spectra(tuned).items():
+        expected = torch.linalg.svdvals(updates(tuned)[name])
+        assert len(values) == 8 and torch.allclose(values, expected[:8], atol=1e-6)
+    assert {len(values) for values in spectra(truncate(tuned, 2)).values()} == {2}
+
+
+def test_a_merged_model_computes_what_the_adapter_does(tuned, small):
+    before = [weight.clone() for weight in small.model.parameters()]
+    whole = merge(small.model, tuned)
+    assert torch.allclose(whole(IDS).logits, tuned(IDS).logits, atol=1e-5)
+    assert not torch.allclose(whole(IDS).logits, small.model(IDS).logits, atol=1e-3)
+    assert all(torch.equal(*pair) for pair in zip(small.model.parameters(), before, strict=True))
+    assert not any(isinstance(module, LoraLayer) for module in whole.modules())
+    rounded = merge(small.model, tuned, torch.bfloat16)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    weight = rounded.get_parameter(name)
+    assert weight.dtype == torch.float32 and torch.equal(weight, whole.get_parameter(name).bfloat16().float())
+    untouched = "model.layers.0.mlp.up_proj.weight"
+    assert rounded.get_parameter(untouched) is small.model.get_parameter(untouched)
+
+
+def test_merging_into_4_bit_weights_says_what_to_do(tuned, small):
+    packed = load_base(small.name, quantization="nf4", dtype="float32")
+    with pytest.raises(AdapterError, match="dequantize_base"):
+        merge(packed.model, tuned)
+
+
+def test_what_cannot_be_cut_or_rescaled_says_so(tuned, small, store):
+    for call, words in (
+        (lambda: truncate(tuned, 0), "at least 1"),
+        (lambda: rescale(tuned, -1), "0 or more"),
+        (lambda: select(tuned, ["k_proj"]), "it has them on .*down_proj"),
+    ):
+        with pytest.raises(AdapterError, match=words):
+            call()
+    run = train(small, load_task("facts"), lora(rank=2, dora=True), replace(FEW, evaluate=False), store)
+    with pytest.raises(AdapterError, match="DoRA"):
+        truncate(run.load(small).model, 1)
+    with pytest.raises(AdapterError, match="merge_and_unload can"):
+        merge(small.model, run.load(small).model)
+
+
+def test_a_rank_above_a_layers_smaller_side_can_be_cut_and_told(small, store):
+    """A key projection of few heads is narrower than a large rank."""
+    narrow = min(min(shape) for shape in linear_modules(small.model).values())
+    run = train(small, load_task("facts"), lora(rank=narrow + 8, alpha=8), replace(FEW, steps=1, test_limit=2), store)
+    model = run.load(small).model
+    values = spectra(model)
+    assert {len(each) for each in values.values()} == {narrow + 8}
+    cut = truncate(model, narrow + 4)
+    for name, each in spectra(cut).items():
+        kept = min(narrow + 4, *linear_modules(small.model)[name.removeprefix("base_model.model.")])
+        torch.testing.assert_close(each[:kept], values[name][:kept], rtol=1e-3, atol=1e-5)

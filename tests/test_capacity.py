@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from workbench import TrainConfig, full, load_base, load_task, lora, recommend, train
+from workbench import TrainConfig, capacity, full, load_base, load_task, lora, recommend, train
 from workbench.capacity import (
     LARGEST_RANK,
     SMALLEST_RANK,
@@ -83,3 +84,18 @@ def test_rows_carry_their_bits(small, store):
     unscored = train(small, FACTS, full(), replace(config, evaluate=False), store)
     rows = rows_with_bits([scored, unscored], small.tokenizer, FACTS)
     assert rows[0]["memorised_bits"] == 0.0 and rows[1]["memorised_bits"] is None
+
+
+@pytest.mark.parametrize("rows", [3, 64, 96, 127, 191])
+def test_the_sample_reaches_from_the_first_row_to_the_last(small, rows, monkeypatch):
+    """The 96 facts of lesson 05 are one and a half samples: the later third must not be left out."""
+    seen = []
+    real = capacity.encode
+    monkeypatch.setattr(capacity, "encode", lambda sample, *rest: seen.extend(sample) or real(sample, *rest))
+    task = load_task("facts")
+    task = replace(task, train=(task.train * 2)[:rows] if rows > len(task.train) else task.train[:rows])
+    capacity.bits_to_learn(small, task)
+    places = [list(task.train).index(row) for row in seen]
+    assert len(seen) == min(64, rows) and places[0] == 0 and places[-1] >= rows - 1 - rows // 64
+    gaps = {b - a for a, b in pairwise(places)}
+    assert max(gaps) - min(gaps) <= 1

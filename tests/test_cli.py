@@ -79,6 +79,11 @@ def test_a_sweep_over_a_quantized_base(small_directory, tmp_path, capsys):
     [
         (["sweep", "--ranks", "0,1"], "rank=0 must be a whole number"),
         (["sweep", "--max-memory", "0.001", "--steps", "1"], "GB of tensors, and 0.00 GB are allowed"),
+        (["sweep", "--max-memory", "0"], "--max-memory 0 must be a number of GB above 0"),
+        (["sweep", "--max-memory", "nan"], "--max-memory nan must be a number of GB above 0"),
+        (["train", "--method", "full", "--dora"], "--dora: full fine-tuning has no adapters"),
+        (["train", "--targets", "q_proj,"], "is there a comma too many?"),
+        (["train", "--targets", "nosuch"], "has no such linear layer"),
         (["train", "--task", "no-such.csv"], "no-such.csv"),
         (["train", "--model", "./nowhere/"], "no such directory"),
         (["train", "--rank", "0"], "rank=0 must be a whole number"),

@@ -139,3 +139,9 @@ def test_scaling_and_label():
 def test_adapter_parameters_are_those_that_peft_makes(small, method):
     made = sum(p.numel() for name, p in apply(small, method).named_parameters() if "lora_" in name)
     assert adapter_parameters(small, method) == made
+
+
+@pytest.mark.parametrize("method", [lora(targets=["q_proj", ""]), lora(targets=""), hybrid([""])])
+def test_an_empty_name_does_not_mean_every_layer(small, method):
+    with pytest.raises(MethodError, match="a comma too many"):
+        target_modules(small, method)

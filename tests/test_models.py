@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from small_models import CONFIGS, write_model
 
+from workbench.evaluation import score
 from workbench.models import ModelError, completion_logits, in_float32, linear_modules, load_base, share
-from workbench.tasks import Encoded, collate
+from workbench.tasks import Encoded, collate, encode, load_task
 
 ROWS = [Encoded(tuple(range(50, 50 + n)), n // 2) for n in (6, 11, 9)]
 
@@ -127,3 +129,22 @@ def test_scores_of_a_bfloat16_base_are_computed_in_float32(small_directory, smal
     assert {p.dtype for p in raised.parameters()} == {torch.float32}
     assert {p.dtype for p in lower.model.parameters()} == {torch.bfloat16}
     assert completion_logits(raised, collate(ROWS, 0)).dtype == torch.float32
+
+
+def test_a_copy_never_catches_the_hook_of_a_scoring_thread(small):
+    """Panels train in a thread while other cells score the same base."""
+    rows, copies, over = encode(load_task("facts").train[:2], small.tokenizer, 64), [], threading.Event()
+
+    def copy_on():
+        while not over.is_set():
+            copies.append(share(small.model))
+
+    thread = threading.Thread(target=copy_on)
+    thread.start()
+    try:
+        for _ in range(20):
+            score(small.model, rows)
+    finally:
+        over.set()
+        thread.join()
+    assert copies and not any(copy.get_output_embeddings()._forward_pre_hooks for copy in copies)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from workbench import lowrank, plots
+from workbench.lowrank import LoRALinear
 from workbench.panels import common, delta_w, lora_layer, predict
 
 PANELS = {"delta_w": delta_w.delta_w_panel, "lora_layer": lora_layer.lora_layer_panel}
@@ -66,8 +67,22 @@ def test_measuring_leaves_the_random_state_alone():
     torch.manual_seed(5)
     first = torch.rand(1)
     torch.manual_seed(5)
-    lora_layer.measure_update.__wrapped__((32, 32), 2, 4, False)
+    lora_layer.measure_update.__wrapped__((40, 32), 2, 4, False)
     assert torch.equal(torch.rand(1), first)
+
+
+def test_the_measured_update_is_what_the_whole_layer_gains():
+    linear, x, wanted, _ = lora_layer.toy_layer((24, 16))
+    base = linear(x).detach()
+    torch.manual_seed(1)
+    layer = LoRALinear(linear, 4, 8)
+    optimizer = torch.optim.AdamW([layer.A, layer.B], lr=1e-3)
+    for _ in range(5):
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(layer(x), base + wanted).backward()
+        optimizer.step()
+    gained = ((layer(x) - base).norm() / base.norm()).item()
+    assert lora_layer.measure_update((24, 16), 4, 8, False) == pytest.approx(gained, rel=1e-4)
 
 
 def test_settings_that_do_not_go_together_are_explained_in_the_panel():

@@ -97,3 +97,10 @@ def test_silence_means_one_picture_a_run(monkeypatch):
     for step in range(1, 51):
         on_step({"step": step, "steps": 50, "loss": 1.0, "seconds_left": 1.0})
     assert len(shown) == 1
+
+
+def test_an_axis_is_logarithmic_only_over_a_wide_range():
+    """Over a narrow one, the labels would read 3.366 x 10^1."""
+    near, far = (comparison.comparison_panel([run("lora", memory=1e9), run("full", memory=m)]) for m in (1.1e9, 9e9))
+    scales = [panel.current.figure.axes[0].get_xscale() for panel in (near, far)]
+    assert scales == ["linear", "log"]

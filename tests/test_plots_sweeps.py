@@ -1,17 +1,14 @@
 """Figures of rank sweeps: what is drawn is what the rows say, whatever seeds, rates and failures they hold."""
 
-from itertools import pairwise
-
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
-from test_plots import assert_draws_and_describes
 
-from workbench import plots, sweep_rows
 from workbench import plots_sweeps as figures
+from workbench import sweep_rows
 
 GREY = [0.299, 0.587, 0.114]
 A_RANK = {"all-linear": 305_280, "attention": 115_200, "mlp": 190_080, "q_proj": 34_560}
@@ -89,40 +86,6 @@ FIGURES = {
     "sweep_losses, 24 runs": lambda: figures.sweep_losses(MANY, 20),
     "sweep_losses, none yet": lambda: figures.sweep_losses({}, 20),
 }
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_draws_and_describes_itself(name):
-    figure = FIGURES[name]()
-    assert_draws_and_describes(figure)
-    assert len(figure.alt) < 1200 and "nan" not in figure.alt
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_nothing_overlaps_and_nothing_leaves_the_page(name):
-    figure = FIGURES[name]()
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    page = figure.bbox.padded(1)
-    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
-    legends = [legend.get_window_extent(renderer) for legend in figure.legends]
-    for box in boxes + legends:
-        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in (boxes + legends)[i + 1 :])
-    assert all(axes.get_legend() is None for axes in figure.axes), "legends belong outside the axes"
-    for axes in figure.axes:
-        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-            seen = [label.get_window_extent(renderer) for label in labels if label.get_text()]
-            inside = [box for box in seen if page.x0 <= box.x0 and box.x1 <= page.x1]
-            assert not any(a.overlaps(b) for a, b in pairwise(inside))
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_text_is_large_enough_for_a_projector(name):
-    figure = FIGURES[name]()
-    plots.to_png(figure)
-    texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text().strip() and text.get_visible()]
-    assert min(text.get_fontsize() for text in texts) >= 10
 
 
 def lines(axes, start: str) -> list[tuple[list, list]]:
@@ -291,6 +254,11 @@ def test_low_is_best_for_a_loss_and_darker_is_better_throughout():
         by_value = sorted(text, key=lambda place, text=text, order=order: order * float(text[place]))
         brightness = [np.dot(to_rgb(fills[place]), GREY) for place in by_value]
         assert brightness == sorted(brightness, reverse=True)
+
+
+def test_between_equal_cells_the_lower_loss_is_outlined():
+    rows = [row(8, learning_rate=rate, exact_match=1.0, loss=loss) for rate, loss in ((1e-4, 0.3), (2e-4, 0.1))]
+    assert outlined(figures.rate_map(rows).axes[0]) == {(0, 1)}
 
 
 def test_a_map_of_alpha_over_rank():

@@ -5,7 +5,7 @@ import pytest
 from workbench import load_task, reference
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims
 from workbench.panels.bets import verdict_table
-from workbench.rank_claims import best_by, best_rates, judge_ranks, seed_range
+from workbench.rank_claims import best_by, best_rates, judge_ranks, regrets, seed_range
 
 
 def row(rank, exact, rate=1e-3, seed=0, alpha=32.0, **changes) -> dict:
@@ -27,17 +27,31 @@ def grid(**changes) -> dict[str, list[dict]]:
         "few": [row(1, 0.1), row(8, 0.5)],
         "alphas": [row(8, 0.8, alpha=8.0), row(8, 0.81, alpha=32.0)],
         "full": [row(None, 0.81, 1e-4), row(None, 0.2, 1e-3)],
-        "auto": [row(8, 0.81)],
+        "study": study((0.80, 0.81), (0.79, 0.83)),
     }
     return parts | changes
+
+
+def study(*tasks) -> list[dict]:
+    """Two seeds a task: what was chosen, and the best setting found."""
+    names = ("auto", "lora")
+    return [
+        row(8, exact, rate=rate, seed=seed, name=name, method="lora r=8", task=f"task {number}")
+        for number, pair in enumerate(zip(tasks[::2], tasks[1::2], strict=True))
+        for name, rate, seeds in zip(names, (1e-3, 2e-3), pair, strict=True)
+        for seed, exact in enumerate(seeds)
+    ]
 
 
 def verdicts(**changes) -> dict[str, str]:
     return {verdict.claim: verdict.verdict for verdict in judge_ranks(**grid(**changes))}
 
 
-def test_the_yardstick_is_the_range_of_the_best_settings_seeds():
+def test_the_yardstick_is_the_widest_range_of_seeds():
     assert seed_range(grid()["ranks"]) == pytest.approx(0.04)
+    shaky = [row(1, 0.6), row(1, 0.9, seed=1), row(8, 1.0), row(8, 0.99, seed=1)]
+    assert seed_range(shaky) == pytest.approx(0.3)
+    assert verdicts(ranks=shaky)["rank-alpha"] == NOT_SUPPORTED
     assert best_by(grid()["ranks"], "rank") == pytest.approx({1: 0.80, 8: 0.82})
     assert best_rates([*grid()["ranks"], *grid()["full"]]) == {None: 1e-4, 1: 1e-3, 8: 1e-3}
 
@@ -64,18 +78,34 @@ def test_the_yardstick_is_the_range_of_the_best_settings_seeds():
         ("ceiling", {}, NOT_SUPPORTED),
         ("ceiling", {"full": [row(None, 0.84, 1e-4)]}, DEPENDS),
         ("ceiling", {"full": [row(None, 0.95, 1e-4)]}, SUPPORTED),
+        ("ceiling", {"ranks": [row(1, 0.99), row(8, 0.985)], "full": [row(None, 1.0, 1e-4)]}, UNTESTED),
         ("auto", {}, SUPPORTED),
-        ("auto", {"auto": [row(8, 0.79)]}, NOT_SUPPORTED),
+        ("auto", {"study": study((0.80,), (0.80,))}, UNTESTED),
+        ("auto", {"study": study((0.80, 0.77), (0.79, 0.83))}, NOT_SUPPORTED),
+        ("auto", {"study": study((0.80, 0.77), (0.79, 0.83), (0.9, 0.9), (0.9, 0.91))}, DEPENDS),
     ],
 )
 def test_a_verdict_follows_the_rows(claim, changes, expected):
     assert verdicts(**changes)[claim] == expected
 
 
-@pytest.mark.parametrize("part", ["ranks", "few", "alphas", "full", "auto"])
-def test_without_a_part_nothing_is_claimed(part):
-    for rows in ([], [row(1, None, status="diverged")]):
-        assert set(verdicts(**{part: rows}).values()) == {UNTESTED}
+@pytest.mark.parametrize("part", ["ranks", "few", "alphas", "full", "study"])
+def test_without_a_part_nothing_is_claimed_that_needs_it(part):
+    for rows in ([], [row(1, None, status="diverged", name="auto", method="lora r=1", task="facts")]):
+        found = verdicts(**{part: rows})
+        untested = {claim for claim, verdict in found.items() if verdict == UNTESTED}
+        assert untested == ({"auto"} if part == "study" else set(found) - {"auto"})
+
+
+def test_a_single_lucky_run_is_no_best_setting_and_neither_is_another_method():
+    rows = study((0.80, 0.81), (0.79, 0.83))
+    rows.append(row(64, 1.0, name="lora r=64", method="lora r=64", task="task 0"))
+    rows += [row(8, 1.0, seed=seed, name="qlora", method="qlora r=8", task="task 0") for seed in (0, 1)]
+    (found,) = regrets(rows)
+    assert found.best == (0.79, 0.83) and found.inside
+    assert str(found) == (
+        "task 0: chosen 80% (80% to 81%), best found 81% (79% to 83%) with rank 8, alpha 32, rate 0.002"
+    )
 
 
 def test_the_table_says_every_claim_with_its_rule():

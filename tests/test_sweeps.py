@@ -47,8 +47,12 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
+# A loss is a difference of logits of some twenty to forty, each known to 2e-6 to 4e-6 in float32.
+ROUNDING = 5e-6
+
+
 def assert_the_same(together, alone, loss=1e-5, update=1e-3) -> None:
-    assert losses(together) == pytest.approx(losses(alone), rel=loss)
+    assert losses(together) == pytest.approx(losses(alone), rel=loss, abs=ROUNDING)
     assert relative(updates(together), updates(alone)) <= update
     assert together.method == alone.method and together.config == alone.config
     assert together.tokens == alone.tokens and together.trainable_parameters == alone.trainable_parameters
@@ -98,10 +102,11 @@ def test_quantized_bases_share_a_pass_too(small_directory, tmp_path, kind):
 def test_in_bfloat16_the_difference_is_that_of_another_rounding(small_directory, tmp_path):
     """Two ways to add the same numbers up in bfloat16: a pass, and a run alone whose rows come in micro-batches."""
     base = load_base(str(small_directory), dtype="bfloat16")
-    config = replace(QUICK, steps=20, batch_size=4, save=True)
-    for method, run in zip(VARIED, sweep(base, ORDERS, VARIED, config, RunStore(tmp_path / "a")), strict=True):
+    config = replace(QUICK, steps=8, batch_size=2, save=True)  # many processors are thirty times slower in bfloat16
+    methods = VARIED[:2]
+    for method, run in zip(methods, sweep(base, ORDERS, methods, config, RunStore(tmp_path / "a")), strict=True):
         alone = train(base, ORDERS, method, config, RunStore(tmp_path / "b"))
-        halves = train(base, ORDERS, method, replace(config, batch_size=2, accumulation=2), RunStore(tmp_path / "b"))
+        halves = train(base, ORDERS, method, replace(config, batch_size=1, accumulation=2), RunStore(tmp_path / "b"))
         assert losses(run) == pytest.approx(losses(alone), rel=1e-2)
         assert relative(updates(run), updates(alone)) <= 2 * relative(updates(halves), updates(alone)) + 1e-2
 
@@ -281,7 +286,7 @@ def test_a_configuration_that_cannot_fit_is_told_so(small, store):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_planned_memory_is_the_measured_one(small_directory, store, dtype):
     base = load_base(str(small_directory), dtype=dtype)
-    config = replace(QUICK, steps=6, batch_size=16)
+    config = replace(QUICK, steps=2, batch_size=16)
     methods = [lora(rank=rank) for rank in (1, 4, 16, 64)]
     members = [Configuration(str(method.rank), method, config) for method in methods]
     needed = needs(base, ORDERS, members)
@@ -366,6 +371,8 @@ tell = lambda entry: print("step", flush=True) if entry["step"] == 3 else None
 runs = sweep(base, load_task("facts"), methods, config, RunStore({str(tmp_path)!r}), on_step=tell)
 print([run.status for run in runs])
 """
+    # Where the tests are a job in the background, the signal is switched off, and a child inherits that.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + code
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "step\n"
     time.sleep(0.5)

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
@@ -17,11 +18,12 @@ from accelerate import Accelerator
 from test_methods import fingerprint
 from torch._subclasses import FakeTensorMode
 
-from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, train
-from workbench.methods import apply
+from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
+from workbench.methods import MethodError, apply
 from workbench.models import completion_logits
 from workbench.steps import TrainingError, backward, check_gradients, micro_batches, train_step
 from workbench.tasks import batches, collate, encode
+from workbench.training import score_of_base
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
 FACTS = load_task("facts")
@@ -338,3 +340,43 @@ def test_a_train_step_returns_the_loss_before_its_update(small):
     tokens = batch["targets"].numel()
     first, second = (train_step(accelerator, model, optimizer, trained, [batch], tokens, QUICK) for _ in range(2))
     assert second < first
+
+
+def test_a_wrong_target_is_told_before_the_base_is_scored(small, store, monkeypatch):
+    monkeypatch.setattr("workbench.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
+    with pytest.raises(MethodError, match="has no such linear layer"):
+        train(small, FACTS, lora(targets=["nosuch"]), replace(QUICK, evaluate=True, test_limit=5), store)
+
+
+def test_a_shorter_max_length_is_not_hidden_by_a_score_of_the_base(small, store):
+    long = replace(QUICK, evaluate=True, test_limit=3, steps=1)
+    train(small, FACTS, lora(rank=1), long, store)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workbench.evaluation.evaluate", lambda *asked: calls.append(asked) or {"loss": 1.0})
+        score_of_base(small, FACTS, replace(long, max_length=300))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["train", "sweep"])
+def test_a_second_training_in_another_thread_is_refused_and_the_first_goes_on(small, store, several):
+    begun, over = threading.Event(), threading.Event()
+
+    def hold(_):
+        begun.set()
+        over.wait(60)
+
+    thread = threading.Thread(target=lambda: train(small, FACTS, lora(rank=1), replace(QUICK, steps=2), store, hold))
+    thread.start()
+    try:
+        assert begun.wait(60)
+        with pytest.raises(TrainingError, match="Another training is under way"):
+            if several:
+                sweep(small, FACTS, [lora(rank=1), lora(rank=2)], QUICK, store)
+            else:
+                train(small, FACTS, lora(rank=1), QUICK, store)
+    finally:
+        over.set()
+        thread.join()
+    assert [run.status for run in store.all()] == ["finished"]
+    assert train(small, FACTS, lora(rank=1), replace(QUICK, steps=1), store).status == "finished"

@@ -4,12 +4,17 @@ Importing the package loads nothing heavy: a name's module (and torch with it) i
 """
 
 import logging
+import os
 from importlib import import_module
 
 __version__ = "0.1.0"
 
 # bitsandbytes warns at import that an optional Hub kernel, which nothing here uses, is missing.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# And at each product with 8-bit weights that it rounds the inputs, which is what int8 means there.
+logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+# torch's profiler tells when it starts and stops, in the middle of a notebook; it reads this when torch is loaded.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 _HOME = {
     "Base": "models",

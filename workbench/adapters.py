@@ -1,19 +1,21 @@
-"""What fine-tuning leaves behind: plain PEFT adapters or full checkpoints, saved as safetensors and loaded again."""
+"""What fine-tuning leaves, plain PEFT adapters or full checkpoints: saved, loaded, cut to a rank, rescaled, merged."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from workbench import WorkbenchError
+from workbench import WorkbenchError, lowrank
 from workbench.models import Base, share
 from workbench.quick import quicken
 
@@ -58,6 +60,101 @@ def load(base: Base, directory: str | os.PathLike) -> nn.Module:
     else:
         raise AdapterError(f"{directory} holds neither adapter_config.json nor config.json; was the run saved?")
     return model.requires_grad_(False).eval()
+
+
+def truncate(model: PeftModel, rank: int) -> PeftModel:
+    """A copy whose updates are each cut to the nearest of rank `rank` (their SVD, see `lowrank.truncate`).
+
+    alpha / r in front stays what it was in training. An update whose rank cannot be above `rank` stays as it is, and so
+    do modules trained whole. Raises AdapterError for a rank below 1, and for DoRA, whose update is no product.
+    """
+    if not isinstance(rank, int) or rank < 1:
+        raise AdapterError(f"rank={rank!r} must be a whole number of at least 1; select(model, []) drops the adapters.")
+    if model.peft_config["default"].use_dora:
+        raise AdapterError("A DoRA update is not a product of two small matrices, so it cannot be cut to a rank.")
+
+    def cut(_, layer: LoraLayer) -> None:
+        A, B = layer.lora_A["default"], layer.lora_B["default"]  # noqa: N806 - as in lowrank
+        if rank < min(layer.r["default"], layer.in_features, layer.out_features):
+            new_A, new_B = lowrank.truncate(A.weight.detach().float(), B.weight.detach().float(), rank)  # noqa: N806
+            A.weight, B.weight = (nn.Parameter(new, requires_grad=False) for new in (new_A, new_B))
+            A.out_features = B.in_features = layer.r["default"] = rank
+
+    return _changed(model, cut)
+
+
+def rescale(model: PeftModel, alpha: float) -> PeftModel:
+    """A copy with another alpha: each update is multiplied by alpha / (alpha in training). 0 turns them off."""
+    if not alpha >= 0:
+        raise AdapterError(f"alpha={alpha} must be 0 or more.")
+
+    def weigh(_, layer: LoraLayer) -> None:
+        layer.scaling["default"] *= alpha / layer.lora_alpha["default"]
+
+    return _changed(model, weigh)
+
+
+def select(model: PeftModel, targets: Sequence[str]) -> PeftModel:
+    """A copy in which only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with []."""
+    ends = tuple(targets)
+    adapted = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    if unknown := set(ends) - adapted:
+        raise AdapterError(f"The adapter has none on {sorted(unknown)}; it has them on {sorted(adapted)}.")
+
+    def turn_off(name: str, layer: LoraLayer) -> None:
+        if name.rpartition(".")[2] not in ends:
+            layer.scaling["default"] = 0.0
+
+    return _changed(model, turn_off)
+
+
+def merge(onto: nn.Module, model: PeftModel, dtype: torch.dtype | None = None) -> nn.Module:
+    """A plain model: the linear weights of `onto` plus the updates of `model`; all else is shared with `onto`.
+
+    onto: unquantized, of the same architecture; it stays as it was (PEFT's own merge would change weights that are
+    shared). dtype: round the sums to it, as a checkpoint saved in it would; the model computes in the dtype of `onto`.
+    Raises AdapterError for DoRA, and for a quantized `onto`.
+    """
+    if model.peft_config["default"].use_dora:
+        raise AdapterError("A DoRA update is no plain sum, so merge() cannot add it; PEFT's merge_and_unload can.")
+    merged = share(onto)
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            linear = merged.get_submodule(name.removeprefix("base_model.model."))
+            if not linear.weight.is_floating_point():
+                raise AdapterError("merge() adds to plain weights; give it quantization.dequantize_base(base).model.")
+            A, B = (each["default"].weight.detach().float() for each in (layer.lora_A, layer.lora_B))  # noqa: N806
+            weight = linear.weight.float() + lowrank.delta_weight(A, B, layer.scaling["default"])
+            weight = weight.to(dtype or linear.weight.dtype).to(linear.weight.dtype)
+            linear.weight = nn.Parameter(weight, requires_grad=False)
+    return merged
+
+
+def spectra(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Module name -> singular values of its update, alpha / r in front included, largest first; r of them.
+
+    Those beyond a layer's smaller side are zeros.
+    """
+    found = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            A, B = (each["default"].weight.detach().float() for each in (layer.lora_A, layer.lora_B))  # noqa: N806
+            core = torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T
+            values = torch.linalg.svdvals(core)
+            found[name] = layer.scaling["default"] * nn.functional.pad(values, (0, len(A) - len(values)))
+    return found
+
+
+def _changed(model: PeftModel, change: Callable[[str, LoraLayer], None]) -> PeftModel:
+    """A copy that shares every tensor, with `change` applied to each adapted layer (its full name, the layer).
+
+    To look at, not to save: PEFT's configuration in it is still that of the training.
+    """
+    copy = share(model)
+    for name, layer in copy.named_modules():
+        if isinstance(layer, LoraLayer):
+            change(name, layer)
+    return copy
 
 
 def _restore_opened_modules(model: PeftModel, directory: Path) -> None:

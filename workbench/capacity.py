@@ -50,7 +50,8 @@ def bits_to_learn(base: Base, task: Task, max_length: int = 512) -> float:
     an evenly spaced sample of SAMPLE_ROWS rows.
     """
     distinct = list(dict.fromkeys(task.train))
-    sample: list[Example] = distinct[:: max(1, len(distinct) // SAMPLE_ROWS)][:SAMPLE_ROWS]
+    count = min(SAMPLE_ROWS, len(distinct))
+    sample: list[Example] = [distinct[place * len(distinct) // count] for place in range(count)]
     rows = encode(sample, base.tokenizer, max_length)
     tokens = sum(row.completion_tokens for row in rows) / len(rows)
     return score(in_float32(base.model), rows)["loss"] * tokens * len(distinct) / math.log(2)
@@ -78,7 +79,8 @@ def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Meth
     reasons = [
         f"Targets: all {len(linear_modules(base.model))} linear layers, the MLPs included, which 'LoRA Without Regret' "
         "found best; lesson 05 tries the alternatives at equal size.",
-        f"Rank {rank}: the base cannot predict at most {bits:,.0f} bits of the training completions. A rank costs "
+        f"Rank {rank}: judged by its loss, the base would need {bits:,.0f} bits, and at most that, to be told the "
+        f"training completions. A rank costs "
         f"{a_rank:,} parameters, and parameters hold about {BITS_A_PARAMETER:g} bits each, so with {SAFETY}-fold room "
         f"rank {max(1, math.ceil(needed))} would do; below {SMALLEST_RANK} little is saved.",
         f"Alpha {ALPHA:g}: with alpha / r in front of the update, the best learning rate hardly depends on the rank.",

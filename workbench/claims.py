@@ -90,7 +90,7 @@ def judge(runs: Sequence[Run]) -> list[Verdict]:
         missing = "lora" if lora is None else "full"
         return [Verdict(claim, UNTESTED, f"There is no finished {missing} run.") for claim in BETS]
     found = [
-        _memory(lora, full),
+        memory_ratio(lora, full),
         _speed(lora, full),
         _artifact(lora, full),
         _parity(lora, full),
@@ -101,7 +101,8 @@ def judge(runs: Sequence[Run]) -> list[Verdict]:
     return [*found, _hybrid(lora, hybrid, full)]
 
 
-def _memory(lora: Run, full: Run) -> Verdict:
+def memory_ratio(lora: Run, full: Run) -> Verdict:
+    """Peak memory of a full run over that of a LoRA run: the claim is 5 to 10 times."""
     ratio = full.peak_memory_bytes / lora.peak_memory_bytes
     verdict = SUPPORTED if ratio >= 5 else DEPENDS if ratio >= 2 else NOT_SUPPORTED
     evidence = f"full needs {ratio:.1f} times the peak memory of LoRA."

@@ -1,14 +1,16 @@
-"""The `workbench` command: doctor, train, sweep, notebooks. Exit status: 0 done, 1 found wanting, 2 asked wrongly."""
+"""The `workbench` command, with its subcommands. Exit status: 0 done, 1 found wanting, 2 asked wrongly."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from workbench import WorkbenchError
+from workbench.cli_memory import add_memory
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--compile", action="store_true", help="torch.compile first: minutes of compiling")
     sweep.add_argument("--ray", metavar="ADDRESS", help="run the passes on a Ray cluster ('auto' or host:port)")
     sweep.set_defaults(command=_sweep)
+
+    add_memory(commands)
 
     notebooks = commands.add_parser("notebooks", help="execute notebooks and say how each went")
     notebooks.add_argument("names", nargs="*", metavar="NAME", help="e.g. 01_delta_w (default: all)")
@@ -140,7 +144,7 @@ def _sweep(options: argparse.Namespace) -> int:
     grid = product(options.ranks, options.alphas, options.learning_rates)
     methods = [make(rank, alpha, rate, _targets(options)) for rank, alpha, rate in grid]
     task, base, config = _task(options), _base(options, quantized=False), _config(options)
-    limit = None if options.max_memory is None else int(options.max_memory * 1e9)
+    limit = None if options.max_memory is None else _bytes_of(options.max_memory)
     settings = {"seeds": options.seeds, "max_memory": limit, "compiled": options.compile, "on_step": _print_step}
     if options.ray:
         from workbench.cluster import RayExecutor
@@ -155,6 +159,12 @@ def _sweep(options: argparse.Namespace) -> int:
         _print_sweep(runs)
     wanted = len(methods) * len(options.seeds)
     return 0 if len(runs) == wanted and all(run.status in ("finished", "diverged") for run in runs) else 1
+
+
+def _bytes_of(gigabytes: float) -> int:
+    if not 0 < gigabytes < math.inf:
+        raise WorkbenchError(f"--max-memory {gigabytes:g} must be a number of GB above 0.")
+    return int(gigabytes * 1e9)
 
 
 def _config(options: argparse.Namespace):
@@ -184,6 +194,9 @@ def _targets(options: argparse.Namespace) -> str | list[str]:
 def _method(options: argparse.Namespace):
     from workbench import methods
 
+    only_adapters = {"--dora": options.dora, "--rslora": options.rslora, "--dropout": options.dropout}
+    if unused := [name for name, value in only_adapters.items() if value and options.method == "full"]:
+        raise methods.MethodError(f"{', '.join(unused)}: full fine-tuning has no adapters; choose another method.")
     if options.method == "full":
         return methods.full(1e-4 if options.learning_rate is None else options.learning_rate)
     adapters = methods.lora(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
-from workbench.models import Base, completion_logits, in_float32
+from workbench.models import Base, completion_logits, head_lock, in_float32
 from workbench.tasks import DATA_DIR, Encoded, Example, Task, collate, encode, start_ids
 
 TOKENS_A_BATCH = 2048
@@ -25,7 +25,7 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     loss: nats per completion token. exact_match: share of rows whose greedy answer equals the reference.
     label_accuracy (tasks with labels): share of rows whose most likely label is the right one.
     general_loss: nats per token of text that no task trains on. fact_accuracy: share of everyday facts completed right.
-    limit: score only the first `limit` test rows.
+    limit: score only the first `limit` test rows, pieces of general text and facts.
     """
     model = in_float32(base.model)
     was_training = model.training
@@ -34,8 +34,8 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     scores = score(model, rows)
     if task.labels:
         scores["label_accuracy"] = label_accuracy(model, base.tokenizer, task, limit, max_length)
-    facts = score(model, fact_rows(base.tokenizer))
-    scores |= {"general_loss": score(model, general_rows(base.tokenizer))["loss"]}
+    facts = score(model, fact_rows(base.tokenizer)[:limit])
+    scores |= {"general_loss": score(model, general_rows(base.tokenizer)[:limit])["loss"]}
     scores |= {"fact_accuracy": facts["exact_match"], "fact_loss": facts["loss"]}
     model.train(was_training)
     return scores
@@ -57,14 +57,15 @@ def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -
     for example in examples:
         ids = [*start_ids(base.tokenizer), *_tokens(base.tokenizer, example.prompt)]
         prompt = torch.tensor([ids], device=model.device)
-        out = model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=base.tokenizer.eos_token_id,
-            pad_token_id=base.tokenizer.eos_token_id,
-        )
+        with head_lock:
+            out = model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                eos_token_id=base.tokenizer.eos_token_id,
+                pad_token_id=base.tokenizer.eos_token_id,
+            )
         written.append(base.tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True).strip())
     return written
 
@@ -105,7 +106,8 @@ def label_accuracy(model: nn.Module, tokenizer, task: Task, limit: int | None = 
         for start in range(0, len(group), 16):
             part = group[start : start + 16]
             prompts = torch.tensor([ids for _, ids in part], device=model.device)
-            best = _label_scores(model, prompts, label_ids).argmax(-1).tolist()
+            with head_lock:
+                best = _label_scores(model, prompts, label_ids).argmax(-1).tolist()
             hits += sum(right[index] == choice for (index, _), choice in zip(part, best, strict=True))
     return hits / len(right)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from workbench import WorkbenchError
 from workbench.machine import forked_random_state
-from workbench.models import Base, linear_modules, share
+from workbench.models import Base, head_lock, linear_modules, share
 
 
 class MethodError(WorkbenchError, ValueError):
@@ -130,7 +130,8 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
     if method.name == "full":
         if base.quantization:
             raise MethodError(f"full() cannot train {base.quantization} weights; load the base without quantization.")
-        return copy.deepcopy(base.model).float().requires_grad_(True)
+        with head_lock:
+            return copy.deepcopy(base.model).float().requires_grad_(True)
     if method.name == "qlora" and not base.quantization:
         raise MethodError(f"qlora() needs a quantized base: load_base({base.name!r}, quantization='nf4').")
     if method.name == "lora" and base.quantization:
@@ -168,34 +169,44 @@ def peft_config(base: Base, method: Method) -> LoraConfig:
 def opened_modules(base: Base, method: Method) -> list[str]:
     """Full names of the modules that are trained whole (PEFT takes ends of names, dot or no dot: "norm" means many)."""
     names = [name for name, _ in base.model.named_modules()]
-    return [name for name in names if any(_ends_with(name, wanted) for wanted in method.full_modules)]
+    return [name for name in names if any(ends_with(name, wanted) for wanted in method.full_modules)]
 
 
 def target_modules(base: Base, method: Method) -> list[str]:
     """Full names of the linear layers that get an adapter."""
-    every = list(linear_modules(base.model))
     modules = [name for name, _ in base.model.named_modules()]
-    for wanted in method.full_modules:
-        if not any(_ends_with(name, wanted) for name in modules):
-            raise MethodError(
-                f"full_modules names {wanted!r}, which {base.name} does not have; it has e.g. {every[0]!r}."
-            )
+    return choose_targets(method, list(linear_modules(base.model)), modules, base.name)
+
+
+def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str], model_name: str) -> list[str]:
+    """Those of `every` linear layer, by full name, that get an adapter in a model with these modules.
+
+    Raises MethodError for a name that the model does not have, and if nothing is left.
+    """
     ends = ("",) if method.targets == "all-linear" else method.targets
     ends = (ends,) if isinstance(ends, str) else ends
+    if "" in method.full_modules or (method.targets != "all-linear" and "" in ends):
+        raise MethodError("targets and full_modules must not hold an empty name; is there a comma too many?")
+    for wanted in method.full_modules:
+        if not any(ends_with(name, wanted) for name in modules):
+            raise MethodError(
+                f"full_modules names {wanted!r}, which {model_name} does not have; it has e.g. {every[0]!r}."
+            )
     for end in ends:
-        if end and not any(_ends_with(name, end) for name in every):
+        if end and not any(ends_with(name, end) for name in every):
             kinds = sorted({name.rpartition(".")[2] for name in every})
-            raise MethodError(f"targets names {end!r}, but {base.name} has no such linear layer; it has {kinds}.")
-    blocks = {int(part) for name in every for part in name.split(".") if part.isdigit()}
-    for layer in method.layers or ():
-        if layer not in blocks:
-            raise MethodError(f"layers names block {layer}, but {base.name} has blocks 0 to {max(blocks)}.")
+            raise MethodError(f"targets names {end!r}, but {model_name} has no such linear layer; it has {kinds}.")
+    if method.layers is not None:
+        blocks = {int(part) for name in every for part in name.split(".") if part.isdigit()}
+        for layer in method.layers:
+            if layer not in blocks:
+                raise MethodError(f"layers names block {layer}, but {model_name} has blocks 0 to {max(blocks)}.")
     chosen = [
         name
         for name in every
-        if any(_ends_with(name, end) for end in ends)
+        if any(ends_with(name, end) for end in ends)
         and (method.layers is None or any(part.isdigit() and int(part) in method.layers for part in name.split(".")))
-        and not any(_lies_within(name, module) for module in method.full_modules)
+        and not any(lies_within(name, module) for module in method.full_modules)
     ]
     if not chosen:
         raise MethodError("No linear layer is left for the adapters; widen targets or layers.")
@@ -208,11 +219,13 @@ def adapter_parameters(base: Base, method: Method) -> int:
     return method.rank * sum(sum(shapes[name]) for name in target_modules(base, method))
 
 
-def _ends_with(name: str, end: str) -> bool:
+def ends_with(name: str, end: str) -> bool:
+    """Whether a module's name ends with `end` at a dot; every name ends with ""."""
     return not end or name == end or name.endswith(f".{end}")
 
 
-def _lies_within(name: str, module: str) -> bool:
+def lies_within(name: str, module: str) -> bool:
+    """Whether `name` is a module that `module`, the end of a name, stands for, or lies inside of one."""
     return f".{module}." in f".{name}."
 
 

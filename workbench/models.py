@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def load_base(
     quantization: str | None = None,
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
+    device: str | None = None,
 ) -> Base:
     """Load a base model with every parameter frozen.
 
@@ -62,14 +64,15 @@ def load_base(
     quantization: None, "nf4", "fp4" (4 bits a weight) or "int8", applied to the linear layers by bitsandbytes.
     dtype: what the unquantized weights are kept in; None takes what `workbench doctor` found fast here (else float32).
     revision: a branch, tag or commit of a Hub repository; the commit it resolved to is recorded.
+    device: None takes the GPU where there is one, else the CPU.
 
     Raises ModelError, in one sentence with the remedy, when the model cannot be had.
     """
     if quantization not in QUANTIZATIONS:
         raise ModelError(f"quantization={quantization!r} is not known; use None, 'nf4', 'fp4' or 'int8'.")
     name = os.fspath(name)
-    dtype = _as_dtype(dtype)
-    if dtype == torch.float16 and _device() == "cpu":
+    dtype, device = _as_dtype(dtype), device or _device()
+    if dtype == torch.float16 and device == "cpu":
         raise ModelError("float16 needs a GPU; use dtype='float32' here.")
     if revision and (name == PACKAGED or Path(name).is_dir()):
         raise ModelError("revision= is for Hub models; the packaged model and directories are what they are.")
@@ -80,7 +83,7 @@ def load_base(
             dtype=dtype,
             revision=revision if source == "hub" else None,
             quantization_config=_quantization_config(quantization, dtype),
-            device_map=_device(),
+            device_map=device,
             trust_remote_code=False,
         )
         tokenizer = AutoTokenizer.from_pretrained(
@@ -99,12 +102,18 @@ def load_base(
     return Base(model.eval(), tokenizer, name, found, source, quantization, dtype)
 
 
+# While `completion_logits` has its hook on a head, nobody may copy that model or send other rows through it: panels
+# train in threads.
+head_lock = threading.RLock()
+
+
 def share(model: nn.Module) -> nn.Module:
     """A copy of the module tree that shares every parameter and buffer with `model` (it costs almost no memory).
 
     Layers can be replaced in the copy (what PEFT does) while the original stays as it was.
     """
-    return copy.deepcopy(model, _shared_tensors(model))
+    with head_lock:
+        return copy.deepcopy(model, _shared_tensors(model))
 
 
 def linear_modules(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -128,11 +137,12 @@ def completion_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch
         return (inputs[0][batch["rows"], batch["columns"]], *inputs[1:])
 
     inner = model.module if hasattr(model, "module") and not hasattr(model, "get_output_embeddings") else model
-    handle = inner.get_output_embeddings().register_forward_pre_hook(gather)
-    try:
-        return model(input_ids=batch["input_ids"], use_cache=False).logits
-    finally:
-        handle.remove()
+    with head_lock:
+        handle = inner.get_output_embeddings().register_forward_pre_hook(gather)
+        try:
+            return model(input_ids=batch["input_ids"], use_cache=False).logits
+        finally:
+            handle.remove()
 
 
 def in_float32(model: nn.Module) -> nn.Module:
@@ -148,7 +158,8 @@ def in_float32(model: nn.Module) -> nn.Module:
     for tensor in lower:
         raised = tensor.detach().float()
         memo[id(tensor)] = nn.Parameter(raised, requires_grad=False) if isinstance(tensor, nn.Parameter) else raised
-    raised_model = copy.deepcopy(model, memo)
+    with head_lock:
+        raised_model = copy.deepcopy(model, memo)
     for module in raised_model.modules():
         if getattr(module, "compute_dtype", None) is not None:
             module.compute_dtype = torch.float32

@@ -23,6 +23,7 @@ from workbench.training import (
     DIVERGED_ADVICE,
     OUT_OF_MEMORY_ADVICE,
     accelerator_for,
+    alone_in_this_process,
     announce,
     count_parameters,
     is_out_of_memory,
@@ -56,10 +57,12 @@ class Lane:
     trained: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     steps: Iterator[tuple[list[dict], int]]
+    longest: int  # tokens of the largest micro-batch that may come
     batches: list[dict] = field(default_factory=list)  # of the present step: its micro-batches,
     tokens: int = 0  # and their completion tokens
 
 
+@alone_in_this_process()
 def train_pass(
     base: Base,
     task: Task,
@@ -137,7 +140,7 @@ def needs(base: Base, task: Task, members: Sequence[Configuration]) -> Needs:
     fixed = machine.LiveBytes(_held(base, [])).now
     copies = base.dtype.itemsize  # of an adapter in the dtype of the frozen weights, for the way back
     activations = memory.peak - fixed - max(counts) * (8 + copies)  # values and gradients in float32
-    at_once = _lanes_at_once(base, lane.batches[0]["input_ids"].numel())
+    at_once = _lanes_at_once(base, [lane])
     return Needs(fixed, [count * (BYTES_A_PARAMETER + copies) for count in counts], activations, at_once)
 
 
@@ -149,7 +152,8 @@ def _lane(base, task, member: Configuration, rows: list[Encoded], store, acceler
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = adamw(trained, member.method.learning_rate, member.config)
     steps = micro_batches(rows, member.config, 0, 1, base.tokenizer.pad_token_id or 0)
-    return Lane(run, model, member.method, member.config, trained, optimizer, steps)
+    longest = member.config.batch_size * max(len(row.ids) for row in rows)
+    return Lane(run, model, member.method, member.config, trained, optimizer, steps, longest)
 
 
 def _fit(accelerator, base: Base, lanes: list[Lane], compiled: bool, on_step) -> None:
@@ -243,14 +247,15 @@ def _rehearse(accelerator, carriers, pad_id: int) -> None:
 
 def _carriers(base: Base, lanes: Sequence[Lane], compiled: bool) -> list[tuple[nn.Module, Sequence[Lane]]]:
     """One model that carries all lanes; on a CPU one for every few, whose activations its memory keeps up with."""
-    tokens = max(batch["input_ids"].numel() for lane in lanes for batch in lane.batches)
-    at_once = _lanes_at_once(base, tokens)
+    at_once = _lanes_at_once(base, lanes)
     groups = [lanes[start : start + at_once] for start in range(0, len(lanes), at_once)]
     return [(_carrier(base, [lane.model for lane in group], group[0].config, compiled), group) for group in groups]
 
 
-def _lanes_at_once(base: Base, tokens: int) -> int:
-    return sys.maxsize if base.model.device.type != "cpu" else max(1, CPU_TOKENS // tokens)
+def _lanes_at_once(base: Base, lanes: Sequence[Lane]) -> int:
+    """As many as CPU_TOKENS allow in their longest micro-batches, so that no later one is larger than was planned."""
+    on_cpu = base.model.device.type == "cpu"
+    return max(1, CPU_TOKENS // max(lane.longest for lane in lanes)) if on_cpu else sys.maxsize
 
 
 def _carrier(base: Base, models: Sequence[PeftModel], config: TrainConfig, compiled: bool = False) -> nn.Module:

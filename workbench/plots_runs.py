@@ -8,7 +8,7 @@ from statistics import mean
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from workbench.plots import PALETTE, finished, legend_below, new_figure, style
+from workbench.plots import PALETTE, SERIES, finished, legend_below, new_figure, style
 from workbench.runs import Run
 
 RATE_AXES = {
@@ -50,12 +50,53 @@ def losses(histories: Mapping[str, tuple[str, Sequence[dict]]], steps: int, note
     return finished(figure, f"Training loss against step: {ends or 'the first step is still being taken'}.")
 
 
+def training_panel(
+    earlier: Mapping[str, Sequence[dict]],
+    own: Mapping[str, tuple[Sequence[dict], Mapping[int, float]]],
+    finals: Sequence[tuple[int, float]],
+    steps: int,
+    rows: int,
+    note: str = "",
+) -> Figure:
+    """Loss while a run trains and, every few steps, its exact match on `rows` test rows.
+
+    earlier: label -> history of runs from elsewhere, in grey. own: label -> (history, {step: exact match}); the last
+    one is the run that trains, or that trained last. finals: (steps, exact match) of the runs from elsewhere.
+    """
+    figure = new_figure(10.5, 3.9)
+    figure.get_layout_engine().set(wspace=0.05)
+    left, right = figure.subplots(1, 2)
+    style(left, f"Training loss{note}", "step", "loss (nats per completion token)")
+    style(right, f"Exact match on {rows} test rows", "step", "share of rows")
+    for place, history in enumerate(earlier.values()):
+        path = [entry["step"] for entry in history], [entry["loss"] for entry in history]
+        left.plot(*path, color=PALETTE["silver"], linewidth=1.2, label=None if place else "earlier runs")
+    if finals:
+        cross = {"marker": "x", "color": PALETTE["grey"], "markersize": 8, "linestyle": "none"}
+        right.plot(*zip(*finals, strict=True), **cross)
+        left.plot([], [], label="earlier runs, all scored rows", **cross)
+    for place, (label, (history, scores)) in enumerate(own.items()):
+        look = SERIES[place % len(SERIES)]
+        path = [entry["step"] for entry in history], [entry["loss"] for entry in history]
+        left.plot(*path, label=label, markevery=max(1, steps // 12), markersize=5, **look)
+        right.plot(list(scores), list(scores.values()), label=label, markersize=6, **look)
+    for axes in (left, right):
+        axes.set_xlim(0, steps + 1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.set_ylim(bottom=0)
+    right.set_ylim(-0.04, 1.04)
+    if earlier or own:
+        legend_below(figure, left, columns=3)
+    ends = [f"{label} is at {history[-1]['loss']:.2f}" for label, (history, _) in own.items() if history]
+    return finished(figure, f"Training loss by step, {len(earlier)} earlier runs in grey. {'; '.join(ends)}")
+
+
 def costs(runs: Sequence[Run]) -> Figure:
     """Step time, peak memory and artifact size of each run, as bars with their numbers."""
     measures = [
         ("Seconds a step", [run.step_seconds for run in runs], "{:.2f}"),
         ("Peak memory, MB", [run.peak_memory_bytes and run.peak_memory_bytes / 1e6 for run in runs], "{:,.0f}"),
-        ("Saved on disk, MB", [run.artifact_bytes and run.artifact_bytes / 1e6 for run in runs], "{:,.0f}"),
+        ("File on disk, MB", [run.artifact_bytes and run.artifact_bytes / 1e6 for run in runs], "{:,.0f}"),
     ]
     figure = new_figure(10.0, 0.9 + 0.45 * len(runs))
     figure.get_layout_engine().set(wspace=0.06)  # tick labels of neighbours must not touch
@@ -109,8 +150,11 @@ def scores(before: Mapping[str, float], runs: Sequence[Run], measure: str, error
     return finished(figure, f"{measure.replace('_', ' ')}: {words}; bars of two standard errors.")
 
 
-def pareto(before: Mapping[str, float], runs: Sequence[Run], measure: str) -> Figure:
-    """Gain against forgetting: what a method wins on the task and what it costs elsewhere; up and left is better."""
+def pareto(before: Mapping[str, float], runs: Sequence[Run], measure: str, stored: Sequence[Mapping] = ()) -> Figure:
+    """Gain against forgetting: what a method wins on the task and what it costs elsewhere; up and left is better.
+
+    stored: rows of `reference`, with "name", "forgetting" and the measure; drawn small and hollow behind the runs.
+    """
     figure = new_figure(8.0, 4.2)
     axes = style(
         figure.add_subplot(),
@@ -124,11 +168,16 @@ def pareto(before: Mapping[str, float], runs: Sequence[Run], measure: str) -> Fi
     for label, method, x, y in points:
         drawing = METHOD_STYLE[method]
         axes.plot(x, y, drawing["marker"], color=drawing["color"], markersize=11, linestyle="none", label=label)
+    for name in dict.fromkeys(row["name"] for row in stored):
+        own = [(row["forgetting"], row[measure]) for row in stored if row["name"] == name]
+        look = {"color": METHOD_STYLE[name]["color"], "marker": METHOD_STYLE[name]["marker"], "markerfacecolor": "none"}
+        axes.plot(*zip(*own, strict=True), linestyle="none", markersize=6, zorder=1, label=f"{name}, stored", **look)
     axes.set_ylim(-0.06, 1.06)
     axes.margins(x=0.1)
     legend_below(figure, axes, columns=5)
-    words = "; ".join(f"{label} {y:.0%} at {x:+.3f} nats" for label, _, x, y in points)
-    return finished(figure, f"Task score against loss gained on general text: {words}.")
+    words = [f"{label} {y:.0%} at {x:+.3f} nats" for label, _, x, y in points]
+    words += [f"{row['name']}, stored, {row[measure]:.0%} at {row['forgetting']:+.2f}" for row in stored]
+    return finished(figure, f"Task score against loss gained on general text: {'; '.join(words)}.")
 
 
 def learning_rates(rows: Sequence[Mapping], measure: str) -> Figure:

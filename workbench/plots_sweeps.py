@@ -7,6 +7,7 @@ each is a star. A run that did not finish is not drawn, and is counted in the de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from statistics import mean
@@ -111,7 +112,8 @@ def bits_against_parameters(
     information_bits: float = 2551.0,
     bits_a_parameter: float = 2.0,
 ) -> Figure:
-    """Bits memorised against trainable parameters, a line for each setting of targets and layers.
+    """Bits memorised against trainable parameters: a line for each setting of targets and layers, and one for whole
+    blocks, more and more of them.
 
     Each size is drawn at its own best learning rate. information_bits: what there is to learn. bits_a_parameter: what a
     parameter is said to hold; 2 is the figure of Allen-Zhu and Li, arXiv 2404.05405, for whole models. Left of where
@@ -121,10 +123,8 @@ def bits_against_parameters(
     figure = new_figure(10.0, 4.4)
     axes = style(figure.add_subplot(), "What adapters have memorised", "trainable parameters", "bits memorised")
     found = []
-    settings = grouped(usable(rows, "memorised_bits"), setting_in_words)
-    for look, (setting, group) in zip(cycle(LOOKS), settings.items(), strict=False):
-        some = group[0]["layers"] is not None or group[0]["rank"] is None
-        label = setting if some else f"{setting}, all layers"
+    settings = grouped(usable(rows, "memorised_bits"), _family)
+    for look, (label, group) in zip(cycle(LOOKS), settings.items(), strict=False):
         chosen = [row for size in by_best_rate(group, "trainable_parameters").values() for row in size]
         band = bands(chosen, "trainable_parameters", "memorised_bits")
         _draw_band(axes, band, label, look)
@@ -143,11 +143,20 @@ def bits_against_parameters(
     )
 
 
+def _family(row: Mapping) -> str:
+    """What the points of one line have in common, when size is on the axis."""
+    if row["layers"] is None:
+        return setting_in_words(row) + ("" if row["rank"] is None else ", all layers")
+    if row["targets"] == "all-linear":
+        return f"rank {row['rank']}, some blocks"
+    return setting_in_words(row)
+
+
 def _draw_bound(axes: Axes, information_bits: float, bits_a_parameter: float) -> None:
     """What there is to learn, what parameters can hold of it, and the sizes that are too small for all of it."""
     enough = information_bits / bits_a_parameter
     smallest, largest = axes.dataLim.intervalx
-    right = 2 * max(largest, enough)
+    right = 1.4 * max(largest, enough)
     left = min(smallest / 2, enough * (enough / right) ** 0.35)  # room for the words
     x = np.geomspace(left, enough, 100)
     axes.plot(x, bits_a_parameter * x, ":", color=PALETTE["ink"], label=f"{bits_a_parameter:g} bits a parameter")
@@ -167,6 +176,7 @@ def rate_map(
 ) -> Figure:
     """A map of one measure over two variables: each cell the mean of its seeds, the best cell of a row outlined.
 
+    Between equals the lower test loss decides, as in `sweep_rows.best_rate`.
     Cells that were not run are blank, those where no seed survived say "div."; where some did, the mean is theirs and
     the number of the others stands below, and such a cell is never called best. Raises ValueError if nothing finished.
     """
@@ -175,13 +185,17 @@ def rate_map(
     downs, acrosses = (sorted({row[key] for row in rows}, key=lambda v: (v is None, v)) for key in (down, across))
     cells = grouped(rows, lambda row: (row[down], row[across]))
     means = {place: mean_of(scored, measure) for place, cell in cells.items() if (scored := usable(cell, measure))}
-    best = {}
+    losses = {place: mean_of(usable(cell, "loss"), "loss") for place, cell in cells.items() if usable(cell, "loss")}
+    sign, best = (1 if pick is max else -1), {}
     for y in downs:
         whole = [x for x in acrosses if (y, x) in means and all(row["status"] == "finished" for row in cells[y, x])]
         if whole:
-            best[y] = pick(whole, key=lambda x, y=y: means[y, x])
+            best[y] = max(whole, key=lambda x, y=y: (sign * means[y, x], -losses.get((y, x), math.inf)))
     figure = new_figure(max(5.0, 2.2 + 0.95 * len(acrosses)), 1.5 + 0.45 * len(downs))
-    axes = style(figure.add_subplot(), f"{name.capitalize()}: darker is better", VARIABLES[across], VARIABLES[down])
+    ranks = {row["rank"] for row in rows}
+    same = f" at rank {ranks.pop()}" if down != "rank" and len(ranks) == 1 else ""
+    title = f"{name.capitalize()}{same}: darker is better"
+    axes = style(figure.add_subplot(), title, VARIABLES[across], VARIABLES[down])
     low, high = min(means.values()), max(means.values())
     for (y, x), cell in cells.items():
         diverged = sum(row["status"] == "diverged" for row in cell)

@@ -28,6 +28,16 @@ def quicken(model: nn.Module) -> None:
             module.__class__ = _quick_norm(type(module))
 
 
+def plain(model: nn.Module) -> nn.Module:
+    """Undo `quicken`: `model`, with its family's own operations again."""
+    if model.config._attn_implementation == NAME:
+        model.set_attn_implementation("sdpa")
+    for module in model.modules():
+        if type(module).__dict__.get("quickened"):
+            module.__class__ = type(module).__base__
+    return model
+
+
 def short_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -85,7 +95,7 @@ def _quick_norm(kind: type[nn.Module]) -> type[nn.Module]:
             return kind.forward(self, x)
         return _FrozenNorm.apply(x, self.weight, self.variance_epsilon)
 
-    return type(kind.__name__, (kind,), {"forward": forward})
+    return type(kind.__name__, (kind,), {"forward": forward, "quickened": True})
 
 
 class _FrozenNorm(torch.autograd.Function):

@@ -1,50 +1,93 @@
 """What stored rank sweeps say of the claims about rank, alpha, learning rate and targets. Used in lesson 05.
 
-A difference counts when it is larger than the seeds' own: the range of the best setting's seeds.
+A difference counts when it is larger than what seeds alone make: the widest range of one rank's seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean
 
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
-from workbench.sweep_rows import at_best_rate, bands, by_best_rate, mean_of, usable
+from workbench.sweep_rows import at_best_rate, bands, by_best_rate, grouped, mean_of, usable
 
+NEARLY_ALL = 0.98  # recall; two methods above it leave no room for a ceiling between them
+LEARNT = 0.05  # recall; runs below it have learnt nothing, and say nothing of rank
 TEN_TIMES = (5, 20)  # the ratio of learning rates that still counts as "about ten times"
 
 
 def seed_range(rows: Sequence[Mapping], measure: str = "exact_match") -> float:
-    """Highest minus lowest of the best setting's seeds, the yardstick of every verdict here.
+    """The widest range of seeds (highest minus lowest) of any rank at its best rate, the yardstick of the verdicts.
 
-    The best setting is the rank whose best rate has the highest mean; one with several seeds, if there is any.
+    The widest, not the best rank's own: near a perfect score seeds cannot differ, and would make all else look large.
     """
-    chosen = by_best_rate(rows).values()
-    several = [group for group in chosen if len(group) > 1] or chosen
-    best = max(several, key=lambda group: mean_of(group, measure))
-    values = [row[measure] for row in best]
-    return max(values) - min(values)
+    groups = ([row[measure] for row in group] for group in by_best_rate(rows).values())
+    return max(max(values) - min(values) for values in groups)
 
 
-def judge_ranks(ranks, few, alphas, full, auto) -> list[Verdict]:
+@dataclass(frozen=True)
+class Regret:
+    """What a rule of thumb chose on one task, beside the best setting that was found: exact match by seed."""
+
+    task: str
+    chosen: tuple[float, ...]
+    best: tuple[float, ...]
+    setting: str  # the best one
+
+    @property
+    def inside(self) -> bool:
+        """Whether the choice, in the mean, is not below the worst seed of the best."""
+        return mean(self.chosen) >= min(self.best)
+
+    def __str__(self) -> str:
+        chosen = f"{mean(self.chosen):.0%} ({min(self.chosen):.0%} to {max(self.chosen):.0%})"
+        best = f"{mean(self.best):.0%} ({min(self.best):.0%} to {max(self.best):.0%}) with {self.setting}"
+        return f"{self.task}: chosen {chosen}, best found {best}"
+
+
+def regrets(study: Sequence[Mapping]) -> list[Regret]:
+    """For each task on which `recommend` was tried (rows named "auto"), its choice beside the best LoRA setting.
+
+    Only settings with as many seeds as the choice count: the best of single runs would be luck as well. So would be a
+    choice of a single seed: such a task is left out.
+    """
+    found = []
+    for task, rows in grouped(usable(study, "exact_match"), lambda row: row["task"]).items():
+        chosen = [row["exact_match"] for row in rows if row["name"] == "auto"]
+        settings = grouped(rows, lambda row: (row["name"], row["rank"], row["alpha"], row["learning_rate"]))
+        rivals = [own for own in settings.values() if own[0]["method"].startswith("lora") and len(own) >= len(chosen)]
+        if len(chosen) > 1:
+            best = max(rivals, key=lambda own: mean_of(own, "exact_match"))
+            setting = f"rank {best[0]['rank']}, alpha {best[0]['alpha']:g}, rate {best[0]['learning_rate']:g}"
+            found.append(Regret(task, tuple(chosen), tuple(row["exact_match"] for row in best), setting))
+    return found
+
+
+def judge_ranks(ranks, few, alphas, full, study) -> list[Verdict]:
     """Verdicts from rows (see `runs.table`) of one task, all with exact_match.
 
     ranks: all linear layers, rank by learning rate; few: adapters on one module; alphas: one rank, alpha by learning
-    rate; full: full fine-tuning by rate; auto: what `recommend` chose.
+    rate; full: full fine-tuning by rate. study: as in `regrets`, of any tasks.
     """
-    if not all(usable(rows, "exact_match") for rows in (ranks, few, alphas, full, auto)):
+    if not all(usable(rows, "exact_match") for rows in (ranks, few, alphas, full)):
         return [
             Verdict(claim, UNTESTED, "A part of the grid has no finished run.")
-            for claim in ("update", "rank-alpha", "no-regret", "ceiling", "auto")
-        ]
+            for claim in ("update", "rank-alpha", "no-regret", "ceiling")
+        ] + [_auto(study)]
     noise = seed_range(ranks)
     return [
         _update(ranks, few, noise),
         _rank_alpha(ranks, alphas, noise),
         _no_regret(ranks, full, noise),
         _ceiling(ranks, full, noise),
-        _auto(ranks, auto),
+        _auto(study),
     ]
+
+
+def points(share: float) -> str:
+    """A difference of two shares, in percentage points."""
+    return f"{100 * share:.0f} points"
 
 
 def best_by(rows: Sequence[Mapping], variable: str) -> dict[float, float]:
@@ -61,10 +104,17 @@ def _update(ranks, few, noise: float) -> Verdict:
     small, large = best_by(few, "rank"), best_by(ranks, "rank")
     gain_small, gain_large = (max(band.values()) - band[min(band)] for band in (small, large))
     helps = [gain > noise for gain in (gain_small, gain_large)]
-    verdict = SUPPORTED if all(helps) else DEPENDS if any(helps) else NOT_SUPPORTED
+    nothing_learnt = max(small.values()) < LEARNT
+    verdict = SUPPORTED if all(helps) else DEPENDS if any(helps) else UNTESTED if nothing_learnt else NOT_SUPPORTED
+    one_matrix = (
+        f"on one matrix no rank recalled more than {max(small.values()):.0%}, which says nothing"
+        if nothing_learnt
+        else f"on one matrix the best rank recalls {points(gain_small)} more than rank {min(small):g}"
+    )
     evidence = (
-        f"more rank than {min(small):g} gains {gain_small:+.0%} of recall where adapters sit on one matrix, and more "
-        f"than {min(large):g} gains {gain_large:+.0%} where they sit on all (seeds span {noise:.0%})."
+        f"that rank limits dW is mathematics (lesson 01); was it what limited here? On all layers rank {min(large):g} "
+        f"recalls {large[min(large)]:.0%}, the best rank {max(large.values()):.0%} (seeds span {points(noise)}); "
+        f"{one_matrix}."
     )
     return Verdict("update", verdict, evidence, "more rank helps in both places; depends: in one of them")
 
@@ -76,8 +126,8 @@ def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
     matters = [span > noise for span in spans]
     verdict = SUPPORTED if all(matters) else DEPENDS if any([*matters, rate_span > noise]) else NOT_SUPPORTED
     evidence = (
-        f"with the learning rate tuned for each, ranks differ by {spans[0]:.0%} and alphas by {spans[1]:.0%}; rates at "
-        f"one rank differ by {rate_span:.0%} (seeds span {noise:.0%})."
+        f"with the learning rate tuned for each, ranks differ by {points(spans[0])} and alphas by {points(spans[1])}; "
+        f"rates at one rank differ by {points(rate_span)} (seeds span {points(noise)})."
     )
     return Verdict("rank-alpha", verdict, evidence, "rank and alpha both matter; depends: one of them, or the rate")
 
@@ -85,34 +135,40 @@ def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
 def _no_regret(ranks, full, noise: float) -> Verdict:
     at_best = at_best_rate(full)
     lora, whole = max(best_by(ranks, "rank").values()), mean_of(at_best, "exact_match")
-    ratios = [rate / at_best[0]["learning_rate"] for rate in best_rates(ranks).values()]
+    # Rates at which full does as well are all its best: the lower loss picks one, but not for the ratio.
+    tied = [row["learning_rate"] for row in usable(full, "exact_match") if row["exact_match"] >= whole]
+    ratios = [rate / own for rate in best_rates(ranks).values() for own in tied]
     matches = lora >= whole - noise
-    tenfold = all(TEN_TIMES[0] <= ratio <= TEN_TIMES[1] for ratio in ratios)
+    tenfold = min(ratios) <= TEN_TIMES[1] and max(ratios) >= TEN_TIMES[0]
     verdict = SUPPORTED if matches and tenfold else DEPENDS if matches else NOT_SUPPORTED
     evidence = (
-        f"LoRA recalls {lora:.0%}, full {whole:.0%} (seeds span {noise:.0%}); LoRA's best rates are {min(ratios):.0f} "
-        f"to {max(ratios):.0f} times that of full."
+        f"LoRA recalls {lora:.0%}, full {whole:.0%} (seeds span {points(noise)}); LoRA's best rates are "
+        f"{min(ratios):.2g} to {max(ratios):.2g} times those at which full is best ({len(tied)} of them)."
     )
     rule = (
-        f"LoRA within the seeds' span, at {TEN_TIMES[0]} to {TEN_TIMES[1]} times full's rate; depends: only the first"
+        f"LoRA within the seeds' span, at rates that can be {TEN_TIMES[0]} to {TEN_TIMES[1]} times full's; depends: "
+        "only the first"
     )
     return Verdict("no-regret", verdict, evidence, rule)
 
 
 def _ceiling(ranks, full, noise: float) -> Verdict:
-    gap = mean_of(at_best_rate(full), "exact_match") - max(best_by(ranks, "rank").values())
+    whole, lora = mean_of(at_best_rate(full), "exact_match"), max(best_by(ranks, "rank").values())
+    if min(whole, lora) > NEARLY_ALL:
+        evidence = f"full recalls {whole:.1%} and the best LoRA {lora:.1%}: a task that both can do shows no ceiling."
+        return Verdict("ceiling", UNTESTED, evidence, f"full is ahead, and not both are above {NEARLY_ALL:.0%}")
+    gap = whole - lora
     verdict = SUPPORTED if gap > noise else DEPENDS if gap > 0 else NOT_SUPPORTED
-    evidence = f"full minus the best LoRA is {gap:+.0%} of recall; the seeds span {noise:.0%}."
+    evidence = f"full recalls {points(gap)} more than the best LoRA; the seeds span {points(noise)}."
     return Verdict("ceiling", verdict, evidence, "full is ahead by more than the seeds' span; depends: by less")
 
 
-def _auto(ranks, auto) -> Verdict:
-    groups = by_best_rate(ranks).values()
-    best = [row["exact_match"] for row in max(groups, key=lambda group: mean_of(group, "exact_match"))]
-    chosen = mean_of(usable(auto, "exact_match"), "exact_match")
-    verdict = SUPPORTED if chosen >= min(best) else NOT_SUPPORTED
-    evidence = (
-        f"the rule's choice recalls {chosen:.0%}; the best setting that was found recalls {mean(best):.0%} "
-        f"({min(best):.0%} to {max(best):.0%} over {len(best)} seeds)."
-    )
-    return Verdict("auto", verdict, evidence, "not below the worst seed of the best setting found")
+def _auto(study) -> Verdict:
+    found = regrets(study)
+    if not found:
+        return Verdict("auto", UNTESTED, "The choice was not measured with several seeds on any task.")
+    inside = [regret.inside for regret in found]
+    verdict = SUPPORTED if all(inside) else DEPENDS if any(inside) else NOT_SUPPORTED
+    evidence = "; ".join(map(str, found)) + "."
+    rule = "on every task, not below the worst seed of the best setting found; depends: on some"
+    return Verdict("auto", verdict, evidence, rule)

@@ -11,7 +11,7 @@ from workbench.steps import TrainConfig
 from workbench.sweep_rows import best_rate
 from workbench.tasks import DATA_DIR
 
-PILOT, SWEEPS = (DATA_DIR / "reference" / name for name in ("pilot.jsonl", "sweeps.jsonl"))
+PILOT, SWEEPS, STUDY = (DATA_DIR / "reference" / name for name in ("pilot.jsonl", "sweeps.jsonl", "study.jsonl"))
 PILOT_HIDDEN_SIZE = 576  # SmolLM2-135M
 SWEEP_FACTS = 96  # of the 192, so that a sweep takes minutes
 SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run in sweeps.jsonl
@@ -44,6 +44,14 @@ def sweep_rows(*groups: str) -> list[dict]:
     return [row for row in read_rows(SWEEPS) if not groups or row["group"] in groups]
 
 
+def study_rows(*names: str) -> list[dict]:
+    """The reference study, written by benchmarks/study.py, of all tasks: all its settings, or those named.
+
+    A row is one of `runs.table` with its name ("lora", "full", "auto" ...), the base's exact match and thinned losses.
+    """
+    return [row for row in read_rows(STUDY) if not names or row["name"] in names]
+
+
 def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
     """The rate with the highest exact match on seed 0, which every rate has; the lower loss decides between equals."""
     own = [row for row in rows if row["name"] == name and row["seed"] == 0]
@@ -52,13 +60,16 @@ def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
     return best_rate(own)
 
 
+def rows_at_best_rate(rows: Sequence[Mapping], name: str) -> list[Mapping]:
+    """The rows of one method at its own best rate, one a seed."""
+    rate = best_learning_rate(rows, name)
+    return [row for row in rows if (row["name"], row["learning_rate"]) == (name, rate)]
+
+
 def at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]]:
     """Method -> its values of `measure` by seed, each method at its own best rate."""
-    found = {}
-    for name in dict.fromkeys(row["name"] for row in rows):
-        rate = best_learning_rate(rows, name)
-        found[name] = [row[measure] for row in rows if (row["name"], row["learning_rate"]) == (name, rate)]
-    return found
+    methods = dict.fromkeys(row["name"] for row in rows)
+    return {name: [row[measure] for row in rows_at_best_rate(rows, name)] for name in methods}
 
 
 def spread_in_words(rows: Sequence[Mapping], measure: str) -> str:

@@ -26,8 +26,8 @@ class TrainConfig:
 
     batch_size: sequences in one micro-batch of one process; a step sees batch_size * accumulation * processes of them.
     seed: orders the data. warmup: share of the steps over which the learning rate rises; it then falls as a cosine.
-    clip: largest gradient norm. evaluate: score before and after. test_limit: score only so many test rows.
-    save: keep the adapter or checkpoint.
+    clip: largest gradient norm. evaluate: score before and after. test_limit: score at most so many
+    test rows, pieces of general text and everyday facts. save: keep the adapter or checkpoint.
     """
 
     steps: int = 40

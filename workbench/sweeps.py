@@ -154,7 +154,8 @@ def _plan(base, task, members: list[Configuration], max_memory, workers: int) ->
     if not members:
         return []
     needed = needs(base, task, members)
-    room = max_memory or needed.base + int(FREE_SHARE * machine.available_memory(base.model.device))
+    free = needed.base + int(FREE_SHARE * machine.available_memory(base.model.device))
+    room = free if max_memory is None else max_memory
     groups = plan_passes(needed, room, at_most=math.ceil(len(members) / workers))
     sizes = " + ".join(str(len(group)) for group in groups)
     machine.say(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache, partial
@@ -14,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from workbench import adapters, evaluation, machine
-from workbench.methods import Method, apply, trainable_parameters
+from workbench.methods import Method, apply, target_modules, trainable_parameters
 from workbench.models import Base
 from workbench.runs import Run, RunStore
 from workbench.steps import (
@@ -49,15 +51,32 @@ def train(
 ) -> Run:
     """Fine-tune `base` on `task` and record the run; `base` is left as it was found.
 
-    on_step: called after each step with its history entry plus "steps" and "seconds_left"; returning True stops the
-    run, which is then kept as "interrupted", as Ctrl-C and Jupyter's stop button do.
+    on_step: called after each step with its history entry plus "steps", "seconds_left" and the "model" as it is then;
+    returning True stops the run, which is then kept as "interrupted", as Ctrl-C and Jupyter's stop button do.
     Raises MethodError, TaskError or TrainingError for what cannot work; running out of memory or diverging is recorded.
     """
     config, store = config or TrainConfig(), store or RunStore()
+    if method.name != "full":
+        target_modules(base, method)  # a wrong name is told before the base is scored
     run = new_run(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
     return carry_out(run, base, task, method, config, store, on_step)
 
 
+_running = threading.RLock()
+
+
+@contextmanager
+def alone_in_this_process() -> Iterator[None]:
+    """Two trainings at once would share Accelerate's state and torch's random numbers; raises TrainingError."""
+    if not _running.acquire(blocking=False):
+        raise TrainingError("Another training is under way in this process; wait for it, or stop it.")
+    try:
+        yield
+    finally:
+        _running.release()
+
+
+@alone_in_this_process()
 def carry_out(run: Run, base: Base, task: Task, method: Method, config: TrainConfig, store: RunStore, on_step) -> Run:
     """Train as `run` says, then save, score and store it."""
     rows = encode(task.train, base.tokenizer, config.max_length)
@@ -158,7 +177,7 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
             entry = {"step": step + 1, "loss": loss, "learning_rate": learning_rate, "seconds": seconds}
             run.history.append(entry)
             left = (time.perf_counter() - started) / (step + 1) * (config.steps - step - 1)
-            if on_step and on_step(entry | {"steps": config.steps, "seconds_left": left}):
+            if on_step and on_step(entry | {"steps": config.steps, "seconds_left": left, "model": model}):
                 run.status = "interrupted"
                 break
     finally:
@@ -219,7 +238,8 @@ def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, floa
     """The base's own scores (none if `config.evaluate` is off), computed once for each base and task in a session."""
     if not config.evaluate:
         return {}
-    key = (base.name, base.revision, base.quantization, base.dtype_name, task.sha256, config.test_limit)
+    own = (base.name, base.revision, base.quantization, base.dtype_name)
+    key = (*own, task.sha256, config.test_limit, config.max_length)
     if key not in _scores():
         _scores()[key] = evaluation.evaluate(base, task, config.test_limit, config.max_length)
     return dict(_scores()[key])

@@ -11,6 +11,8 @@ _MODULES = {
     "00.size": "adapter_size",
     "01.rank": "delta_w_rank",
     "02.scaling": "lora_scaling",
+    "03.absmax": "absmax",
+    "04.bytes": "resting_bytes",
     "05.capacity": "capacity",
     "06.fair": "fair_comparison",
 }

@@ -60,8 +60,9 @@ def comparison_view(rows: Sequence[dict], methods: Sequence[str], x: str, y: str
             label=None if label in seen else label,
         )
         seen.add(label)
-    for measure, scale in ((x, axes.set_xscale), (y, axes.set_yscale)):
-        if measure in LOGARITHMIC:
+    for measure, place, scale in ((x, 2, axes.set_xscale), (y, 3, axes.set_yscale)):
+        values = [point[place] for point in points]
+        if measure in LOGARITHMIC and max(values) > 3 * min(values) > 0:  # else its labels would be 3.366 x 10^1
             scale("log")
     axes.margins(0.12)
     legend_below(figure, axes, columns=5)

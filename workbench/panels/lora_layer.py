@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workbench import plots_lowrank
 from workbench.lowrank import LoRALinear, lora_parameters, scaling
@@ -22,30 +22,45 @@ LAYERS = {
 }
 
 
-@lru_cache(maxsize=2048)
-def measure_update(
-    shape: tuple[int, int], rank: int, alpha: float, rslora: bool, steps: int = 5, learning_rate: float = 1e-3
-) -> float:
-    """RMS of what the update adds to a layer's output after `steps` AdamW steps / RMS of the base layer's output.
+@cache
+def toy_layer(shape: tuple[int, int]) -> tuple[nn.Linear, Tensor, Tensor, float]:
+    """A layer, 32 inputs, what its outputs shall gain, and the norm of its outputs now, all drawn from a fixed seed.
 
-    shape: (out, in). The layer, its 32 inputs and the outputs it shall learn are drawn from a fixed seed.
+    shape: (out, in).
     """
     out_features, in_features = shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         linear = nn.Linear(in_features, out_features, bias=False)
         nn.init.normal_(linear.weight, std=in_features**-0.5)
-        x, noise = torch.randn(32, in_features), torch.randn(32, out_features)
+        x, wanted = torch.randn(32, in_features), torch.randn(32, out_features)
+    with torch.no_grad():
+        return linear, x, wanted, linear(x).norm().item()
+
+
+@lru_cache(maxsize=2048)
+def measure_update(
+    shape: tuple[int, int], rank: int, alpha: float, rslora: bool, steps: int = 5, learning_rate: float = 1e-3
+) -> float:
+    """RMS of what the update adds to a layer's output after `steps` AdamW steps / RMS of the base layer's output.
+
+    shape: (out, in), of `toy_layer`. Its own output is never needed: it neither changes nor moves the gradients.
+    """
+    linear, x, wanted, base_norm = toy_layer(shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
         layer = LoRALinear(linear, rank, alpha, rslora)
-    base = linear(x)
-    wanted = base + noise
     optimizer = torch.optim.AdamW([layer.A, layer.B], lr=learning_rate)
     for _ in range(steps):
         optimizer.zero_grad()
-        nn.functional.mse_loss(layer(x), wanted).backward()
+        nn.functional.mse_loss(added(layer, x), wanted).backward()
         optimizer.step()
     with torch.no_grad():
-        return ((layer(x) - base).norm() / base.norm()).item()
+        return (added(layer, x).norm() / base_norm).item()
+
+
+def added(layer: LoRALinear, x: Tensor) -> Tensor:
+    return layer.scaling * (x @ layer.A.T) @ layer.B.T
 
 
 def layer_view(

@@ -55,7 +55,7 @@ class LiveLosses(LivePicture):
         self.histories[label] = (method, history)
 
         def on_step(entry: dict) -> None:
-            history.append(entry)
+            history.append({"step": entry["step"], "loss": entry["loss"]})  # an entry also holds the model
             last = entry["step"] == entry["steps"]
             if self._due(last):
                 note = "" if last else f": {label}, about {entry['seconds_left']:.0f} s left"

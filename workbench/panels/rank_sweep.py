@@ -26,7 +26,7 @@ def rank_sweep_panel(rows: Sequence[Mapping], live: Sequence[Mapping] = ()) -> P
 
     It begins with the settings at which most ranks are stored; the higher exact match decides between equals.
     """
-    rows = _with_adapters(rows)
+    rows = _once(_with_adapters(rows))
     scored = usable(rows, "exact_match")
     slices = grouped(scored, lambda row: (setting_in_words(row), row["alpha"], row["learning_rate"]))
     first = max(slices.values(), key=lambda own: (len({row["rank"] for row in own}), mean_of(own, "exact_match")))
@@ -44,6 +44,15 @@ def rank_sweep_panel(rows: Sequence[Mapping], live: Sequence[Mapping] = ()) -> P
         values = sorted({row[name] for row in rows})
         controls[name] = steps_slider(words, start[name], [(f"{value:g}", value) for value in values])
     return Panel(f"{len(rows)} stored runs, one variable at a time", controls, view)
+
+
+def _once(rows: Sequence[Mapping]) -> list[Mapping]:
+    """Each configuration and seed once, the first that is stored: two groups of a grid may share one."""
+    found: dict[tuple, Mapping] = {}
+    for row in rows:
+        key = (setting_in_words(row), *(row[name] for name in VARIABLES), row["seed"])
+        found.setdefault(key, row)
+    return list(found.values())
 
 
 def rank_sweep_view(

@@ -1,0 +1,206 @@
+"""Predicted memory against published runs and real steps on this CPU, and the closed form against simulation.
+
+    .venv/bin/python benchmarks/memory.py published peers     # some of the tables: published, real, grid, peers
+    .venv/bin/python benchmarks/memory.py                     # all of them: about an hour on two slow cores
+
+The peers are `accelerate estimate-memory`, fitcheck-llm and canifinetune; `make bench` installs them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from workbench import full, hybrid, load_base, lora, qlora
+from workbench.memory import as_trained, estimate, measure, simulate
+from workbench.methods import Method
+from workbench.published import NAMES, published_runs
+from workbench.tasks import DATA_DIR
+
+GIB = 2**30
+
+
+def main() -> None:
+    tables = {"published": published, "real": real, "grid": grid, "peers": peers}
+    for name in sys.argv[1:] or tables:
+        print(f"\n## {name}\n", flush=True)
+        tables[name]()
+
+
+def rows() -> list[dict[str, str]]:
+    """data/published_runs.csv as it stands, for what the other tools ask; `published_runs` reads it for ours."""
+    with (DATA_DIR / "published_runs.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def published() -> None:
+    """Published peaks are `max_memory_reserved`, less what was reserved at the start; GiB."""
+    print("| run | published | simulated | error | estimated | error | two equal steps replayed | allocated |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for run in published_runs():
+        found = run.peak_reserved_bytes / GIB
+        simulated = simulate(run.model, run.method, **run.options)
+        estimated = estimate(run.model, run.method, **run.options)
+        reserved, quick = simulated.peak_reserved_bytes / GIB, estimated.peak_reserved_bytes / GIB
+        print(
+            f"| {run.label} | {found:.2f} | {reserved:.2f} | {reserved / found - 1:+.1%} | {quick:.2f} "
+            f"| {quick / found - 1:+.1%} | {simulated.replayed_bytes / GIB:.2f} "
+            f"| {simulated.peak_allocated_bytes / GIB:.2f} |",
+            flush=True,
+        )
+
+
+def real() -> None:
+    """Real second steps of SmolLM2-135M on this CPU, by torch's record of allocations, and `simulate` for the same."""
+    print("| method | checkpointing | batch x length | measured MB | simulated MB | error |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    errors = []
+    bases = {None: load_base("smollm2-135m", dtype="float32")}
+    bases["nf4"] = load_base("smollm2-135m", dtype="float32", quantization="nf4")
+    for method in (full(), lora(8), lora(8, dora=True), hybrid(["layers.29.mlp"], rank=8), qlora(8)):
+        base = bases["nf4" if method.name == "qlora" else None]
+        for checkpointing, batch, length in ((False, 1, 64), (False, 4, 64), (True, 4, 64)):
+            found = measure(base, method, batch, length, checkpointing)
+            options = {"dtype": as_trained(base), "checkpointing": checkpointing, "device": "cpu"}
+            said = simulate("smollm2-135m", method, batch, length, **options).peak_allocated_bytes
+            errors.append(said / found - 1)
+            told = "yes" if checkpointing else "no"
+            print(
+                f"| {method.label} | {told} | {batch} x {length} | {found / 1e6:.0f} | {said / 1e6:.0f} "
+                f"| {errors[-1]:+.1%} |",
+                flush=True,
+            )
+    print(f"\nLargest error {max(map(abs, errors)):.1%}, median {median(map(abs, errors)):.1%}.")
+
+
+def grid() -> None:
+    """The closed form against simulation."""
+    errors, reserved, seconds, slow = [], [], [], []
+    worst = (0.0, "")
+    for model, method, options in configurations():
+        said = estimate(model, method, **options)
+        started = time.perf_counter()
+        estimate(model, method, **options)
+        seconds.append(time.perf_counter() - started)
+        found = simulate(model, method, **options)
+        slow.append(found.seconds)
+        errors.append(said.peak_allocated_bytes / found.peak_allocated_bytes - 1)
+        reserved.append(said.peak_reserved_bytes / found.peak_reserved_bytes - 1)
+        worst = max(worst, (abs(errors[-1]), f"{model} {method.label} {options}"))
+        print(f"{len(errors)} {model} {method.label} {options} {errors[-1]:+.2%}", file=sys.stderr, flush=True)
+    print("| configurations | median error | worst error | worst, reserved | ms an estimate | s a simulation |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    print(
+        f"| {len(errors)} | {median(map(abs, errors)):.2%} | {worst[0]:.2%} | {max(map(abs, reserved)):.2%} "
+        f"| {1e3 * median(seconds):.1f} | {median(slow):.1f} |"
+    )
+    print(f"\nWorst: {worst[1]}. Slowest estimate {1e3 * max(seconds):.1f} ms.")
+
+
+def configurations() -> Iterator[tuple[str, Method, dict]]:
+    """Models of 0.1 to 8B and six families, each with every method, and each option somewhere."""
+    models = ("smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b", "olmo2-1b", "qwen3-1.7b", "gemma-2-2b", "llama-3.2-3b")
+    sizes = ((1, 512), (4, 256), (8, 1024))
+    for place, model in enumerate((*models, "mistral-7b-v0.3")):
+        for number, method in enumerate(every_method()):
+            batch, length = sizes[(place + number) % len(sizes)]
+            for checkpointing in (False, True):
+                dtype = ("bfloat16", "mixed", "float32")[(place + number + checkpointing) % 3]
+                options = {"batch_size": batch, "sequence_length": length, "dtype": dtype}
+                yield model, method, options | {"checkpointing": checkpointing}
+    for model in ("smollm2-360m", "qwen2.5-1.5b", "llama-3.1-8b"):
+        for attention in ("flash", "eager"):
+            yield model, lora(16), {"attention": attention}
+        for optimizer in ("adamw_fused", "adamw8bit"):
+            yield model, full(), {"optimizer": optimizer}
+
+
+def every_method() -> list[Method]:
+    return [
+        full(),
+        lora(8),
+        lora(32, targets=["q_proj", "v_proj"]),
+        lora(16, dora=True),
+        lora(16, dropout=0.1, layers=[2, 3]),
+        qlora(16),
+        hybrid(["layers.5.mlp"], rank=8),
+    ]
+
+
+def peers() -> None:
+    """What other tools say of the published runs, each asked in its own way; GiB."""
+    asked = {"accelerate estimate-memory": accelerate, "fitcheck-llm": fitcheck, "canifinetune": canifinetune}
+    print(f"| run | published | {' | '.join(asked)} | simulate |")
+    print("| --- | --- |" + " --- |" * (len(asked) + 1))
+    for row, run in zip(rows(), published_runs(), strict=True):
+        said = [ask(row) for ask in asked.values()]
+        said.append(simulate(run.model, run.method, **run.options).peak_reserved_bytes / GIB)
+        cells = [f"{value:.1f}" if isinstance(value, float) else value for value in said]
+        print(f"| {run.label} | {row['peak_reserved_gib']} | {' | '.join(cells)} |", flush=True)
+
+
+def accelerate(row: dict[str, str]) -> float:
+    """Its command wants the Hub; this is what the command computes, from the size of the empty model in float32."""
+    from accelerate.commands.estimate import estimate_training_usage
+
+    usage = estimate_training_usage(4 * int(rows()[0]["trainable_params"]), "float32")
+    return max(usage.values()) / GIB
+
+
+def fitcheck(row: dict[str, str]) -> float | str:
+    adapters = ["--lora-r", row["rank"], "--lora-targets", row["targets"]]
+    method = ["--no-lora", "--optimizer-dtype", "bf16"] if row["method"] == "full" else adapters
+    sizes = ["--batch-size", row["batch_size"], "--seq-len", row["max_seq_len"], "--flash-attn"]
+    report = ask("fitcheck", [row["model"], *method, *sizes, "--json"], row["model"])
+    return report if isinstance(report, str) else report["memory_mib"]["total"] / 1024
+
+
+def canifinetune(row: dict[str, str]) -> float | str:
+    """It knows no list of targets and no DoRA: attention or all linear layers."""
+    method = ["--method", row["method"].split()[0], "--lora-rank", row["rank"] or "16"]
+    sizes = ["--micro-batch-size", row["batch_size"], "--seq-len", row["max_seq_len"], "--gpu-vram-gb", "44"]
+    options = ["--optimizer", "adamw", "--quantization", "none", "--no-gradient-checkpointing", "--offline"]
+    report = ask(
+        "canifinetune", ["estimate", "--model", row["model"], *method, *sizes, *options, "--json"], row["model"]
+    )
+    found = [report] if isinstance(report, str) else list(values_named("total_estimated_gb", report))
+    return found[0] if found else "no total"
+
+
+def values_named(name: str, tree: object) -> Iterator[float]:
+    if isinstance(tree, dict):
+        if name in tree:
+            yield float(tree[name])
+        tree = list(tree.values())
+    for branch in tree if isinstance(tree, list) else ():
+        yield from values_named(name, branch)
+
+
+def ask(tool: str, arguments: list[str], model: str) -> dict | str:
+    """The JSON that a command prints, with the model's configuration laid where the Hub's cache would have it."""
+    command = shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)
+    if command is None:
+        return "not installed"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "hub", f"models--{model.replace('/', '--')}")
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("0")
+        (folder / "snapshots" / "0").mkdir(parents=True)
+        shutil.copy(DATA_DIR / "models" / f"{NAMES[model]}.json", folder / "snapshots" / "0" / "config.json")
+        environment = os.environ | {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+        done = subprocess.run([command, *arguments], capture_output=True, text=True, env=environment, timeout=120)
+    start = done.stdout.find("{")
+    return json.loads(done.stdout[start:]) if start >= 0 else done.stderr.strip().splitlines()[-1][:80]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`workbench memory`: what a GPU would need to train a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+
+
+def add_memory(commands) -> None:
+    """Add the command to those of `workbench`."""
+    memory = commands.add_parser("memory", help="what a GPU would need to train a model, without one")
+    memory.add_argument("model", metavar="CONFIG", help="a short name, a Hub id, a folder, or a config.json")
+    memory.add_argument("--method", default="lora", choices=("full", "lora", "qlora", "hybrid"))
+    memory.add_argument("--rank", type=int, default=8)
+    memory.add_argument("--targets", default="all-linear", help="all-linear, or layer names: q_proj,v_proj")
+    memory.add_argument("--dora", action="store_true")
+    memory.add_argument("--full-modules", default="", help="hybrid: modules to train whole, e.g. layers.15.mlp")
+    memory.add_argument("--batch-size", type=int, default=4)
+    memory.add_argument("--sequence-length", type=int, default=512)
+    memory.add_argument("--dtype", default="bfloat16", help="bfloat16, mixed (what trains in float32) or float32")
+    memory.add_argument("--optimizer", default="adamw", help="adamw, adamw_fused or adamw8bit")
+    memory.add_argument("--attention", default="sdpa", help="sdpa (a padded batch), flash (no mask) or eager")
+    memory.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
+    memory.add_argument("--simulate", action="store_true", help="follow real steps on fake tensors: seconds")
+    memory.add_argument("--json", action="store_true", help="print the report as JSON")
+    memory.set_defaults(command=_memory)
+
+
+def _memory(options: argparse.Namespace) -> int:
+    from workbench import memory
+
+    predict = memory.simulate if options.simulate else memory.estimate
+    names = ("batch_size", "sequence_length", "dtype", "optimizer", "checkpointing", "attention")
+    report = predict(options.model, _method(options), **{name: getattr(options, name) for name in names})
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        _print(report)
+    return 0
+
+
+def _method(options: argparse.Namespace):
+    from workbench import methods
+
+    full_modules = tuple(module for module in options.full_modules.split(",") if module)
+    if options.method == "full":
+        if options.dora or full_modules:
+            raise methods.MethodError("--dora and --full-modules belong to adapters, not to --method full.")
+        return methods.full()
+    targets = options.targets if options.targets == "all-linear" else options.targets.split(",")
+    adapters = methods.lora(options.rank, targets=targets, dora=options.dora)
+    return replace(adapters, name=options.method, full_modules=full_modules)
+
+
+def _print(report) -> None:
+    for component, size in report.components.items():
+        print(f"{component:16} {_gib(size)}")
+    print(f"{'peak, allocated':16} {_gib(report.peak_allocated_bytes)}")
+    print(f"{'peak, reserved':16} {_gib(report.peak_reserved_bytes)}")
+    print(f"{'with the context':16} {_gib(report.total_bytes)}   what the GPU must have free")
+    phases = ", ".join(f"{phase} {size / 2**30:.2f}" for phase, size in report.peaks.items())
+    print(f"Peaks by phase, GiB: {phases}. Trainable parameters: {report.trainable_parameters:,}.")
+    print(f"{report.note}; {report.seconds:.3g} s")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:8.2f} GiB"

@@ -1,0 +1,224 @@
+"""What a GPU needs to train a model: `simulate` follows steps on fake tensors, `estimate` says it in closed form."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+import torch
+from transformers import PreTrainedConfig
+
+from workbench.allocator import reserved_bytes, segments_bytes
+from workbench.closed_form import Line, closed_form
+from workbench.fake_steps import PHASES, Steps, Storage, fake_steps, real_peak
+from workbench.machine import forked_random_state
+from workbench.memory_setup import MemoryModelError, Setup, model_config, shipped
+from workbench.methods import Method
+from workbench.models import Base
+
+__all__ = ["COMPONENTS", "MemoryModelError", "MemoryReport", "as_trained", "estimate", "measure", "shipped", "simulate"]
+
+COMPONENTS = ("weights", "adapters", "gradients", "optimizer state", "activations", "logits", "temporaries")
+# The driver, its kernels and torch's take this outside of the allocator: 300 to 600 MB, by GPU and driver version.
+CONTEXT_BYTES = 500_000_000
+# cuBLAS gets it from torch's allocator at the first product: 2 x 4096 + 8 x 16 KiB (CUBLAS_WORKSPACE_CONFIG's default).
+CUBLAS_BYTES = (2 * 4096 + 8 * 16) * 1024
+TIMELINE_POINTS = 400
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Memory of one training step, in bytes, from the second step on (the optimizer's state is there).
+
+    components: component -> bytes at the peak; they add up to peak_allocated_bytes. peaks: phase -> the most bytes.
+    peak_allocated_bytes: of live tensors. peak_reserved_bytes: of the blocks that the caching allocator needs for them,
+    as `torch.cuda.max_memory_reserved` counts. A run that has room keeps more: blocks that it has used and cannot reuse
+    stay reserved until the driver has no more to give; replayed_bytes is what two equal steps leave it with (`simulate`
+    only). context_bytes: the CUDA context, outside of it. total_bytes: reserved and context, what a GPU must have.
+    timeline: (phase, bytes) in order of time. modules: module -> bytes kept for the backward pass (both `simulate`
+    only). terms: (words, bytes) of the closed form. unsharded_bytes: the most activations, logits and temporaries at
+    once, which sharding leaves on each GPU (both `estimate` only). seconds: what it took to find out.
+    """
+
+    components: dict[str, int]
+    peaks: dict[str, int]
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    context_bytes: int
+    trainable_parameters: int
+    seconds: float
+    validated: bool
+    note: str
+    replayed_bytes: int | None = None
+    timeline: list[tuple[str, int]] = field(default_factory=list, repr=False)
+    modules: dict[str, int] = field(default_factory=dict, repr=False)
+    terms: list[tuple[str, int]] = field(default_factory=list, repr=False)
+    unsharded_bytes: int | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        return self.peak_reserved_bytes + self.context_bytes
+
+    def to_dict(self) -> dict:
+        return asdict(self) | {"total_bytes": self.total_bytes}
+
+
+def simulate(
+    model: str | os.PathLike | PreTrainedConfig,
+    method: Method,
+    batch_size: int = 4,
+    sequence_length: int = 512,
+    dtype: str = "bfloat16",
+    optimizer: str = "adamw",
+    checkpointing: bool = False,
+    attention: str = "sdpa",
+    device: str = "cuda",
+) -> MemoryReport:
+    """Follow every tensor through two training steps of the real model, with no weights, no GPU and no memory.
+
+    The options are those of `Setup`. Takes seconds. Raises MemoryModelError for what cannot be built.
+    """
+    setup = Setup(method, batch_size, sequence_length, dtype, optimizer, checkpointing, attention, device)
+    started = time.perf_counter()
+    steps = fake_steps(model_config(model), setup)
+    workspace = CUBLAS_BYTES if device == "cuda" else 0
+    live, peak, where, peaks, timeline = workspace, 0, 0, dict.fromkeys(PHASES, 0), []
+    for index, (storage, comes) in enumerate(steps.events):
+        live += storage.bytes if comes else -storage.bytes
+        for phase, (start, end) in steps.bounds.items():
+            if start <= index < end:
+                timeline.append((phase, live))
+                peaks[phase] = max(peaks[phase], live)
+                if live > peak:
+                    peak, where = live, index
+    components, sizes = dict.fromkeys(COMPONENTS, 0) | {"temporaries": workspace}, Counter([workspace])
+    for storage, comes in steps.events:
+        if comes and storage.born <= where < storage.died:
+            components[_component(storage, steps)] += storage.bytes
+            sizes[storage.bytes] += 1
+    events = [(None, workspace, True), *((storage, storage.bytes, comes) for storage, comes in steps.events)]
+    on_gpu = device == "cuda"
+    validated, note = _validation(setup)
+    return MemoryReport(
+        components,
+        peaks,
+        peak,
+        segments_bytes(sizes) if on_gpu else peak,
+        CONTEXT_BYTES if on_gpu else 0,
+        steps.trainable_parameters,
+        time.perf_counter() - started,
+        validated,
+        note,
+        replayed_bytes=reserved_bytes(events) if on_gpu else peak,
+        timeline=_thinned(timeline),
+        modules=_kept_by_module(steps),
+    )
+
+
+def _component(storage: Storage, steps: Steps) -> str:
+    if storage.role:
+        return storage.role
+    if storage.last_size == steps.vocabulary:
+        return "logits"
+    ended = storage.block.ended if storage.block else steps.middle_of(storage)
+    return "activations" if storage.module and storage.died > ended else "temporaries"
+
+
+def _kept_by_module(steps: Steps) -> dict[str, int]:
+    start, middle = steps.bounds["forward"]
+    kept: dict[str, int] = {}
+    for storage, comes in steps.events:
+        if comes and start <= storage.born < middle <= storage.died and not storage.role:
+            kept[storage.module] = kept.get(storage.module, 0) + storage.bytes
+    return kept
+
+
+def _thinned(timeline: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The highest point of every stretch, so that no peak is lost."""
+    stretch = max(1, len(timeline) // TIMELINE_POINTS)
+    thinned = []
+    for phase in PHASES:
+        points = [point for point in timeline if point[0] == phase]
+        thinned += [max(points[i : i + stretch], key=lambda point: point[1]) for i in range(0, len(points), stretch)]
+    return thinned
+
+
+def estimate(
+    model: str | os.PathLike | PreTrainedConfig,
+    method: Method,
+    batch_size: int = 4,
+    sequence_length: int = 512,
+    dtype: str = "bfloat16",
+    optimizer: str = "adamw",
+    checkpointing: bool = False,
+    attention: str = "sdpa",
+) -> MemoryReport:
+    """The same report in closed form, in milliseconds; `terms` holds its lines. The options are those of `Setup`.
+
+    Raises MemoryModelError for a family whose blocks it does not know (`simulate` may still build it).
+    """
+    setup = Setup(method, batch_size, sequence_length, dtype, optimizer, checkpointing, attention)
+    started = time.perf_counter()
+    closed = closed_form(model_config(model), setup)
+    lines = [*closed.lines, Line("temporaries", "cuBLAS workspace", Counter([CUBLAS_BYTES]))]
+    components, sizes = dict.fromkeys(COMPONENTS, 0), Counter()
+    for line in lines:
+        components[line.component] += line.bytes
+        sizes.update(line.tensors)
+    validated, note = _validation(setup)
+    return MemoryReport(
+        components,
+        {phase: size + CUBLAS_BYTES for phase, size in closed.peaks.items()},
+        sum(components.values()),
+        segments_bytes(sizes),
+        CONTEXT_BYTES,
+        closed.trainable_parameters,
+        time.perf_counter() - started,
+        validated,
+        note,
+        terms=[(line.words, line.bytes) for line in lines],
+        unsharded_bytes=closed.unsharded_bytes + CUBLAS_BYTES,
+    )
+
+
+def measure(
+    base: Base, method: Method, batch_size: int = 4, sequence_length: int = 64, checkpointing: bool = False
+) -> int:
+    """Bytes at the peak of a real second step of the same loop on this machine's CPU, by torch's record of allocations.
+
+    Compare with `simulate(..., dtype=as_trained(base), device="cpu")`. Random tokens; `base` is left as it was. Raises
+    MemoryModelError for a base on a GPU.
+    """
+    if base.model.device.type != "cpu":
+        raise MemoryModelError("measure() follows a step on the CPU; load the base with load_base(..., device='cpu').")
+    setup = Setup(method, batch_size, sequence_length, as_trained(base), checkpointing=checkpointing, device="cpu")
+    with forked_random_state(base.model.device):
+        return real_peak(base, setup)
+
+
+def as_trained(base: Base) -> str:
+    """The `dtype` of `estimate` and `simulate` that tells how `workbench.train` computes on this base."""
+    return "float32" if base.dtype == torch.float32 else "mixed"
+
+
+def _validation(setup: Setup) -> tuple[bool, str]:
+    unproven = []
+    if setup.method.name == "qlora":
+        unproven.append("4-bit weights by stand-ins of the same storage")
+    if setup.optimizer == "adamw8bit":
+        unproven.append("the 8-bit optimizer by a stand-in of the same storage")
+    # Every published row is of one model in bfloat16, full or with adapters, by the usual optimizer and attention.
+    others = {
+        f"computing in {setup.dtype}": setup.dtype != "bfloat16",
+        "checkpointing": setup.checkpointing,
+        "a hybrid": setup.method.name == "hybrid",
+        f"{setup.attention} attention": setup.attention != "sdpa",
+        "the fused optimizer": setup.optimizer == "adamw_fused",
+        "a CPU": setup.device == "cpu",
+    }
+    unproven += [words for words, here in others.items() if here]
+    if unproven:
+        return False, f"not validated against a published run: {', '.join(unproven)}"
+    return True, "validated against published runs of this kind, of one 3B model: see data/published_runs.csv"

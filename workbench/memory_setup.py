@@ -1,0 +1,133 @@
+"""What memory is asked for: a model's configuration, without its weights, and how it is to be trained."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig
+
+from workbench import WorkbenchError
+from workbench.methods import Method
+
+FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
+
+
+class MemoryModelError(WorkbenchError, ValueError):
+    """A model or an option whose memory cannot be predicted; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is trained, and how.
+
+    method: of `workbench.methods`. batch_size, sequence_length: of one padded batch.
+    dtype: "bfloat16" is the plain loop: everything in bfloat16, full fine-tuning too, adapters alone in float32 (PEFT's
+    default); qlora goes through `prepare_model_for_kbit_training`. "mixed" is what `workbench.train` does: whatever
+    trains is kept in float32 and computed in bfloat16 under autocast. "float32" is all in float32.
+    optimizer: "adamw" (torch's default on a GPU, foreach), "adamw_fused", or "adamw8bit" (bitsandbytes).
+    attention: "sdpa" as torch does it on a GPU for a padded batch (a mask, the memory-efficient kernel), "flash" for
+    batches without a mask, or "eager" (the whole matrix of scores).
+    device: "cuda", or "cpu" to describe a run on this machine, whose kernels differ.
+
+    Raises MemoryModelError for what cannot be.
+    """
+
+    method: Method
+    batch_size: int = 4
+    sequence_length: int = 512
+    dtype: str = "bfloat16"
+    optimizer: str = "adamw"
+    checkpointing: bool = False
+    attention: str = "sdpa"
+    device: str = "cuda"
+
+    def __post_init__(self):
+        for name, known in (
+            ("dtype", ("bfloat16", "mixed", "float32")),
+            ("optimizer", ("adamw", "adamw_fused", "adamw8bit")),
+            ("attention", ("sdpa", "flash", "eager")),
+            ("device", ("cuda", "cpu")),
+        ):
+            if getattr(self, name) not in known:
+                raise MemoryModelError(f"{name}={getattr(self, name)!r} is not known; use one of {', '.join(known)}.")
+        for name in ("batch_size", "sequence_length"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise MemoryModelError(f"{name}={value!r} must be a whole number of at least 1.")
+        if self.method.name == "qlora" and self.method.dora:
+            raise MemoryModelError("DoRA on 4-bit weights is not modelled; use lora(dora=True), or qlora() without.")
+        if self.device == "cpu" and self.attention == "flash":
+            raise MemoryModelError("attention='flash' names a GPU kernel: use attention='sdpa' with device='cpu'.")
+
+
+def shipped() -> list[str]:
+    """Short names of the configurations in data/models."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def model_config(model: str | os.PathLike | PreTrainedConfig) -> PreTrainedConfig:
+    """The transformers configuration of `model`.
+
+    model: a short name of `shipped()`, a Hub id that is in the local cache or can be fetched, a directory with a
+    config.json, the path of such a file, or a configuration.
+
+    Raises MemoryModelError where there is none, or where it describes no causal language model.
+    """
+    if isinstance(model, PreTrainedConfig):
+        return _text_part(model)
+    return _read(os.fspath(model))
+
+
+def _read(name: str) -> PreTrainedConfig:
+    path = Path(name).expanduser()
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file() and (FOLDER / f"{name}.json").is_file():
+        path = FOLDER / f"{name}.json"
+    if path.is_file():
+        return _from_file(path.absolute(), path.stat().st_mtime_ns)
+    if name.count("/") != 1 or name.startswith((".", "~", "/")):
+        raise MemoryModelError(
+            f"No model {name!r}: no such file or folder with a config.json, and not a Hub id like 'org/name'; "
+            f"names known here: {', '.join(shipped())}."
+        )
+    try:
+        return _text_part(AutoConfig.from_pretrained(name, trust_remote_code=False))
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise MemoryModelError(
+            f"The configuration of {name!r} is neither in the local cache nor could it be fetched and read ({first}); "
+            "give the path of its config.json, or load it once with a network."
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _from_file(path: Path, _changed: int) -> PreTrainedConfig:
+    """_changed: when the file was, so that an edited one is read again."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MemoryModelError(f"{path} is no JSON file: {error}") from error
+    return _text_part(_from_fields(fields, path))
+
+
+def _from_fields(fields: object, path: Path) -> PreTrainedConfig:
+    kind = fields.get("model_type") if isinstance(fields, dict) else None
+    if kind is None:
+        raise MemoryModelError(f"{path} names no model_type; give the config.json of a transformers model.")
+    try:
+        return AutoConfig.for_model(**fields)
+    except Exception as error:  # each family checks its own fields in its own way
+        first = str(error).strip().splitlines()
+        raise MemoryModelError(
+            f"transformers cannot read {path}, a {kind!r} model: {first[0][:200] if first else type(error).__name__}"
+        ) from error
+
+
+def _text_part(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The language model's part of a multimodal configuration."""
+    return config.get_text_config()

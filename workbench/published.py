@@ -1,0 +1,78 @@
+"""Published training runs of others, from data/published_runs.csv, to hold predictions of memory and speed against."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+
+from workbench.hardware import EFFICIENCY, GIB, Job, gpus, job, step_phases
+from workbench.memory import estimate
+from workbench.methods import Method, full, lora, qlora
+from workbench.tasks import DATA_DIR
+
+NAMES = {"meta-llama/Llama-3.2-3B": "llama-3.2-3b"}
+# Each run's own result file gives both: the mean row is a quarter as long as the limit, near which memory peaks.
+TOKENS, STEPS = 4_198_051, 5_000
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """One row. options: batch_size, sequence_length (the limit), dtype, checkpointing, as `estimate` takes them."""
+
+    label: str
+    model: str
+    gpu: str
+    method: Method
+    options: dict
+    peak_reserved_bytes: float
+    tokens_per_second: float
+
+
+def published_runs() -> list[PublishedRun]:
+    """All rows, the newest pair of full fine-tuning and LoRA first."""
+    with (DATA_DIR / "published_runs.csv").open(encoding="utf-8", newline="") as file:
+        return [_run(row) for row in csv.DictReader(file)]
+
+
+def _run(row: dict[str, str]) -> PublishedRun:
+    method, words = full(), "full"
+    if row["method"] != "full":
+        name, _, variant = row["method"].partition(" ")
+        make, targets = {"lora": lora, "qlora": qlora}[name], row["targets"].split(",")
+        method = make(int(row["rank"]), float(row["alpha"]), targets=targets, **({variant: True} if variant else {}))
+        words = f"{method.label} on {row['targets'].replace('_proj', '').replace(',', ', ')}"
+    options = {
+        "batch_size": int(row["batch_size"]),
+        "sequence_length": int(row["max_seq_len"]),
+        "dtype": row["dtype"],
+        "checkpointing": row["checkpointing"] == "yes",
+    }
+    date = row["source"].rpartition("(")[2].rstrip(")")
+    return PublishedRun(
+        f"{words} ({date})",
+        NAMES[row["model"]],
+        row["gpu"].removeprefix("NVIDIA "),
+        method,
+        options,
+        float(row["peak_reserved_gib"]) * GIB,
+        float(row["tokens_per_s"]),
+    )
+
+
+def predicted_job(run: PublishedRun, efficiency: float = EFFICIENCY) -> Job:
+    """The speed that `hardware.job` gives for the run, with rows of the mean length."""
+    length = round(TOKENS / STEPS / run.options["batch_size"])
+    shape = {"batch_size": run.options["batch_size"], "sequence_length": length}
+    report = estimate(run.model, run.method, dtype=run.options["dtype"], **shape)
+    phases = step_phases(run.model, run.method, report, **shape)
+    return job(phases, gpus()[run.gpu], shape["batch_size"] * length, TOKENS, efficiency)
+
+
+def published_pair() -> dict[str, float]:
+    """The newest pair of full fine-tuning and LoRA: memory_ratio (full / LoRA), speed_ratio (LoRA / full), tokens."""
+    whole, low_rank = published_runs()[:2]
+    return {
+        "memory_ratio": whole.peak_reserved_bytes / low_rank.peak_reserved_bytes,
+        "speed_ratio": low_rank.tokens_per_second / whole.tokens_per_second,
+        "tokens": TOKENS,
+    }

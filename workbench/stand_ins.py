@@ -1,0 +1,153 @@
+"""What stands in for a GPU's kernels, and for bitsandbytes, in a step on fake tensors: the same storage, no numbers.
+
+Fake tensors say that they are on the CPU, since a torch without CUDA cannot differentiate others. The kernels that sdpa
+would choose on a GPU are therefore called by name.
+"""
+
+from __future__ import annotations
+
+import math
+
+import bitsandbytes as bnb
+import torch
+from torch import nn
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from workbench.models import linear_modules
+
+BLOCK_4BIT = 64  # weights that share one scale in bitsandbytes' 4-bit storage
+BLOCK_SCALES = 256  # scales that share one float32, with double quantization
+BLOCK_8BIT = 256  # values that share one scale in bitsandbytes' 8-bit optimizers
+SMALLEST_8BIT = 4096  # its smaller tensors keep float32 state
+
+
+def efficient_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **_):
+    """What torch's sdpa does on CUDA for a padded batch: keys and values repeated, the mask as numbers, one kernel."""
+    query, key, value = as_autocast(query, key, value)
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    length = attention_mask.shape[-1]
+    bias = torch.empty(*attention_mask.shape[:-1], -(-length // 16) * 16, dtype=query.dtype, device=query.device)
+    bias = bias[..., :length].expand(-1, query.shape[1], -1, -1)
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    out = kernel(query, key, value, bias, torch.is_grad_enabled(), dropout, False, scale=scaling)[0]
+    return out.transpose(1, 2).contiguous(), None
+
+
+def flash_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **_):
+    """What torch's sdpa does on CUDA when no mask is given: the flash kernel."""
+    query, key, value = as_autocast(query, key, value)
+    out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout, True, scale=scaling)[0]
+    return out.transpose(1, 2).contiguous(), None
+
+
+def as_autocast(*tensors):
+    """Autocast lowers what goes into sdpa; the kernels behind it, called by name, have to be given it lowered."""
+    return [tensor.to(torch.bfloat16) if torch.is_autocast_enabled("cpu") else tensor for tensor in tensors]
+
+
+def padded_mask(batch_size, q_length, kv_length, device="cpu", **_):
+    """(batch, 1, query, key) booleans, without looking into the batch, which holds no numbers."""
+    return torch.empty(batch_size, 1, q_length, kv_length, dtype=torch.bool, device=device)
+
+
+def no_mask(**_):
+    return None
+
+
+ATTENTION = {
+    ("sdpa", "cuda"): "workbench_efficient",
+    ("flash", "cuda"): "workbench_unmasked",
+    ("eager", "cuda"): "eager",
+    ("sdpa", "cpu"): "workbench_cpu",
+    ("eager", "cpu"): "eager",
+}
+for _name, _attention, _mask in (
+    ("workbench_efficient", efficient_attention, padded_mask),
+    ("workbench_unmasked", flash_attention, no_mask),
+    ("workbench_cpu", sdpa_attention_forward, padded_mask),
+):
+    ALL_ATTENTION_FUNCTIONS.register(_name, _attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(_name, _mask)
+
+
+class Fake4bitProduct(torch.autograd.Function):
+    """x W^T with W stored in 4 bits: unpacked for the product and thrown away, forward and backward."""
+
+    @staticmethod
+    def forward(ctx, x, weight, shape):
+        ctx.shape = shape
+        ctx.save_for_backward(weight)
+        return nn.functional.linear(x, unpacked(weight, shape, x.dtype))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient @ unpacked(*ctx.saved_tensors, ctx.shape, gradient.dtype), None, None
+
+
+def unpacked(weight, shape, dtype):
+    scales = torch.empty(math.prod(shape) // BLOCK_4BIT, dtype=torch.float32)
+    del scales
+    return torch.empty(shape, dtype=dtype)
+
+
+class Linear4bit(bnb.nn.Linear4bit):
+    """A linear layer with the storage of bitsandbytes' NF4 layer with double quantization, and no numbers."""
+
+    def __init__(self, layer: nn.Linear):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
+        numbers = layer.weight.numel()
+        self.weight = nn.Parameter(torch.empty(-(-numbers // 2), 1, dtype=torch.uint8), requires_grad=False)
+        self.weight.compress_statistics, self.weight.quant_type = True, "nf4"
+        self.compute_dtype = layer.weight.dtype
+        scales = -(-numbers // BLOCK_4BIT)
+        self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8))
+        self.register_buffer("scales_of_scales", torch.empty(-(-scales // BLOCK_SCALES)))
+        self.register_buffer("codes", torch.empty(16 + 256))  # of the weights and of their scales
+
+    def forward(self, x):
+        shape = (self.out_features, self.in_features)
+        product = Fake4bitProduct.apply(x.to(self.compute_dtype), self.weight, shape)
+        return (product if self.bias is None else product + self.bias.to(product.dtype)).to(x.dtype)
+
+
+def store_in_4_bits(model: nn.Module) -> None:
+    for name in linear_modules(model):
+        model.set_submodule(name, Linear4bit(model.get_submodule(name)))
+    model.is_loaded_in_4bit = True
+
+
+class FakeAdamW8bit(torch.optim.Optimizer):
+    """The state of bitsandbytes' AdamW8bit, updated in place by one kernel: one byte and a share of a scale, twice."""
+
+    def __init__(self, trained):
+        super().__init__(trained, {})
+
+    @torch.no_grad()
+    def step(self):
+        for parameter in self.param_groups[0]["params"]:
+            if self.state[parameter]:
+                continue
+            small = parameter.numel() < SMALLEST_8BIT
+            for moment in ("state1", "state2"):
+                dtype = torch.float32 if small else torch.uint8
+                self.state[parameter][moment] = torch.zeros(parameter.shape, dtype=dtype)
+                if not small:
+                    blocks = -(-parameter.numel() // BLOCK_8BIT)
+                    self.state[parameter][f"scales_{moment}"] = torch.zeros(blocks)
+
+
+class FusedDropout(nn.Dropout):
+    """Dropout as a GPU does it: one kernel, which keeps a mask of a byte a number. A CPU keeps a whole number."""
+
+    def forward(self, x):
+        return torch.native_dropout(x, self.p, True)[0]
+
+
+def fuse_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if type(module) is nn.Dropout and module.p > 0:
+            module.__class__ = FusedDropout
