@@ -1,0 +1,302 @@
+"""The panels as a person uses them: a real JupyterLab, a real browser, the mouse and the keyboard.
+
+Lesson 01 runs whole, and a notebook made here shows every panel of tests/gallery.py. After each move of a control the
+page must show, word for word and pixel for pixel, what the panel's pure function gives in this process. Screenshots
+are kept in build/browser/.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import gallery
+import nbformat
+import pytest
+from controls import Control
+from lab_server import CHROMIUM, ROOT, SKIP_REASON, LabPage, chromium_page, lab_server
+from nbconvert import HTMLExporter
+
+from workbench import RunStore
+from workbench.claims import BETS, DEPENDS, SUPPORTED, load_bets
+from workbench.machine import cache_dir
+from workbench.panels.common import Panel
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason=SKIP_REASON),
+    pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="this environment was not made by make"),
+]
+PICTURES = ROOT / "build" / "browser"
+NAMES = sorted(gallery.CODE)
+ALIKE = [name for name in NAMES if name not in gallery.OF_THEIR_OWN]
+TOO_WIDE = """panel => {
+    const room = panel.closest('.jp-OutputArea-output').getBoundingClientRect()
+    return [...panel.querySelectorAll('*')].filter(part => part.getBoundingClientRect().right > room.right + 1)
+        .map(part => part.outerHTML.slice(0, 100))
+}"""
+CONTRAST = """panel => {  // of the panel's words on the page: the ratio that the WCAG define
+    const light = colour => {
+        const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255)
+        const linear = parts.map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    }
+    const words = light(getComputedStyle(panel.querySelector('p, b, td')).color)
+    const ground = light(getComputedStyle(panel.closest('.jp-Notebook')).backgroundColor)
+    return (Math.max(words, ground) + 0.05) / (Math.min(words, ground) + 0.05)
+}"""
+SEEN = """async panel => {
+    const picture = panel.querySelector('img.widget-image')
+    const hidden = !picture || getComputedStyle(picture).display == 'none'
+    const bytes = hidden ? null : await (await fetch(picture.src)).arrayBuffer()
+    const digest = bytes && new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+    const words = panel.querySelector('.workbench-message p')
+    return {
+        picture: digest && [...digest].map(byte => byte.toString(16).padStart(2, '0')).join(''),
+        painted: hidden || (picture.complete && picture.naturalWidth > 0),
+        words: words.textContent,
+        alert: words.getAttribute('role') == 'alert',
+    }
+}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The server's root: lesson 01 in the smoke tier, and the gallery."""
+    folder = tmp_path_factory.mktemp("course")
+    lesson = nbformat.read(ROOT / "notebooks" / "01_delta_w.ipynb", as_version=4)
+    for cell in lesson.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = cell.source.replace('tier = "laptop"', 'tier = "smoke"')
+            assert '"smoke"' in cell.source
+    nbformat.write(lesson, folder / "01_delta_w.ipynb")
+    cells = [nbformat.v4.new_code_cell(f"# {name}{gallery.CODE[name]}panel") for name in NAMES]
+    cells.append(nbformat.v4.new_code_cell(f"# the guess\n{gallery.CODE['predict']}guess = panel\nguess"))
+    cells.append(nbformat.v4.new_code_cell("# its words\nprint(guess.words())"))
+    broken = "for control in panel.controls.values():\n    control.unobserve_all('value')\npanel"
+    cells.append(nbformat.v4.new_code_cell(f"# broken{gallery.CODE['delta_w']}{broken}"))
+    cells.append(nbformat.v4.new_code_cell("# six times seven\nprint(6 * 7)"))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=lesson.metadata), folder / "gallery.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(folder, gallery_runs, tmp_path_factory):
+    """A server over `folder`, whose kernels have this process's threads, cache of models and store of runs."""
+    home = tmp_path_factory.mktemp("home")
+    kept = {name: os.environ[name] for name in ("WORKBENCH_RUNS", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "PYTHONPATH")}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), kept["PYTHONPATH"]])
+    environment = kept | {"PYTHONPATH": path, "WORKBENCH_CACHE": str(cache_dir())}
+    with lab_server(home, folder, environment) as address:
+        yield address
+    assert "Traceback" not in (log := (home / "lab.log").read_text(encoding="utf-8")), log
+
+
+@pytest.fixture(scope="module")
+def browser(lab, folder):
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with chromium_page() as page:
+        yield LabPage(page, lab, folder)
+
+
+@pytest.fixture(scope="module")
+def shown(browser):
+    """The gallery, every cell of it run."""
+    browser.open("gallery.ipynb")
+    browser.run_all()
+    return browser
+
+
+def area_of(shown: LabPage, name: str):
+    """The live panel below the gallery's cell of that name, scrolled into view."""
+    area = shown.outputs(f"# {name}").locator(".jupyter-widgets.widget-vbox").first
+    area.scroll_into_view_if_needed()
+    return area
+
+
+def test_lesson_01_runs_whole(browser):
+    browser.open("01_delta_w.ipynb")
+    browser.run_all()
+    assert_sound(browser)
+    browser.page.screenshot(path=PICTURES / "lesson_01.png")
+
+
+def test_the_gallery_runs(shown):
+    assert_sound(shown)
+
+
+def assert_sound(browser: LabPage) -> None:
+    """Every cell has run, none has failed, and no script of the page has."""
+    cells = [cell for cell in browser.saved().cells if cell.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert cells and all(cell.execution_count for cell in cells)
+    assert [output for output in outputs if output.output_type == "error"] == []
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    assert browser.faults == []
+
+
+def expected(panel: Panel, values: dict) -> dict:
+    """What the page has to show for these settings, by the pure function."""
+    try:
+        view = panel.view(**values)
+    except ValueError as error:
+        return {"picture": None, "painted": True, "words": str(error), "alert": True}
+    picture = hashlib.sha256(view.png).hexdigest()  # a figure that is drawn twice may be laid out a little differently
+    return {"picture": picture, "painted": True, "words": view.text, "alert": False}
+
+
+def settle(area, panel: Panel, controls: dict[str, Control], seconds: float = 60) -> dict:
+    """Wait until the page shows what the pure function gives for the settings that the page shows."""
+    values, wanted = None, None
+    for _ in range(int(seconds / 0.1)):
+        shown = {name: control.value() for name, control in controls.items()}
+        if shown != values:
+            values, wanted = shown, expected(panel, shown)
+        seen = area.evaluate(SEEN)
+        if seen == wanted and values == {name: control.value() for name, control in controls.items()}:
+            return seen
+        area.page.wait_for_timeout(100)
+    raise AssertionError(f"with {values} the page shows\n{seen}\nbut the pure function gives\n{wanted}")
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_each_control_changes_picture_and_words(shown, name):
+    panel, area = gallery.make(name), area_of(shown, name)
+    controls = {key: Control(area, widget) for key, widget in panel.controls.items()}
+    before = settle(area, panel, controls)
+    assert before["picture"]
+    for key, control in controls.items():
+        for move in (control.by_mouse, control.by_keyboard):
+            value = control.value()
+            move()
+            after = settle(area, panel, controls)
+            assert control.value() != value, f"{key}: {move.__name__} did not move it"
+            assert (after["picture"], after["words"]) != (before["picture"], before["words"]), key
+            before = after
+        if before["alert"]:  # nothing to draw with these settings: begin again, as a person would
+            shown.run(f"# {name}")
+            shown.page.wait_for_timeout(500)
+            before = settle(area_of(shown, name), panel, controls)
+    area_of(shown, name).screenshot(path=PICTURES / f"{name}_moved.png")
+
+
+@pytest.mark.parametrize("key", ["target", "rank"])
+def test_a_broken_callback_is_found_out(shown, key):
+    panel, area = gallery.make("delta_w"), area_of(shown, "broken")
+    controls = {key: Control(area, widget) for key, widget in panel.controls.items()}
+    controls[key].by_keyboard()
+    with pytest.raises(AssertionError, match="but the pure function gives"):
+        settle(area, panel, controls, seconds=2)
+
+
+@pytest.mark.parametrize(("name", "key"), [("delta_w", "rank"), ("adapter_lab", "alpha")])
+def test_ten_rapid_moves_end_in_the_right_picture(shown, name, key):
+    panel, area = gallery.make(name), area_of(shown, name)
+    controls = {other: Control(area, widget) for other, widget in panel.controls.items()}
+    start = controls[key].value()
+    controls[key].handle.focus()
+    for arrow in ("ArrowRight", "ArrowLeft", "ArrowLeft") + ("ArrowLeft", "ArrowRight") * 3 + ("ArrowLeft",):
+        shown.page.keyboard.press(arrow)
+    first = settle(area, panel, controls)
+    assert controls[key].value() != start
+    shown.page.wait_for_timeout(1500)
+    assert settle(area, panel, controls, seconds=0.2) == first, "nothing late has painted over it"
+
+
+def test_bets_are_saved_as_they_are_made(shown, gallery_runs):
+    area = area_of(shown, "bets")
+    buttons = area.locator("button.widget-toggle-button")
+    buttons.nth(1).click()
+    area.get_by_text("1 of 6 bets made and saved.").wait_for()
+    buttons.nth(6).focus()
+    shown.page.keyboard.press("Enter")
+    area.get_by_text("2 of 6 bets made and saved.").wait_for()
+    first, second = list(BETS)[:2]
+    assert load_bets(RunStore(gallery_runs)) == {first: SUPPORTED, second: DEPENDS}
+
+
+def test_a_prediction_reaches_the_kernel(shown):
+    circles = shown.outputs("# the guess").locator("input[type=radio]")
+    for move, words in ((circles.nth(2).click, "nearly all"), (lambda: shown.page.keyboard.press("Space"), "little")):
+        circles.nth(0).focus()
+        move()
+        shown.run("# its words")
+        shown.outputs("# its words").get_by_text(words, exact=True).wait_for()
+
+
+def test_the_keyboard_reaches_every_control(shown):
+    for name in (*ALIKE, "training"):
+        area = area_of(shown, name)
+        controls = [Control(area, widget) for widget in gallery.make(name).controls.values()]
+        controls[0].handle.focus()
+        reached = 1
+        for _ in range(3 * len(controls)):  # a slider's number is a stop of its own
+            shown.page.keyboard.press("Tab")
+            if reached < len(controls):
+                reached += controls[reached].handle.evaluate("handle => handle === document.activeElement")
+        assert reached == len(controls), f"{name}: Tab stops after {reached} of {len(controls)} controls"
+
+
+def test_a_run_is_trained_watched_and_stopped(shown, gallery_runs):
+    area, page = area_of(shown, "training"), shown.page
+    panel, stored = gallery.make("training"), {run.id for run in RunStore(gallery_runs).all()}
+    Control(area, panel.controls["rank"]).by_keyboard()
+    rank = Control(area, panel.controls["rank"]).value()
+    area.get_by_role("button", name="Train").click()
+    pictures = set()
+    for step in (2, 12):
+        page.wait_for_function(
+            "([panel, step]) => Number(/step (\\d+) of/.exec(panel.textContent)?.[1]) >= step",
+            arg=[area.element_handle(), step],
+            timeout=60_000,
+        )
+        page.wait_for_timeout(800)
+        pictures.add(area.evaluate(SEEN)["picture"])
+    assert len(pictures) == 2, "the curve moves"
+    shown.run("# six times seven")
+    shown.outputs("# six times seven").get_by_text("42").wait_for(timeout=10_000)
+    assert "step" in area.locator(".workbench-message").inner_text(), "the kernel answers while it trains"
+    area.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    area.get_by_text("interrupted after").wait_for(timeout=30_000)
+    (run,) = [run for run in RunStore(gallery_runs).all() if run.id not in stored]
+    assert run.status == "interrupted" and run.method["rank"] == rank
+    assert area.locator("table tr").count() == 1 + 2 + 1 and "interrupted" in area.locator("table").inner_text()
+    area.screenshot(path=PICTURES / "training_moved.png")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (853, 533)], ids=["1280 px", "150 percent of it"])
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_every_panel_fits_and_can_be_read(shown, theme, width, height):
+    shown.menu("Settings", "Theme")
+    shown.page.locator(f".lm-Menu-itemLabel:text-is('{theme}')").click()
+    shown.page.set_viewport_size({"width": width, "height": height})
+    shown.page.wait_for_function(f"document.body.dataset.jpThemeName == '{theme}'")
+    shown.page.wait_for_timeout(500)
+    for name in NAMES:
+        area = area_of(shown, name)
+        assert area.evaluate(TOO_WIDE) == [], name
+        assert area.evaluate(CONTRAST) > 4.5, f"{name}: words in {theme}"
+        if theme.endswith("Light") == (width == 1280):
+            area.screenshot(path=PICTURES / f"{name}_{theme.split()[1].lower()}_{width}.png")
+
+
+def test_a_saved_copy_can_be_read_without_a_kernel(shown, browser, tmp_path):
+    notebook = browser.saved()
+    shown.page.set_viewport_size({"width": 1280, "height": 800})
+    body, _ = HTMLExporter().from_notebook_node(notebook)
+    (PICTURES / "gallery.html").write_text(body, encoding="utf-8")
+    page = shown.page.context.browser.new_page()
+    page.goto((PICTURES / "gallery.html").as_uri())
+    stills = page.locator("[class^=workbench-still]")
+    cells = {still.get_attribute("class") for still in stills.all()}  # one a cell; in it may be a table and a picture
+    assert len(cells) == len(NAMES) + 2 and all(still.is_visible() for still in stills.all())
+    pictures = page.locator("img[class^=workbench-still], [class^=workbench-still] img").all()
+    assert len(pictures) == len(NAMES) - 2 + 1, "bets and predictions are words; one panel is there twice"
+    assert all(picture.evaluate("img => img.naturalWidth > 0 && img.alt.length > 20") for picture in pictures)
+    assert "VBox(" not in page.inner_text("body")
+    page.screenshot(path=PICTURES / "gallery_html.png", full_page=True)
+    page.close()
+
+
+def test_no_fault_came_up_on_the_way(shown):
+    assert_sound(shown)
