@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from train_step import WARM_UP, PeakMemory, median_of, run_plain, run_trl, run_workbench
+from train_step import WARM_UP, PeakMemory, dtypes, median_of, run_plain, run_trl, run_workbench
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 ONE_PASS = "one pass"
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dtypes", default="bfloat16,float32")
+    parser.add_argument("--dtypes", default=",".join(dtypes()))
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--one", nargs=3, metavar=("CONTENDER", "DTYPE", "RANKS"), help=argparse.SUPPRESS)
     options = parser.parse_args()

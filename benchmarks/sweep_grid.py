@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/sweep_grid.py [GROUP ...]
 
 Writes one row a run to data/reference/sweeps.jsonl. Passes that are done are in build/grid/ and not trained again, so
-that it can be stopped and started. About three quarters of an hour on two cores.
+that it can be stopped and started. About an hour on two cores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench import Method, RunStore, full, load_base, load_task, lora, recommend, sweep
+from workbench import Method, RunStore, full, load_base, load_task, lora, sweep
 from workbench.capacity import rows_with_bits
 from workbench.rank_claims import best_rates
 from workbench.reference import SWEEP_CONFIG, SWEEP_FACTS, SWEEPS, read_rows
@@ -22,6 +22,7 @@ from workbench.runs import ATTENTION, MLP, provenance
 ROOT = Path(__file__).resolve().parents[1]
 RANKS = (1, 4, 16, 64)
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+ALPHA_RATES = (1.25e-4, 5e-4, 2e-3, 8e-3, 3.2e-2)
 MORE_SEEDS = (1, 2)
 
 
@@ -30,10 +31,10 @@ def all_linear(rates: Sequence[float] = RATES, ranks: Sequence[int] = RANKS, alp
 
 
 def few() -> list[Method]:
-    """Adapters on one matrix of one block, or on one, three or ten whole blocks: small enough to fill."""
+    """Adapters on one matrix of one block, or at rank 1 on one to twenty whole blocks: small enough to fill."""
     one = [lora(rank, 32, rate, targets=["down_proj"], layers=[15]) for rank in (1, 8, 64) for rate in (4e-3, 1.6e-2)]
-    blocks = ([15], [14, 15, 16], range(10, 20))
-    return one + [lora(1, 32, rate, layers=layers) for layers in blocks for rate in (2e-3, 8e-3)]
+    blocks = ([15], [14, 15, 16], range(12, 18), range(10, 20), range(5, 25))
+    return one + [lora(1, 32, rate, layers=layers) for layers in blocks for rate in (1e-3, 2e-3, 4e-3)]
 
 
 def at_equal_parameters() -> list[Method]:
@@ -53,8 +54,7 @@ GROUPS = {
     "few": lambda: (few(), (0,)),
     "targets": lambda: (at_equal_parameters(), (0, 1, 2)),
     "full": lambda: ([full(rate) for rate in (5e-5, 1e-4, 2e-4, 4e-4)], (0,)),
-    "alpha": lambda: ([lora(8, alpha, rate) for alpha in (4, 32, 256) for rate in (5e-4, 2e-3, 8e-3)], (0,)),
-    "auto": lambda: ([recommend(BASE, TASK, SWEEP_CONFIG)], (0, 1, 2)),
+    "alpha": lambda: ([lora(8, alpha, rate) for alpha in (4, 32, 256) for rate in ALPHA_RATES], (0,)),
 }
 
 BASE = load_base("smollm2-135m", dtype="bfloat16")
