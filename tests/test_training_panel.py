@@ -64,7 +64,7 @@ def test_the_run_joins_the_table_and_the_store(small, store):
     panel.wait()
     assert [run.id for run in store.all()] == [run.id for run in panel.runs] and len(panel.runs) == 2
     assert panel.table.value.count("<tr>") == 3 and "lora r=8" in panel.table.value
-    assert "lora r=4" in panel.table.value and f"{panel.runs[1].metrics['loss']:.4g}" in panel.table.value
+    assert "lora r=4" in panel.table.value and f"{panel.runs[1].metrics['loss']:.3f}" in panel.table.value
 
 
 def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):

@@ -8,6 +8,7 @@ are kept in build/browser/.
 import hashlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gallery
@@ -21,6 +22,7 @@ from workbench import RunStore
 from workbench.claims import BETS, DEPENDS, SUPPORTED, load_bets
 from workbench.machine import cache_dir
 from workbench.panels.common import Panel
+from workbench.panels.training import runs_table
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=SKIP_REASON),
@@ -278,6 +280,17 @@ def test_every_panel_fits_and_can_be_read(shown, theme, width, height):
         assert area.evaluate(CONTRAST) > 4.5, f"{name}: words in {theme}"
         if theme.endswith("Light") == (width == 1280):
             area.screenshot(path=PICTURES / f"{name}_{theme.split()[1].lower()}_{width}.png")
+
+
+def test_the_table_of_runs_fits_with_its_widest_values(shown, gallery_runs):
+    run = RunStore(gallery_runs).all()[0]
+    method = run.method | {"rank": 128, "alpha": 256, "learning_rate": 0.00025}
+    metrics, forgetting = run.metrics | {"loss": 12.3456789, "exact_match": 1 / 3}, {"general_loss": -0.0001234567}
+    widest = replace(run, method=method, metrics=metrics, forgetting=forgetting, status="interrupted")
+    page = shown.page.context.browser.new_page()
+    page.set_content(f"<div style='width: 415px; font: 13px sans-serif'>{runs_table([widest])}</div>")  # as at 150 %
+    assert page.evaluate("document.querySelector('table').getBoundingClientRect().width") <= 415
+    page.close()
 
 
 def test_a_saved_copy_can_be_read_without_a_kernel(shown, browser, tmp_path):

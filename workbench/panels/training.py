@@ -25,7 +25,18 @@ ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 LOOKS = 8  # scores in the course of a run
 REDRAW_SECONDS = 0.7
-COLUMNS = ("method", "rank", "alpha", "learning_rate", "seed", "loss", "exact_match", "forgetting", "status")
+# Of the table, with fixed places: a value like -0.0003421 would push it out of a narrow window.
+COLUMNS = {
+    "method": "{}",
+    "rank": "{}",
+    "alpha": "{:g}",
+    "learning_rate": "{:g}",
+    "seed": "{}",
+    "loss": "{:.3f}",
+    "exact_match": "{:.2f}",
+    "forgetting": "{:+.3f}",
+    "status": "{}",
+}
 
 _one_at_a_time = threading.Lock()  # two trainings would share the cores, and Accelerate's state
 
@@ -205,7 +216,7 @@ def runs_table(runs: Sequence[Run]) -> str:
     """The runs as an HTML table, the newest last."""
     cell = "style='padding: 2px 2px 2px 0; text-align: right; white-space: normal'"
     rows = [
-        "".join(f"<td {cell}>{_text(row[name])}</td>" for name in COLUMNS)
+        "".join(f"<td {cell}>{_text(row[name], form)}</td>" for name, form in COLUMNS.items())
         for row in table(sorted(runs, key=lambda run: run.created))
     ]
     names = (name.replace("_", " ").replace("forget", "forget&shy;") for name in COLUMNS)  # may be broken there
@@ -217,8 +228,8 @@ def runs_table(runs: Sequence[Run]) -> str:
     return f"<table {look}><caption>{count}; {note}</caption><tr>{heads}</tr>{body}</table>"
 
 
-def _text(value: object) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
+def _text(value: object, form: str) -> str:
+    return "-" if value is None else html.escape(form.format(value))
 
 
 def _outcome(run: Run) -> str:
