@@ -5,7 +5,15 @@ import pytest
 from workbench import load_task, reference
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims
 from workbench.panels.bets import verdict_table
-from workbench.rank_claims import best_by, best_rates, judge_ranks, regrets, seed_range
+from workbench.rank_claims import (
+    best_by,
+    best_rates,
+    judge_ranks,
+    one_step_off,
+    rate_factor,
+    regrets,
+    seed_range,
+)
 
 
 def row(rank, exact, rate=1e-3, seed=0, alpha=32.0, **changes) -> dict:
@@ -32,11 +40,19 @@ def grid(**changes) -> dict[str, list[dict]]:
     return parts | changes
 
 
-def study(*tasks) -> list[dict]:
-    """Two seeds a task: what was chosen, and the best setting found."""
+def study(*tasks, rival: int = 16) -> list[dict]:
+    """Two seeds a task: what was chosen, rank 8, and the best setting found, of another rank."""
     names = ("auto", "lora")
     return [
-        row(8, exact, rate=rate, seed=seed, name=name, method="lora r=8", task=f"task {number}")
+        row(
+            8 if name == "auto" else rival,
+            exact,
+            rate=rate,
+            seed=seed,
+            name=name,
+            method="lora r=8",
+            task=f"task {number}",
+        )
         for number, pair in enumerate(zip(tasks[::2], tasks[1::2], strict=True))
         for name, rate, seeds in zip(names, (1e-3, 2e-3), pair, strict=True)
         for seed, exact in enumerate(seeds)
@@ -56,6 +72,13 @@ def test_the_yardstick_is_the_widest_range_of_seeds():
     assert best_rates([*grid()["ranks"], *grid()["full"]]) == {None: 1e-4, 1: 1e-3, 8: 1e-3}
 
 
+def test_one_step_off_is_the_mean_of_both_neighbours_on_the_first_seed():
+    rows = [row(1, 0.9, 2e-3), row(1, 0.5, 1e-3), row(1, 0.7, 4e-3), row(1, 0.1, 8e-3), row(1, 0.0, 2e-3, seed=1)]
+    rows += [row(8, 0.8, 2e-3), row(8, 0.7, 1e-3)]
+    assert one_step_off(rows) == pytest.approx((0.3 + 0.1) / 2)
+    assert rate_factor(rows) == pytest.approx(2) and rate_factor(rows[:1]) == 1
+
+
 @pytest.mark.parametrize(
     ("claim", "changes", "expected"),
     [
@@ -72,8 +95,17 @@ def test_the_yardstick_is_the_widest_range_of_seeds():
             },
             SUPPORTED,
         ),
+        (
+            "rank-alpha",  # alphas, each at the best of two rates so far apart that neither need be any good
+            {
+                "ranks": grid()["ranks"][:1] + grid()["ranks"][2:],
+                "alphas": [row(8, 0.2, rate, alpha=8.0) for rate in (1e-3, 4e-3)] + [row(8, 0.8, alpha=32.0)],
+            },
+            NOT_SUPPORTED,
+        ),
         ("no-regret", {}, SUPPORTED),
         ("no-regret", {"full": [row(None, 0.81, 1e-3)]}, DEPENDS),
+        ("no-regret", {"full": [row(None, 0.81, 1e-4), row(None, 0.81, 4e-4)]}, DEPENDS),  # 2.5 to 10 times
         ("no-regret", {"full": [row(None, 0.95, 1e-4)]}, NOT_SUPPORTED),
         ("ceiling", {}, NOT_SUPPORTED),
         ("ceiling", {"full": [row(None, 0.84, 1e-4)]}, DEPENDS),
@@ -82,6 +114,7 @@ def test_the_yardstick_is_the_widest_range_of_seeds():
         ("auto", {}, SUPPORTED),
         ("auto", {"study": study((0.80,), (0.80,))}, UNTESTED),
         ("auto", {"study": study((0.80, 0.77), (0.79, 0.83))}, NOT_SUPPORTED),
+        ("auto", {"study": study((0.80, 0.77), (0.79, 0.83), rival=8)}, UNTESTED),  # only the rate differs
         ("auto", {"study": study((0.80, 0.77), (0.79, 0.83), (0.9, 0.9), (0.9, 0.91))}, DEPENDS),
     ],
 )
@@ -104,7 +137,7 @@ def test_a_single_lucky_run_is_no_best_setting_and_neither_is_another_method():
     (found,) = regrets(rows)
     assert found.best == (0.79, 0.83) and found.inside
     assert str(found) == (
-        "task 0: chosen 80% (80% to 81%), best found 81% (79% to 83%) with rank 8, alpha 32, rate 0.002"
+        "task 0: chosen 80% (80% to 81%), best found 81% (79% to 83%) with rank 16, alpha 32, rate 0.002"
     )
 
 

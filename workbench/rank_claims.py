@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import mean
 
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
@@ -15,6 +16,7 @@ from workbench.sweep_rows import at_best_rate, bands, by_best_rate, grouped, mea
 NEARLY_ALL = 0.98  # recall; two methods above it leave no room for a ceiling between them
 LEARNT = 0.05  # recall; runs below it have learnt nothing, and say nothing of rank
 TEN_TIMES = (5, 20)  # the ratio of learning rates that still counts as "about ten times"
+TUNED = 2.1  # the factor between rates beyond which a setting may miss its own best one, and look poor for that
 
 
 def seed_range(rows: Sequence[Mapping], measure: str = "exact_match") -> float:
@@ -34,6 +36,7 @@ class Regret:
     chosen: tuple[float, ...]
     best: tuple[float, ...]
     setting: str  # the best one
+    others: bool  # whether another rank or alpha was tried with as many seeds; else the learning rate alone differs
 
     @property
     def inside(self) -> bool:
@@ -60,7 +63,8 @@ def regrets(study: Sequence[Mapping]) -> list[Regret]:
         if len(chosen) > 1:
             best = max(rivals, key=lambda own: mean_of(own, "exact_match"))
             setting = f"rank {best[0]['rank']}, alpha {best[0]['alpha']:g}, rate {best[0]['learning_rate']:g}"
-            found.append(Regret(task, tuple(chosen), tuple(row["exact_match"] for row in best), setting))
+            others = len({(own[0]["rank"], own[0]["alpha"]) for own in rivals}) > 1
+            found.append(Regret(task, tuple(chosen), tuple(row["exact_match"] for row in best), setting, others))
     return found
 
 
@@ -100,6 +104,24 @@ def best_rates(rows: Sequence[Mapping]) -> dict[float, float]:
     return {rank: group[0]["learning_rate"] for rank, group in by_best_rate(rows).items()}
 
 
+def one_step_off(rows: Sequence[Mapping]) -> float:
+    """What the next learning rate of the grid costs, in exact match of the first seed: the mean over all ranks."""
+    first = [row for row in usable(rows, "exact_match") if row["seed"] == min(row["seed"] for row in rows)]
+    costs = []
+    for rank, best in best_rates(rows).items():
+        own = {row["learning_rate"]: row["exact_match"] for row in first if row["rank"] == rank}
+        lower, higher = [rate for rate in own if rate < best], [rate for rate in own if rate > best]
+        beside = [own[rate] for rate in (max(lower, default=None), min(higher, default=None)) if rate]
+        costs += [own[best] - mean(beside)] if beside else []
+    return mean(costs)
+
+
+def rate_factor(rows: Sequence[Mapping]) -> float:
+    """How far neighbouring learning rates of a grid lie apart, at most: 1 for a single rate."""
+    rates = sorted({row["learning_rate"] for row in rows})
+    return max((high / low for low, high in pairwise(rates)), default=1.0)
+
+
 def _update(ranks, few, noise: float) -> Verdict:
     small, large = best_by(few, "rank"), best_by(ranks, "rank")
     gain_small, gain_large = (max(band.values()) - band[min(band)] for band in (small, large))
@@ -123,13 +145,16 @@ def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
     spans = [max(band.values()) - min(band.values()) for band in (best_by(ranks, "rank"), best_by(alphas, "alpha"))]
     rates = bands([row for row in ranks if row["rank"] == ranks[0]["rank"]], "learning_rate", "exact_match")
     rate_span = max(map(mean, rates.values())) - min(map(mean, rates.values()))
-    matters = [span > noise for span in spans]
+    factors = [rate_factor(ranks), rate_factor(alphas)]
+    matters = [span > noise and factor <= TUNED for span, factor in zip(spans, factors, strict=True)]
     verdict = SUPPORTED if all(matters) else DEPENDS if any([*matters, rate_span > noise]) else NOT_SUPPORTED
     evidence = (
-        f"with the learning rate tuned for each, ranks differ by {points(spans[0])} and alphas by {points(spans[1])}; "
-        f"rates at one rank differ by {points(rate_span)} (seeds span {points(noise)})."
+        f"each at the best rate of its grid, ranks differ by {points(spans[0])} (rates a factor of {factors[0]:.2g} "
+        f"apart) and alphas by {points(spans[1])} (a factor of {factors[1]:.2g}); rates at one rank differ by "
+        f"{points(rate_span)} (seeds span {points(noise)})."
     )
-    return Verdict("rank-alpha", verdict, evidence, "rank and alpha both matter; depends: one of them, or the rate")
+    rule = "rank and alpha both matter, with rates a factor of two apart or less; depends: one of them, or the rate"
+    return Verdict("rank-alpha", verdict, evidence, rule)
 
 
 def _no_regret(ranks, full, noise: float) -> Verdict:
@@ -139,14 +164,14 @@ def _no_regret(ranks, full, noise: float) -> Verdict:
     tied = [row["learning_rate"] for row in usable(full, "exact_match") if row["exact_match"] >= whole]
     ratios = [rate / own for rate in best_rates(ranks).values() for own in tied]
     matches = lora >= whole - noise
-    tenfold = min(ratios) <= TEN_TIMES[1] and max(ratios) >= TEN_TIMES[0]
+    tenfold = TEN_TIMES[0] <= min(ratios) and max(ratios) <= TEN_TIMES[1]
     verdict = SUPPORTED if matches and tenfold else DEPENDS if matches else NOT_SUPPORTED
     evidence = (
         f"LoRA recalls {lora:.0%}, full {whole:.0%} (seeds span {points(noise)}); LoRA's best rates are "
         f"{min(ratios):.2g} to {max(ratios):.2g} times those at which full is best ({len(tied)} of them)."
     )
     rule = (
-        f"LoRA within the seeds' span, at rates that can be {TEN_TIMES[0]} to {TEN_TIMES[1]} times full's; depends: "
+        f"LoRA within the seeds' span, and every ratio of best rates is {TEN_TIMES[0]} to {TEN_TIMES[1]}; depends: "
         "only the first"
     )
     return Verdict("no-regret", verdict, evidence, rule)
@@ -167,8 +192,13 @@ def _auto(study) -> Verdict:
     found = regrets(study)
     if not found:
         return Verdict("auto", UNTESTED, "The choice was not measured with several seeds on any task.")
-    inside = [regret.inside for regret in found]
-    verdict = SUPPORTED if all(inside) else DEPENDS if any(inside) else NOT_SUPPORTED
     evidence = "; ".join(map(str, found)) + "."
-    rule = "on every task, not below the worst seed of the best setting found; depends: on some"
+    rule = (
+        "on every task where others were tried, not below the worst seed of the best rank and alpha; depends: on some"
+    )
+    inside = [regret.inside for regret in found if regret.others]
+    if not inside:
+        evidence += " No other rank or alpha has as many seeds there, so what differs is the learning rate."
+        return Verdict("auto", UNTESTED, evidence, rule)
+    verdict = SUPPORTED if all(inside) else DEPENDS if any(inside) else NOT_SUPPORTED
     return Verdict("auto", verdict, evidence, rule)
