@@ -47,7 +47,7 @@ METHODS = {
     "full": (full, (5e-5, 1e-4, 2e-4)),
     "hybrid": (lambda rate: hybrid(["layers.29.mlp"], rank=8, alpha=32, learning_rate=rate), RATES[:3]),
     "qlora": (lambda rate: qlora(8, 32, rate), RATES[:3]),
-    "starved": (lambda rate: lora(1, 32, rate, targets=["q_proj"], layers=[15]), (4e-3, 1.6e-2)),
+    "starved": (lambda rate: lora(1, 32, rate, targets=["q_proj"], layers=[15]), (4e-3, 8e-3, 1.6e-2)),
     "rslora": (lambda rate: lora(8, 32, rate, rslora=True), RATES[:3]),
     # At equal parameters: as many as rank 8 on all linear layers.
     "attention": (lambda rate: lora(21, 32, rate, targets=ATTENTION), RATES),
@@ -160,27 +160,34 @@ def measure(task: str, wanted: Sequence[Named], seeds: Sequence[int] = SEEDS[:1]
 
 
 def train(task_name: str, named: Sequence[Named], seeds: Sequence[int]) -> None:
-    """One sweep, and its rows."""
+    """One sweep, and the rows of what it finished; ends the study, to be started again, if that was not all."""
     task, config = task_and_config(task_name)
     methods = [method for _, method in named]
     quantization = "nf4" if methods[0].name == "qlora" else None
     with tempfile.TemporaryDirectory() as scratch:
         runs = sweep(base(quantization), task, methods, config, RunStore(scratch), seeds=seeds)
-    names, found = [name for name, _ in named for _ in seeds], []
-    for name, run, row in zip(names, runs, table(runs), strict=True):
+    found = {}
+    for run, row in zip(runs, table(runs), strict=True):
+        if run.status not in ("finished", "diverged"):
+            continue
         row["losses"] = [round(entry["loss"], 3) for entry in run.history[::5]]
         row["together"] = run.together and run.together["configurations"]
         row["base_exact_match"] = run.before["exact_match"]
-        found.append({"name": name} | row | provenance(run))
-    append(found)
+        # A stopped sweep returns what there is, so a run is known by its settings, not by its place.
+        for name, method in named:
+            if identity({"name": name} | row) == identity(as_row(name, method, row["seed"])):
+                found[name, run.id] = {"name": name} | row | provenance(run)
+    append(list(found.values()))
+    if len(found) < len(named) * len(seeds):
+        sys.exit(f"{len(found)} of {len(named) * len(seeds)} runs are done; the same command goes on from there.")
 
 
 def append(found: Sequence[dict]) -> None:
     with STUDY.open("a", encoding="utf-8") as file:
-        for row in found:
-            file.write(json.dumps(row) + "\n")
-            told = f"{row['learning_rate']:g} seed {row['seed']}: {row['exact_match']}"
-            print(f"{row['task']} {row['name']} {told}", flush=True)
+        file.write("".join(json.dumps(row) + "\n" for row in found))
+    for row in found:
+        told = f"{row['learning_rate']:g} seed {row['seed']}: {row['exact_match']}"
+        print(f"{row['task']} {row['name']} {told}", flush=True)
 
 
 def identity(row: dict) -> tuple:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from workbench import Method, RunStore, full, load_base, load_task, lora, sweep
@@ -24,10 +23,6 @@ RANKS = (1, 4, 16, 64)
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 ALPHA_RATES = (1.25e-4, 5e-4, 2e-3, 8e-3, 3.2e-2)
 MORE_SEEDS = (1, 2)
-
-
-def all_linear(rates: Sequence[float] = RATES, ranks: Sequence[int] = RANKS, alpha: float = 32) -> list[Method]:
-    return [lora(rank, alpha, rate) for rank in ranks for rate in rates]
 
 
 def few() -> list[Method]:
@@ -49,7 +44,7 @@ def best(rank: int) -> float:
 
 
 GROUPS = {
-    "rate": lambda: (all_linear(), (0,)),
+    "rate": lambda: ([lora(rank, 32, rate) for rank in RANKS for rate in RATES], (0,)),
     "seeds": lambda: ([lora(rank, 32, best(rank)) for rank in RANKS], MORE_SEEDS),
     "few": lambda: (few(), (0,)),
     "targets": lambda: (at_equal_parameters(), (0, 1, 2)),
@@ -57,17 +52,17 @@ GROUPS = {
     "alpha": lambda: ([lora(8, alpha, rate) for alpha in (4, 32, 256) for rate in ALPHA_RATES], (0,)),
 }
 
-BASE = load_base("smollm2-135m", dtype="bfloat16")
-TASK = load_task("facts").head(SWEEP_FACTS)
-
 
 def main() -> None:
+    base, task = load_base("smollm2-135m", dtype="bfloat16"), load_task("facts").head(SWEEP_FACTS)
     store = RunStore(ROOT / "build" / "grid")
     for group in sys.argv[1:] or GROUPS:
         methods, seeds = GROUPS[group]()
-        runs = sweep(BASE, TASK, methods, SWEEP_CONFIG, store, seeds=seeds)
+        runs = sweep(base, task, methods, SWEEP_CONFIG, store, seeds=seeds)
+        if len(runs) < len(methods) * len(seeds) or any(run.status not in ("finished", "diverged") for run in runs):
+            sys.exit(f"{group} is not complete, so {SWEEPS.name} stays as it was; the same command goes on from there.")
         kept = [row for row in rows() if row["group"] != group]
-        for run, row in zip(runs, rows_with_bits(runs, BASE.tokenizer, TASK), strict=True):
+        for run, row in zip(runs, rows_with_bits(runs, base.tokenizer, task), strict=True):
             row["losses"] = [round(entry["loss"], 3) for entry in run.history[::5]]
             row["together"] = run.together and run.together["configurations"]
             kept.append({"group": group} | row | provenance(run))

@@ -197,6 +197,9 @@ def test_what_cannot_be_cut_or_rescaled_says_so(tuned, small, store):
         truncate(run.load(small).model, 1)
     with pytest.raises(AdapterError, match="merge_and_unload can"):
         merge(small.model, run.load(small).model)
+    run = train(small, load_task("facts"), hybrid(["layers.1.mlp"], rank=2), replace(FEW, evaluate=False), store)
+    with pytest.raises(AdapterError, match=r"layers\.1\.mlp was trained whole"):
+        merge(small.model, run.load(small).model)
 
 
 def test_a_rank_above_a_layers_smaller_side_can_be_cut_and_told(small, store):

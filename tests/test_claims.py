@@ -73,6 +73,19 @@ def test_missing_and_unfinished_runs_leave_claims_untested():
     assert verdicts(run("lora", artifact_bytes=None), run("full"))["artifact"] == UNTESTED
 
 
+@pytest.mark.parametrize(
+    ("changes", "lacking"),
+    [
+        ({"peak_memory_bytes": None, "together": {"configurations": 8}}, {"memory-ratio", "speed", "hybrid"}),
+        ({"metrics": {}, "forgetting": {}}, {"parity", "forgetting", "hybrid"}),
+        ({"artifact_bytes": None}, {"artifact"}),
+    ],
+)
+def test_what_a_run_did_not_measure_is_untested(changes, lacking):
+    found = verdicts(run("lora", **changes), run("hybrid"), run("full"))
+    assert {claim for claim, verdict in found.items() if verdict == UNTESTED} == lacking
+
+
 def test_nothing_learnt_is_no_parity():
     assert verdicts(run("lora", exact=0.0), run("full", exact=0.0))["parity"] == UNTESTED
     assert claims.two_standard_errors(0.0, 8) > 0.2
@@ -105,7 +118,7 @@ def test_the_pilot_has_what_lesson_06_draws_on():
 
 def test_the_best_rate_goes_by_the_seed_that_all_have_and_then_by_the_loss():
     rows = [
-        {"name": "lora", "learning_rate": rate, "seed": seed, "exact_match": score, "loss": loss}
+        {"name": "lora", "learning_rate": rate, "seed": seed, "exact_match": score, "loss": loss, "status": "finished"}
         for rate, seed, score, loss in (
             (1e-3, 0, 0.5, 1.0),
             (1e-3, 1, 0.9, 1.0),
@@ -114,7 +127,9 @@ def test_the_best_rate_goes_by_the_seed_that_all_have_and_then_by_the_loss():
         )
     ]
     assert reference.best_learning_rate(rows, "lora") == 4e-3
-    with pytest.raises(ValueError, match="no rows"):
+    rows.append(rows[0] | {"learning_rate": 8e-3, "exact_match": 0.9, "status": "interrupted"})
+    assert reference.best_learning_rate(rows, "lora") == 4e-3
+    with pytest.raises(ValueError, match="no finished rows"):
         reference.best_learning_rate(rows, "full")
 
 

@@ -25,9 +25,9 @@ def test_every_public_name_is_there():
 
 
 def test_train_prints_a_record_that_the_store_holds(small_directory, tmp_path, capsys):
-    arguments = ["--model", str(small_directory), "--task", "facts", "--rank", "2", "--steps", "3", "--batch-size", "4"]
+    arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "3", "--batch-size", "4"]
     arguments += ["--out", str(tmp_path), "--dtype", "float32"]
-    assert main(["train", *arguments, "--json"]) == 0
+    assert main(["train", *arguments, "--rank", "2", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / f"{record['id']}.json").read_text())["history"] == record["history"]
     assert record["method"]["rank"] == 2 and len(record["history"]) == 3
@@ -82,6 +82,11 @@ def test_a_sweep_over_a_quantized_base(small_directory, tmp_path, capsys):
         (["sweep", "--max-memory", "0"], "--max-memory 0 must be a number of GB above 0"),
         (["sweep", "--max-memory", "nan"], "--max-memory nan must be a number of GB above 0"),
         (["train", "--method", "full", "--dora"], "--dora: full fine-tuning has no adapters"),
+        (
+            ["train", "--method", "full", "--rank", "3", "--targets", "q_proj"],
+            "--rank, --targets: full fine-tuning has",
+        ),
+        (["train", "--method", "auto", "--rank", "4", "--learning-rate", "1"], "--rank, --learning-rate: auto chooses"),
         (["train", "--targets", "q_proj,"], "is there a comma too many?"),
         (["train", "--targets", "nosuch"], "has no such linear layer"),
         (["train", "--task", "no-such.csv"], "no-such.csv"),

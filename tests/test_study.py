@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_runs import record
 
 from workbench import RunStore, train
 
@@ -63,6 +64,41 @@ def test_what_is_missing_is_trained_together_where_that_is_possible(trained):
     named = [("lora", study.lora(8, 32, 3e-3)), ("starved", study.lora(1, 32, 3e-3, targets=["q_proj"], layers=[15]))]
     study.measure("tickets", [*named, ("full", study.full(3e-5))], seeds=(0, 1))
     assert [(len(named), seeds) for _, named, seeds in trained] == [(2, [0, 1]), (1, [0]), (1, [1])]
+
+
+def test_a_stopped_sweep_leaves_the_rows_of_what_was_finished(tmp_path, monkeypatch):
+    """Two methods, two seeds; the second method's second seed was under way, and one seed diverged."""
+    methods = [study.lora(8, 32, 3e-3), study.lora(16, 32, 3e-3)]
+    named = [("lora", methods[0]), ("twin", methods[0]), ("lora r=16", methods[1])]
+    ends = [(methods[0], 0, "finished"), (methods[0], 1, "diverged"), (methods[1], 0, "finished")]
+    ends.append((methods[1], 1, "interrupted"))
+
+    def stopped(*_, **__):
+        for method, seed, status in ends:
+            own = method.to_dict() | {"label": method.label}
+            fields = {"method": own, "config": {"seed": seed, "steps": 60}, "before": {"exact_match": 0.0}}
+            fields |= {"precision": {"compute": "float32"}, "hardware": {"processor": "any"}}
+            fields |= {"task": {"name": "tickets", "sha256": "0"}, "metrics": {"exact_match": 0.5, "loss": 1.0}}
+            yield record(f"{method.rank}-{seed}", status=status, **fields)
+
+    monkeypatch.setattr(study, "STUDY", tmp_path / "study.jsonl")
+    monkeypatch.setattr(study, "base", lambda quantization: None)
+    monkeypatch.setattr(study, "sweep", lambda *_, **__: list(stopped()))
+    with pytest.raises(SystemExit, match="5 of 6 runs are done; the same command goes on"):
+        study.train("tickets", named, [0, 1])
+    stored = [(row["name"], row["seed"], row["status"]) for row in study.rows("tickets")]
+    of_first = [
+        (name, seed, status) for seed, status in ((0, "finished"), (1, "diverged")) for name in ("lora", "twin")
+    ]
+    assert stored == [*of_first, ("lora r=16", 0, "finished")]
+
+
+def test_the_rows_are_of_the_tasks_that_ship():
+    rows = study.read_rows(study.STUDY)
+    ship = {task: study.task_and_config(task)[0].sha256 for task in study.TASKS}
+    assert all(row["task_sha256"] == ship[row["task"]] for row in rows)
+    steps = {task: study.task_and_config(task)[1].steps for task in study.TASKS}
+    assert all(row["steps"] == steps[row["task"]] and row["status"] in ("finished", "diverged") for row in rows)
 
 
 def test_no_two_settings_of_the_study_are_taken_for_one(trained):

@@ -190,8 +190,24 @@ def test_finished_configurations_are_skipped(small, store):
 
 
 def test_the_same_configuration_twice_is_one_run(small, store):
-    runs = sweep(small, FACTS, [lora(rank=2), lora(rank=2)], QUICK, store)
+    twice = (lora(2, alpha) for alpha in (32, 32.0))
+    runs = sweep(small, FACTS, twice, QUICK, store)
     assert runs[0] == runs[1] and len(store.all()) == 1
+
+
+def test_a_base_with_dropout_of_its_own_shares_no_pass(small, monkeypatch):
+    assert shares_a_pass(small, VARIED[0])
+    monkeypatch.setattr(small.model.config, "attention_dropout", 0.1)
+    assert not shares_a_pass(small, VARIED[0])
+
+
+def test_a_score_that_is_no_number_is_one_runs_own_matter(small, store, monkeypatch):
+    losses = iter([1.0, math.nan, 1.0, 1.0])  # of the base, then of each configuration
+    monkeypatch.setattr("workbench.evaluation.evaluate", lambda *_: {"loss": next(losses)})
+    monkeypatch.setattr("workbench.evaluation.forgetting", lambda *_: {})
+    runs = sweep(small, FACTS, VARIED[:3], replace(QUICK, evaluate=True, test_limit=7), store)
+    assert [run.status for run in runs] == ["diverged", "finished", "finished"]
+    assert [bool(run.metrics) for run in runs] == [False, True, True]
 
 
 def test_a_diverging_configuration_does_not_touch_the_others(small, tmp_path):
@@ -227,6 +243,23 @@ def test_ctrl_c_in_the_middle_is_a_stop(small, store):
 
     runs = sweep(small, FACTS, VARIED[:2], replace(QUICK, save=True), store, on_step=interrupt)
     assert [run.status for run in runs] == ["interrupted"] * 2 and all(run.load(small) for run in runs)
+
+
+def test_ctrl_c_before_the_first_step_is_a_stop_too(small, store, monkeypatch):
+    from workbench import passes
+
+    real, built = passes.apply, []
+
+    def interrupted(*arguments, **options):
+        built.append(arguments)
+        if len(built) == 3:  # the first was to measure the memory
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(passes, "apply", interrupted)
+    runs = sweep(small, FACTS, VARIED, QUICK, store)
+    assert [run.status for run in runs] == ["interrupted"] * 4 and len(built) == 3
+    assert not any(run.history for run in runs)
 
 
 def test_a_killed_sweep_loses_the_pass_in_flight_only(small_directory, tmp_path):
@@ -313,6 +346,8 @@ def test_when_memory_runs_out_after_all_the_pass_is_cut_in_two(small, store, mon
     monkeypatch.setattr(passes, "carry_together", lambda *_: refuse(None, [None] * 3))
     members = [Configuration("one", VARIED[0], QUICK)]
     assert train_pass(small, FACTS, members, store)[0].status == "out_of_memory"
+    with pytest.raises(SweepError, match="One configuration alone is out of memory: lower batch_size"):
+        sweep(small, FACTS, VARIED, replace(QUICK, seed=2), store)
 
 
 # --- executors

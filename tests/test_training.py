@@ -21,6 +21,7 @@ from torch._subclasses import FakeTensorMode
 from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
 from workbench.methods import MethodError, apply
 from workbench.models import completion_logits
+from workbench.runs import RunError, RunStore
 from workbench.steps import TrainingError, backward, check_gradients, micro_batches, train_step
 from workbench.tasks import batches, collate, encode
 from workbench.training import score_of_base
@@ -355,11 +356,20 @@ def test_a_shorter_max_length_is_not_hidden_by_a_score_of_the_base(small, store)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("workbench.evaluation.evaluate", lambda *asked: calls.append(asked) or {"loss": 1.0})
         score_of_base(small, FACTS, replace(long, max_length=300))
-    assert len(calls) == 1
+        score_of_base(small, replace(FACTS, labels=("1", "2")), long)
+    assert len(calls) == 2
+
+
+def test_a_store_that_cannot_be_written_is_told_before_anything_is_trained(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.training.apply", lambda *_, **__: pytest.fail("began to train"))
+    (tmp_path / "file").write_text("")
+    for act in (train, lambda base, task, method, config, store: sweep(base, task, [method], config, store)):
+        with pytest.raises(RunError, match=r"No runs can be kept in .*file .*choose another folder"):
+            act(small, FACTS, lora(rank=1), QUICK, RunStore(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["train", "sweep"])
-def test_a_second_training_in_another_thread_is_refused_and_the_first_goes_on(small, store, several):
+def test_a_second_training_in_another_thread_is_refused_and_the_first_goes_on(small, store, monkeypatch, several):
     begun, over = threading.Event(), threading.Event()
 
     def hold(_):
@@ -372,6 +382,7 @@ def test_a_second_training_in_another_thread_is_refused_and_the_first_goes_on(sm
         assert begun.wait(60)
         with pytest.raises(TrainingError, match="Another training is under way"):
             if several:
+                monkeypatch.setattr("workbench.passes.accelerator_for", lambda _: pytest.fail("touched its state"))
                 sweep(small, FACTS, [lora(rank=1), lora(rank=2)], QUICK, store)
             else:
                 train(small, FACTS, lora(rank=1), QUICK, store)

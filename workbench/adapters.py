@@ -84,7 +84,10 @@ def truncate(model: PeftModel, rank: int) -> PeftModel:
 
 
 def rescale(model: PeftModel, alpha: float) -> PeftModel:
-    """A copy with another alpha: each update is multiplied by alpha / (alpha in training). 0 turns them off."""
+    """A copy with another alpha: each update is multiplied by alpha / (alpha in training). 0 turns them off.
+
+    Modules trained whole stay as they were trained.
+    """
     if not alpha >= 0:
         raise AdapterError(f"alpha={alpha} must be 0 or more.")
 
@@ -95,7 +98,10 @@ def rescale(model: PeftModel, alpha: float) -> PeftModel:
 
 
 def select(model: PeftModel, targets: Sequence[str]) -> PeftModel:
-    """A copy in which only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with []."""
+    """A copy in which only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with [].
+
+    Modules trained whole stay as they were trained. Raises AdapterError for a name without adapters.
+    """
     ends = tuple(targets)
     adapted = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
     if unknown := set(ends) - adapted:
@@ -113,10 +119,14 @@ def merge(onto: nn.Module, model: PeftModel, dtype: torch.dtype | None = None) -
 
     onto: unquantized, of the same architecture; it stays as it was (PEFT's own merge would change weights that are
     shared). dtype: round the sums to it, as a checkpoint saved in it would; the model computes in the dtype of `onto`.
-    Raises AdapterError for DoRA, and for a quantized `onto`.
+    Raises AdapterError for DoRA, for a hybrid, and for a quantized `onto`.
     """
     if model.peft_config["default"].use_dora:
         raise AdapterError("A DoRA update is no plain sum, so merge() cannot add it; PEFT's merge_and_unload can.")
+    if opened := model.peft_config["default"].modules_to_save:
+        raise AdapterError(
+            f"merge() adds updates, and {opened[0]} was trained whole; PEFT's merge_and_unload does both."
+        )
     merged = share(onto)
     for name, layer in model.named_modules():
         if isinstance(layer, LoraLayer):

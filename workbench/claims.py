@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -89,16 +89,36 @@ def judge(runs: Sequence[Run]) -> list[Verdict]:
     if lora is None or full is None:
         missing = "lora" if lora is None else "full"
         return [Verdict(claim, UNTESTED, f"There is no finished {missing} run.") for claim in BETS]
-    found = [
-        memory_ratio(lora, full),
-        _speed(lora, full),
-        _artifact(lora, full),
-        _parity(lora, full),
-        _forgetting(lora, full),
-    ]
+    rules = (memory_ratio, _speed, _artifact, _parity, _forgetting)
+    found = [_judged(claim, rule, lora, full) for claim, rule in zip(BETS, rules, strict=False)]
     if hybrid is None:
         return [*found, Verdict("hybrid", UNTESTED, "There is no finished hybrid run.")]
-    return [*found, _hybrid(lora, hybrid, full)]
+    return [*found, _judged("hybrid", _hybrid, lora, hybrid, full)]
+
+
+# What a verdict needs of every run: in words, and whether a run has it. A run of a sweep has its share of a pass alone.
+HAS = {
+    "a peak of memory": lambda run: run.peak_memory_bytes is not None,
+    "step times": lambda run: run.history and not run.together,
+    "a saved artifact": lambda run: run.artifact_bytes is not None,
+    "scores": lambda run: run.metrics and run.forgetting,
+}
+NEEDED = {
+    "memory-ratio": ("a peak of memory",),
+    "speed": ("step times",),
+    "artifact": ("a saved artifact",),
+    "parity": ("scores",),
+    "forgetting": ("scores",),
+    "hybrid": ("scores", "a peak of memory"),
+}
+
+
+def _judged(claim: str, rule: Callable[..., Verdict], *runs: Run) -> Verdict:
+    """The rule's verdict, if the runs have what it needs."""
+    lacking = [what for what in NEEDED[claim] if not all(map(HAS[what], runs))]
+    if lacking:
+        return Verdict(claim, UNTESTED, f"Not every run has {' and '.join(lacking)} of its own.")
+    return rule(*runs)
 
 
 def memory_ratio(lora: Run, full: Run) -> Verdict:
@@ -116,8 +136,6 @@ def _speed(lora: Run, full: Run) -> Verdict:
 
 
 def _artifact(lora: Run, full: Run) -> Verdict:
-    if lora.artifact_bytes is None or full.artifact_bytes is None:
-        return Verdict("artifact", UNTESTED, "The runs were not saved.")
     small, whole = lora.artifact_bytes / 1e6, full.artifact_bytes / 1e6
     verdict = NOT_SUPPORTED if small >= 100 else SUPPORTED if 2e3 <= whole <= 16e3 else DEPENDS
     evidence = f"the adapter is {small:.1f} MB, the full checkpoint {whole:,.0f} MB."
@@ -132,7 +150,11 @@ def _parity(lora: Run, full: Run) -> Verdict:
     if learnt <= noise:
         return Verdict("parity", UNTESTED, "Neither run has learnt the task by more than noise; train longer.")
     verdict = NOT_SUPPORTED if gap > noise else SUPPORTED if gap + noise < VISIBLE_GAP else DEPENDS
-    evidence = f"full minus LoRA is {gap:+.1%} in exact match; this test sees no difference below {noise:.1%}."
+    evidence = f"full minus LoRA is {gap:+.1%} in exact match; this test sees no difference below {noise:.1%}"
+    seen = noise < VISIBLE_GAP
+    evidence += (
+        "." if seen else f", so it can refute parity but hardly support it ({VISIBLE_GAP:.0%} are called on par)."
+    )
     return Verdict("parity", verdict, evidence, f"full is less than {VISIBLE_GAP:.0%} ahead, noise included")
 
 

@@ -33,13 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="fine-tune a model on a task and record the run")
     _add_run_options(train)
     train.add_argument("--method", default="lora", choices=("full", "lora", "qlora", "hybrid", "auto"))
-    train.add_argument("--rank", type=int, default=8)
-    train.add_argument("--alpha", type=float, default=16)
+    train.add_argument("--rank", type=int, help="default: 8")
+    train.add_argument("--alpha", type=float, help="default: 16")
     train.add_argument("--learning-rate", type=float, help="default: 1e-4 for full, 2e-3 for the others")
-    train.add_argument("--dropout", type=float, default=0.0)
-    train.add_argument("--rslora", action="store_true")
-    train.add_argument("--dora", action="store_true")
-    train.add_argument("--full-modules", default="", help="hybrid: modules to train whole, e.g. layers.29.mlp")
+    train.add_argument("--dropout", type=float, help="default: 0")
+    train.add_argument("--rslora", action="store_true", default=None)
+    train.add_argument("--dora", action="store_true", default=None)
+    train.add_argument("--full-modules", help="hybrid: modules to train whole, e.g. layers.29.mlp")
     train.add_argument("--seed", type=int, default=0)
     train.set_defaults(command=_train)
 
@@ -75,7 +75,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompt-column", default="prompt")
     parser.add_argument("--completion-column", default="completion")
-    parser.add_argument("--targets", default="all-linear", help="all-linear, or layer names: q_proj,v_proj")
+    parser.add_argument("--targets", help="layer names: q_proj,v_proj (default: all-linear)")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--accumulation", type=int, default=1)
@@ -117,7 +117,7 @@ def _train(options: argparse.Namespace) -> int:
     from workbench.runs import RunStore
     from workbench.training import train
 
-    method = None if options.method == "auto" else _method(options)
+    method = _method(options)
     config = replace(_config(options), seed=options.seed)
     task, base = _task(options), _base(options, quantized=options.method == "qlora")
     if method is None:
@@ -188,27 +188,28 @@ def _base(options: argparse.Namespace, quantized: bool):
 
 
 def _targets(options: argparse.Namespace) -> str | list[str]:
-    return options.targets if options.targets == "all-linear" else options.targets.split(",")
+    return "all-linear" if options.targets in (None, "all-linear") else options.targets.split(",")
 
 
 def _method(options: argparse.Namespace):
+    """The method as it was asked for, or None for "auto"; raises MethodError for options that it has no use for."""
     from workbench import methods
 
-    only_adapters = {"--dora": options.dora, "--rslora": options.rslora, "--dropout": options.dropout}
-    if unused := [name for name, value in only_adapters.items() if value and options.method == "full"]:
-        raise methods.MethodError(f"{', '.join(unused)}: full fine-tuning has no adapters; choose another method.")
+    of_adapters = ("rank", "alpha", "dropout", "rslora", "dora")
+    given = {name: value for name in of_adapters if (value := getattr(options, name)) is not None}
+    others = [name for name in ("targets", "full_modules") if getattr(options, name) is not None]
+    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    unused = [*given, *others, *(rate if options.method == "auto" else ())]
+    if unused and options.method in ("full", "auto"):
+        why = "full fine-tuning has no adapters" if options.method == "full" else "auto chooses by itself"
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise methods.MethodError(f"{names}: {why}; leave it out, or choose another method.")
+    if options.method == "auto":
+        return None
     if options.method == "full":
-        return methods.full(1e-4 if options.learning_rate is None else options.learning_rate)
-    adapters = methods.lora(
-        rank=options.rank,
-        alpha=options.alpha,
-        learning_rate=2e-3 if options.learning_rate is None else options.learning_rate,
-        targets=_targets(options),
-        dropout=options.dropout,
-        rslora=options.rslora,
-        dora=options.dora,
-    )
-    full_modules = tuple(module for module in options.full_modules.split(",") if module)
+        return methods.full(**rate)
+    adapters = methods.lora(**given, **rate, targets=_targets(options))
+    full_modules = tuple(module for module in (options.full_modules or "").split(",") if module)
     return replace(adapters, name=options.method, full_modules=full_modules)
 
 

@@ -45,16 +45,21 @@ class Method:
     reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self):
+        for name in ("learning_rate", "alpha", "dropout"):  # 32 and 32.0 are one setting, in JSON too
+            if isinstance(getattr(self, name), int):
+                object.__setattr__(self, name, float(getattr(self, name)))
         if not self.learning_rate > 0:
-            raise MethodError(f"learning_rate={self.learning_rate} must be above 0; LoRA often likes 1e-3, full 1e-4.")
+            raise MethodError(
+                f"learning_rate={self.learning_rate:g} must be above 0; LoRA often likes 1e-3, full 1e-4."
+            )
         if self.name == "full":
             return
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
             raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
         if not self.alpha > 0:
-            raise MethodError(f"alpha={self.alpha} must be above 0; alpha / rank scales the update.")
+            raise MethodError(f"alpha={self.alpha:g} must be above 0; alpha / rank scales the update.")
         if not 0 <= self.dropout < 1:
-            raise MethodError(f"dropout={self.dropout} must be at least 0 and below 1.")
+            raise MethodError(f"dropout={self.dropout:g} must be at least 0 and below 1.")
         if self.full_modules and self.name != "hybrid":
             raise MethodError(f"full_modules belong to hybrid(), not to {self.name}().")
         if self.name == "hybrid" and not self.full_modules:

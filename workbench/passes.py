@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 import torch
 from peft import PeftModel
@@ -78,32 +79,33 @@ def train_pass(
     """
     rows = encode(task.train, base.tokenizer, members[0].config.max_length)
     before = score_of_base(base, task, members[0].config)
+    runs = [new_run(member.id, base, task, member.method, member.config, store) for member in members]
     lanes: list[Lane] = []
+    halve = False
     with machine.forked_random_state(base.model.device):
         accelerator = accelerator_for(base)
         try:
-            for member in members:
-                lanes.append(_lane(base, task, member, rows, store, accelerator))
-                lanes[-1].run.before = dict(before)
+            for run, member in zip(runs, members, strict=True):
+                run.before = dict(before)
+                lanes.append(_lane(base, run, member, rows, accelerator))
             _fit(accelerator, base, lanes, compiled, on_step)
         except KeyboardInterrupt:
-            _end(lanes, "interrupted")
+            _end(runs, "interrupted")
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if len(members) == 1:
-                _end(lanes, "out_of_memory", OUT_OF_MEMORY_ADVICE)
-            else:
-                lanes.clear()
-    if not lanes and len(members) > 1:
+            halve = len(members) > 1
+            _end(runs, "out_of_memory", OUT_OF_MEMORY_ADVICE)
+    if halve:
+        lanes.clear()
         half = len(members) // 2
         machine.say(f"Out of memory with {len(members)} configurations at once: first {half} of them, then the rest.")
         runs = train_pass(base, task, members[:half], store, compiled, on_step)
         if any(run.status == "interrupted" for run in runs):
             return runs
         return runs + train_pass(base, task, members[half:], store, compiled, on_step)
-    _keep_all(lanes, base, task, store)
-    return [lane.run for lane in lanes]
+    _keep_all(runs, lanes, base, task, members[0].config, store)
+    return runs
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Needs:
         return self.base + states + self.activations * min(self.at_once, len(members))
 
 
+@alone_in_this_process()
 def needs(base: Base, task: Task, members: Sequence[Configuration]) -> Needs:
     """What passes of these members will need, from one real forward and backward of the largest of them."""
     counts = [adapter_parameters(base, member.method) for member in members]
@@ -131,7 +134,8 @@ def needs(base: Base, task: Task, members: Sequence[Configuration]) -> Needs:
     rows = encode(task.train, base.tokenizer, largest.config.max_length)
     accelerator = accelerator_for(base)
     with machine.forked_random_state(base.model.device):
-        lane = _lane(base, task, largest, rows, RunStore(), accelerator)  # nothing is stored
+        run = new_run(largest.id, base, task, largest.method, largest.config, RunStore())  # which is not stored
+        lane = _lane(base, run, largest, rows, accelerator)
         plan = [batch for batches, _ in lane.steps for batch in batches]
         lane.batches, lane.tokens = [max(plan, key=lambda batch: batch["input_ids"].numel())], 1
         carrier = _carrier(base, [lane.model], largest.config)
@@ -144,8 +148,7 @@ def needs(base: Base, task: Task, members: Sequence[Configuration]) -> Needs:
     return Needs(fixed, [count * (BYTES_A_PARAMETER + copies) for count in counts], activations, at_once)
 
 
-def _lane(base, task, member: Configuration, rows: list[Encoded], store, accelerator) -> Lane:
-    run = new_run(member.id, base, task, member.method, member.config, store)
+def _lane(base: Base, run: Run, member: Configuration, rows: list[Encoded], accelerator) -> Lane:
     run.precision = precision_of(base, member.method, accelerator)
     model = apply(base, member.method, seed=member.config.seed).train()
     count_parameters(run, model)
@@ -271,18 +274,18 @@ def _held(base: Base, lanes: Sequence[Lane]) -> list[torch.Tensor]:
     return [*base.model.parameters(), *base.model.buffers(), *own]
 
 
-def _keep_all(lanes: Sequence[Lane], base: Base, task: Task, store: RunStore) -> None:
-    stopped = False
+def _keep_all(runs: Sequence[Run], lanes: Sequence[Lane], base: Base, task: Task, config: TrainConfig, store) -> None:
+    """Save and score; runs that were stopped before their lane was there are recorded only."""
     for lane in lanes:
         lane.optimizer = None  # its state is not needed for the scoring
-        status = lane.run.status
-        # Whoever stops the scoring does not want the next one to begin.
-        config = replace(lane.config, evaluate=lane.config.evaluate and not stopped)
-        keep(lane.run, lane.model, base, task, config, store)
-        stopped = stopped or lane.run.status != status
+    for run, lane in zip_longest(runs, lanes):
+        keep(run, lane and lane.model, base, task, config, store)
+        if run.status == "interrupted" and not run.metrics:
+            # Whoever stops the scoring does not want the next one to begin.
+            config = replace(config, evaluate=False)
 
 
-def _end(lanes: Sequence[Lane], status: str, advice: str | None = None) -> None:
-    for lane in lanes:
-        if lane.run.status == "finished":
-            lane.run.status, lane.run.advice = status, advice
+def _end(runs: Sequence[Run], status: str, advice: str | None = None) -> None:
+    for run in runs:
+        if run.status == "finished":
+            run.status, run.advice = status, advice

@@ -36,7 +36,7 @@ class Regret:
     chosen: tuple[float, ...]
     best: tuple[float, ...]
     setting: str  # the best one
-    others: bool  # whether another rank or alpha was tried with as many seeds; else the learning rate alone differs
+    same: bool  # whether its rank and alpha are the chosen ones, so that the learning rate makes the gap
 
     @property
     def inside(self) -> bool:
@@ -46,25 +46,30 @@ class Regret:
     def __str__(self) -> str:
         chosen = f"{mean(self.chosen):.0%} ({min(self.chosen):.0%} to {max(self.chosen):.0%})"
         best = f"{mean(self.best):.0%} ({min(self.best):.0%} to {max(self.best):.0%}) with {self.setting}"
-        return f"{self.task}: chosen {chosen}, best found {best}"
+        return f"{self.task}: chosen {chosen}, best found {best}" + (", rank and alpha as chosen" if self.same else "")
 
 
 def regrets(study: Sequence[Mapping]) -> list[Regret]:
-    """For each task on which `recommend` was tried (rows named "auto"), its choice beside the best LoRA setting.
+    """For each task on which `recommend` was tried (rows named "auto"), its choice beside the best LoRA setting found.
 
-    Only settings with as many seeds as the choice count: the best of single runs would be luck as well. So would be a
-    choice of a single seed: such a task is left out.
+    The best is found on the first seed, which every setting has; of equals, the one with most seeds. A task is left out
+    where the choice has a single seed, or more seeds than the best.
     """
     found = []
     for task, rows in grouped(usable(study, "exact_match"), lambda row: row["task"]).items():
-        chosen = [row["exact_match"] for row in rows if row["name"] == "auto"]
-        settings = grouped(rows, lambda row: (row["name"], row["rank"], row["alpha"], row["learning_rate"]))
-        rivals = [own for own in settings.values() if own[0]["method"].startswith("lora") and len(own) >= len(chosen)]
-        if len(chosen) > 1:
-            best = max(rivals, key=lambda own: mean_of(own, "exact_match"))
+        chosen = [row for row in rows if row["name"] == "auto"]
+        low_rank = sorted((row for row in rows if row["method"].startswith("lora")), key=lambda row: row["seed"])
+        settings = grouped(
+            low_rank, lambda row: (row["name"], row["rank"], row["alpha"], row["learning_rate"])
+        ).values()
+        first = min(row["seed"] for row in rows)
+        at_first = [own for own in settings if own[0]["seed"] == first]
+        best = max(at_first, key=lambda own: (own[0]["exact_match"], len(own)), default=[])
+        if 1 < len(chosen) <= len(best):
             setting = f"rank {best[0]['rank']}, alpha {best[0]['alpha']:g}, rate {best[0]['learning_rate']:g}"
-            others = len({(own[0]["rank"], own[0]["alpha"]) for own in rivals}) > 1
-            found.append(Regret(task, tuple(chosen), tuple(row["exact_match"] for row in best), setting, others))
+            same = all(chosen[0][name] == best[0][name] for name in ("rank", "alpha"))
+            scores = (tuple(row["exact_match"] for row in own) for own in (chosen, best))
+            found.append(Regret(task, *scores, setting, same))
     return found
 
 
@@ -74,12 +79,14 @@ def judge_ranks(ranks, few, alphas, full, study) -> list[Verdict]:
     ranks: all linear layers, rank by learning rate; few: adapters on one module; alphas: one rank, alpha by learning
     rate; full: full fine-tuning by rate. study: as in `regrets`, of any tasks.
     """
-    if not all(usable(rows, "exact_match") for rows in (ranks, few, alphas, full)):
+    complete = all(usable(rows, "exact_match") for rows in (ranks, few, alphas, full))
+    if not complete or max(map(len, by_best_rate(ranks).values())) == 1:
         return [
-            Verdict(claim, UNTESTED, "A part of the grid has no finished run.")
+            Verdict(claim, UNTESTED, "A part of the grid has no finished run, or no setting has several seeds.")
             for claim in ("update", "rank-alpha", "no-regret", "ceiling")
         ] + [_auto(study)]
     noise = seed_range(ranks)
+    ranks = usable(ranks, "exact_match")
     return [
         _update(ranks, few, noise),
         _rank_alpha(ranks, alphas, noise),
@@ -192,13 +199,12 @@ def _auto(study) -> Verdict:
     found = regrets(study)
     if not found:
         return Verdict("auto", UNTESTED, "The choice was not measured with several seeds on any task.")
+    inside = [regret.inside for regret in found]
+    right = any(regret.inside or regret.same for regret in found)
+    verdict = SUPPORTED if all(inside) else DEPENDS if right else NOT_SUPPORTED
     evidence = "; ".join(map(str, found)) + "."
     rule = (
-        "on every task where others were tried, not below the worst seed of the best rank and alpha; depends: on some"
+        "on every task, not below the worst seed of the best setting found; depends: on some, or only its learning "
+        "rate is off"
     )
-    inside = [regret.inside for regret in found if regret.others]
-    if not inside:
-        evidence += " No other rank or alpha has as many seeds there, so what differs is the learning rate."
-        return Verdict("auto", UNTESTED, evidence, rule)
-    verdict = SUPPORTED if all(inside) else DEPENDS if any(inside) else NOT_SUPPORTED
     return Verdict("auto", verdict, evidence, rule)

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from workbench.steps import TrainConfig
-from workbench.sweep_rows import best_rate
+from workbench.sweep_rows import best_rate, usable
 from workbench.tasks import DATA_DIR
 
 PILOT, SWEEPS, STUDY = (DATA_DIR / "reference" / name for name in ("pilot.jsonl", "sweeps.jsonl", "study.jsonl"))
@@ -32,7 +32,7 @@ def pilot(task: str) -> list[dict]:
         raise ValueError(
             f"There is no pilot for {task!r}; run `python benchmarks/pilot.py {task}`, or set rates by hand."
         )
-    return [row | {"method": row["name"]} for row in rows if row["exact_match"] is not None]
+    return [row | {"method": row["name"]} for row in usable(rows, "exact_match")]
 
 
 def sweep_rows(*groups: str) -> list[dict]:
@@ -54,16 +54,17 @@ def study_rows(*names: str) -> list[dict]:
 
 def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
     """The rate with the highest exact match on seed 0, which every rate has; the lower loss decides between equals."""
-    own = [row for row in rows if row["name"] == name and row["seed"] == 0]
+    scored = usable(usable(rows, "exact_match"), "loss")
+    own = [row for row in scored if row["name"] == name and row["seed"] == 0]
     if not own:
-        raise ValueError(f"The pilot has no rows for {name!r}.")
+        raise ValueError(f"There are no finished rows for {name!r}.")
     return best_rate(own)
 
 
 def rows_at_best_rate(rows: Sequence[Mapping], name: str) -> list[Mapping]:
-    """The rows of one method at its own best rate, one a seed."""
+    """The finished rows of one method at its own best rate, one a seed."""
     rate = best_learning_rate(rows, name)
-    return [row for row in rows if (row["name"], row["learning_rate"]) == (name, rate)]
+    return [row for row in usable(rows, "exact_match") if (row["name"], row["learning_rate"]) == (name, rate)]
 
 
 def at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]]:

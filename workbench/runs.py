@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 
 import torch
 
@@ -116,13 +118,16 @@ class RunStore:
         self.path = Path(path or default).expanduser()
 
     def new_id(self, *words: str) -> str:
-        """A readable id not used in this store yet."""
-        stem = f"{slug(*words)}-{datetime.now():%Y%m%d-%H%M%S}"
-        count, taken = 1, stem
-        while self._file(taken).exists() or (self.path / taken).exists():
-            count += 1
-            taken = f"{stem}-{count}"
-        return taken
+        """A readable id, ended by chance: two runs that begin in the same second must not overwrite each other."""
+        return f"{slug(*words)}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+    def make_ready(self) -> None:
+        """Create the folder; raises RunError where nothing can be written, before minutes of training are lost."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=self.path).close()
+        except OSError as error:
+            raise RunError(f"No runs can be kept in {self.path} ({error.strerror}); choose another folder.") from error
 
     def save(self, run: Run) -> Path:
         write_json(self._file(run.id), run.to_dict())

@@ -26,7 +26,7 @@ from workbench.models import Base, load_base
 from workbench.passes import Configuration, Needs, needs, train_pass
 from workbench.runs import Run, RunError, RunStore, slug
 from workbench.tasks import Task
-from workbench.training import TrainConfig, carry_out, new_run
+from workbench.training import TrainConfig, carry_out, is_out_of_memory, new_run
 
 COMPILERS = ("g++", "clang++", "cl")
 FREE_SHARE = 0.7  # of the free memory that a pass may plan with; allocators need some room of their own
@@ -52,8 +52,9 @@ def sweep(
     """Train every method with every seed, as many at once as fit; the runs come back method by method, seed by seed.
 
     seeds: each orders the data and draws the adapters as `TrainConfig.seed` does; default: the one of `config`.
-    executor: anything with the interface of concurrent.futures.Executor, e.g. `workbench.cluster.RayExecutor`. Each
-        pass is then one job elsewhere, and its runs are stored here as it ends.
+    executor: a concurrent.futures.Executor over processes, e.g. `workbench.cluster.RayExecutor`. Each pass is then one
+        job elsewhere, and its runs are stored here as it ends. Its attribute `workers`, if it has one, says how many
+        jobs it carries at once, each with as much free memory as there is here.
     max_memory: bytes of tensors that a pass may hold, the base included; default: the base and 70 % of what is free.
     compiled: put the model through torch.compile first: minutes of compiling, worth it in long sweeps only.
     on_step: called after each step with step, steps, seconds, seconds_left (of the whole sweep) and `runs`, the pass's
@@ -63,7 +64,8 @@ def sweep(
     call goes on. A stopped sweep returns the runs that there are.
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
-    config, store = config or TrainConfig(), store or RunStore()
+    config, store, methods = config or TrainConfig(), store or RunStore(), list(methods)
+    store.make_ready()
     if compiled and base.model.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
     wanted = _configurations(base, task, methods, config, seeds)
@@ -88,11 +90,13 @@ def sweep(
 def shares_a_pass(base: Base, method: Method) -> bool:
     """Whether a configuration can train together with others: plain low-rank adapters without dropout.
 
-    Dropout would draw its masks for the whole pass, DoRA changes the frozen product itself, and float16 needs a loss
-    scale of its own for each run.
+    Dropout, the adapter's or the model's own, would draw its masks for the whole pass, DoRA changes the frozen product
+    itself, and float16 needs a loss scale of its own for each run.
     """
     plain = method.name in ("lora", "qlora") and not method.dropout and not method.dora
-    return plain and base.dtype != torch.float16
+    settings = base.model.config.get_text_config().to_dict()
+    drops = any(value for name, value in settings.items() if "drop" in name and isinstance(value, float))
+    return plain and not drops and base.dtype != torch.float16
 
 
 def plan_passes(needs: Needs, room: int, at_most: int) -> list[list[int]]:
@@ -132,7 +136,7 @@ def _configurations(base, task, methods, config: TrainConfig, seeds) -> list[Con
     for method in methods:
         for seed in (config.seed,) if seeds is None else seeds:
             own = replace(config, seed=seed)
-            description = [base.name, base.revision, base.quantization, base.dtype_name, task.sha256]
+            description = [base.name, base.revision, base.quantization, base.dtype_name, task.sha256, task.labels]
             description += [replace(method, reasons=()).to_dict(), asdict(own)]
             digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:10]
             name = slug(task.name, method.label, f"lr{method.learning_rate:g}", f"s{seed}")
@@ -153,7 +157,14 @@ def _finished(store: RunStore, wanted: Configuration) -> Run | None:
 def _plan(base, task, members: list[Configuration], max_memory, workers: int) -> list[list[Configuration]]:
     if not members:
         return []
-    needed = needs(base, task, members)
+    try:
+        needed = needs(base, task, members)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SweepError(
+            "One configuration alone is out of memory: lower batch_size, max_length or rank, or turn on checkpointing."
+        ) from error
     free = needed.base + int(FREE_SHARE * machine.available_memory(base.model.device))
     room = free if max_memory is None else max_memory
     groups = plan_passes(needed, room, at_most=math.ceil(len(members) / workers))
@@ -187,7 +198,7 @@ def _with_outlook(on_step, present: int, later: int):
     return told
 
 
-def _train(base, task, members, store, compiled=False, on_step=None) -> list[Run]:
+def _train(base, task, members, store, compiled, on_step=None) -> list[Run]:
     if all(shares_a_pass(base, member.method) for member in members):
         return train_pass(base, task, members, store, compiled, on_step)
     (member,) = members

@@ -56,6 +56,7 @@ def train(
     Raises MethodError, TaskError or TrainingError for what cannot work; running out of memory or diverging is recorded.
     """
     config, store = config or TrainConfig(), store or RunStore()
+    store.make_ready()
     if method.name != "full":
         target_modules(base, method)  # a wrong name is told before the base is scored
     run = new_run(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
@@ -239,7 +240,7 @@ def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, floa
     if not config.evaluate:
         return {}
     own = (base.name, base.revision, base.quantization, base.dtype_name)
-    key = (*own, task.sha256, config.test_limit, config.max_length)
+    key = (*own, task.sha256, tuple(task.labels or ()), config.test_limit, config.max_length)
     if key not in _scores():
         _scores()[key] = evaluation.evaluate(base, task, config.test_limit, config.max_length)
     return dict(_scores()[key])
