@@ -2,6 +2,7 @@
 
 from workbench.exercises.framework import Exercise, Mistake
 from workbench.generate import information_bits
+from workbench.reference import SWEEP_FACTS
 
 # The linear layers of one block of SmolLM2-135M, (out, in), and the number of blocks.
 BLOCK = ((576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536))
@@ -9,7 +10,7 @@ BLOCKS = 30
 
 ALL_LAYERS = BLOCKS * sum(out + into for out, into in BLOCK)
 ONE_LAYER = sum(BLOCK[0])
-BITS = information_bits()
+BITS = information_bits(SWEEP_FACTS)
 
 EXERCISE = Exercise(
     id="05.capacity",
@@ -41,7 +42,7 @@ def smallest_rank(bits, shapes, bits_per_parameter=2):
     "fail to put them into a larger one. At laptop scale the bound is low. Rank 1 on one "
     f"{BLOCK[0][0]} x {BLOCK[0][1]} layer has {ONE_LAYER:,} parameters; rank 1 on all {BLOCKS * len(BLOCK)} linear "
     f"layers of the 135M model has {ALL_LAYERS:,}, with room for {2 * ALL_LAYERS / BITS:.0f} times the {BITS:,.0f} "
-    "bits of the facts. To see an adapter that is too small you have to shrink it to a layer or two.",
+    "bits of this lesson's facts. To see an adapter that is too small you have to shrink it to a layer or two.",
     hints=(
         "Start with one layer of 576 x 576 and rank 1: how many numbers do B and A hold together? At rank 2?",
         "Every rank adds out + in parameters on each layer. Sum that over the layers, multiply by bits_per_parameter: "
@@ -50,7 +51,7 @@ def smallest_rank(bits, shapes, bits_per_parameter=2):
     ),
     cases=(
         (2551, [(576, 576)]),
-        (4608, [(576, 576)]),
+        (6912, [(576, 576)]),
         (100_000, [(192, 576), (1536, 576)], 4),
         (0, [(576, 576), (192, 576)]),
     ),
@@ -75,8 +76,8 @@ def smallest_rank(bits, shapes, bits_per_parameter=2):
 def smallest_rank(bits, shapes, bits_per_parameter=2):
     return bits // (bits_per_parameter * sum(out + into for out, into in shapes)) + 1
 """,
-            "Nearly: rounding down and adding 1 is one rank too many when the bits fit exactly, as 4608 bits do in "
-            "rank 2 of a 576 x 576 layer. math.ceil rounds up only where something is left over.",
+            "Nearly: rounding down and adding 1 is one rank too many when the bits fit exactly, as 6912 bits do in "
+            "rank 3 of a 576 x 576 layer. math.ceil rounds up only where something is left over.",
         ),
         Mistake(
             """\

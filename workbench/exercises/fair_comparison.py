@@ -86,6 +86,15 @@ def best_method(runs):
                 }
             ),
         ),
+        (
+            _runs(
+                {
+                    "lora": {2e-3: [0.80, 0.82, 0.84]},
+                    "full": {1e-4: [0.70, 0.71, 0.72]},
+                    "hybrid": {1e-3: [0.40, 0.50, 0.83]},
+                }
+            ),
+        ),
     ),
     wrong=(
         Mistake(
@@ -131,6 +140,34 @@ def best_method(runs):
 """,
             "Means and rates are right, but you always name a winner. In one of the tables the seeds of two methods "
             "overlap: the difference is no larger than luck, and the answer is 'too close to call'.",
+        ),
+        Mistake(
+            """\
+def best_method(runs):
+    scores = {}
+    for run in runs:
+        scores.setdefault(run["method"], {}).setdefault(run["learning_rate"], []).append(run["exact_match"])
+    mean = lambda seeds: sum(seeds) / len(seeds)
+    best = {method: max(rates.values(), key=mean) for method, rates in scores.items()}
+    first, second = sorted(best, key=lambda method: mean(best[method]), reverse=True)[:2]
+    return first if min(best[first]) > max(best[second]) else "too close to call"
+""",
+            "You compare with the runner-up alone. A method with a lower mean can still have one seed above the "
+            "winner's worst: look at every other method.",
+        ),
+        Mistake(
+            """\
+def best_method(runs):
+    scores = {}
+    for run in runs:
+        scores.setdefault(run["method"], {}).setdefault(run["learning_rate"], []).append(run["exact_match"])
+    best = {method: max(rates.values(), key=lambda s: sum(s) / len(s)) for method, rates in scores.items()}
+    winner = max(best, key=lambda method: sum(best[method]) / len(best[method]))
+    others = [score for method, rates in scores.items() if method != winner for s in rates.values() for score in s]
+    return winner if min(best[winner]) > max(others) else "too close to call"
+""",
+            "You compare with the others' seeds at every learning rate. Only those at a method's best rate count: a "
+            "lucky seed at a bad rate is not its result.",
         ),
     ),
 )

@@ -57,9 +57,11 @@ class Exercise:
             if fault:
                 return Result(False, fault)
             if value is None or value is ...:
-                return Result(
-                    False, f"{self.function} returns nothing so far. Fill it in, then check again.", started=False
-                )
+                if not given:
+                    words = f"{self.function} returns nothing so far. Fill it in, then check again."
+                    return Result(False, words, started=False)
+                call = f"{self.function}({', '.join(map(repr, case))})"
+                return Result(False, f"{call} returns nothing; does every way through your function end in a return?")
             given.append(value)
         if _same(given, expected):
             return Result(True, self.explanation)
