@@ -8,11 +8,11 @@ import torch
 from peft.tuners.lora import LoraLayer
 from small_models import write_model
 
-from workbench import TrainConfig, evaluation, full, load_base, load_task, lora, train
+from workbench import TrainConfig, adapters, evaluation, full, load_base, load_task, lora, train
 from workbench.lowrank import best_rank_r
 from workbench.models import in_float32, share
 from workbench.panels import adapter_lab
-from workbench.panels.adapter_lab import AdapterLab, change, weight_bytes
+from workbench.panels.adapter_lab import AdapterLab, weight_bytes
 from workbench.runs import ATTENTION, RunError
 from workbench.tasks import Example
 
@@ -116,7 +116,7 @@ def test_the_adapter_weighs_four_bytes_a_number(lab):
 
 def test_the_trained_adapter_is_left_as_it_was(lab, small, trained):
     before = evaluation.score(lab._tuned(None)[0], lab.rows)
-    change(lab._tuned(None)[0], 1, 0, ["q_proj"])
+    adapters.change(lab._tuned(None)[0], 1, 0, ["q_proj"])
     assert evaluation.score(lab._tuned(None)[0], lab.rows) == before
 
 

@@ -68,6 +68,52 @@ def truncate(model: PeftModel, rank: int) -> PeftModel:
     alpha / r in front stays what it was in training. An update whose rank cannot be above `rank` stays as it is, and so
     do modules trained whole. Raises AdapterError for a rank below 1, and for DoRA, whose update is no product.
     """
+    return change(model, rank=rank)
+
+
+def rescale(model: PeftModel, alpha: float) -> PeftModel:
+    """A copy with another alpha: each update is multiplied by alpha / (alpha in training). 0 turns them off.
+
+    Modules trained whole stay as they were trained.
+    """
+    return change(model, alpha=alpha)
+
+
+def select(model: PeftModel, targets: Sequence[str]) -> PeftModel:
+    """A copy in which only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with [].
+
+    Modules trained whole stay as they were trained. Raises AdapterError for a name without adapters.
+    """
+    return change(model, targets=targets)
+
+
+def change(
+    model: PeftModel, rank: int | None = None, alpha: float | None = None, targets: Sequence[str] | None = None
+) -> PeftModel:
+    """`truncate`, `rescale` and `select` at once, each if it is given: copying the tree of modules takes time.
+
+    The copy shares every tensor that is not changed. It is to look at, not to save: PEFT's configuration in it is still
+    that of the training.
+    """
+    steps = []
+    if rank is not None:
+        steps.append(_cut(model, rank))
+    if alpha is not None:
+        steps.append(_weigh(alpha))
+    if targets is not None:
+        steps.append(_turn_off_all_but(model, targets))
+    copy = share(model)
+    for name, layer in copy.named_modules():
+        if isinstance(layer, LoraLayer):
+            for step in steps:
+                step(name, layer)
+    return copy
+
+
+Step = Callable[[str, LoraLayer], None]  # takes a layer's full name and the layer, which it changes
+
+
+def _cut(model: PeftModel, rank: int) -> Step:
     if not isinstance(rank, int) or rank < 1:
         raise AdapterError(f"rank={rank!r} must be a whole number of at least 1; select(model, []) drops the adapters.")
     if model.peft_config["default"].use_dora:
@@ -80,28 +126,20 @@ def truncate(model: PeftModel, rank: int) -> PeftModel:
             A.weight, B.weight = (nn.Parameter(new, requires_grad=False) for new in (new_A, new_B))
             A.out_features = B.in_features = layer.r["default"] = rank
 
-    return _changed(model, cut)
+    return cut
 
 
-def rescale(model: PeftModel, alpha: float) -> PeftModel:
-    """A copy with another alpha: each update is multiplied by alpha / (alpha in training). 0 turns them off.
-
-    Modules trained whole stay as they were trained.
-    """
+def _weigh(alpha: float) -> Step:
     if not alpha >= 0:
         raise AdapterError(f"alpha={alpha} must be 0 or more.")
 
     def weigh(_, layer: LoraLayer) -> None:
         layer.scaling["default"] *= alpha / layer.lora_alpha["default"]
 
-    return _changed(model, weigh)
+    return weigh
 
 
-def select(model: PeftModel, targets: Sequence[str]) -> PeftModel:
-    """A copy in which only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with [].
-
-    Modules trained whole stay as they were trained. Raises AdapterError for a name without adapters.
-    """
+def _turn_off_all_but(model: PeftModel, targets: Sequence[str]) -> Step:
     ends = tuple(targets)
     adapted = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
     if unknown := set(ends) - adapted:
@@ -111,7 +149,7 @@ def select(model: PeftModel, targets: Sequence[str]) -> PeftModel:
         if name.rpartition(".")[2] not in ends:
             layer.scaling["default"] = 0.0
 
-    return _changed(model, turn_off)
+    return turn_off
 
 
 def merge(onto: nn.Module, model: PeftModel, dtype: torch.dtype | None = None) -> nn.Module:
@@ -153,18 +191,6 @@ def spectra(model: PeftModel) -> dict[str, torch.Tensor]:
             values = torch.linalg.svdvals(core)
             found[name] = layer.scaling["default"] * nn.functional.pad(values, (0, len(A) - len(values)))
     return found
-
-
-def _changed(model: PeftModel, change: Callable[[str, LoraLayer], None]) -> PeftModel:
-    """A copy that shares every tensor, with `change` applied to each adapted layer (its full name, the layer).
-
-    To look at, not to save: PEFT's configuration in it is still that of the training.
-    """
-    copy = share(model)
-    for name, layer in copy.named_modules():
-        if isinstance(layer, LoraLayer):
-            change(name, layer)
-    return copy
 
 
 def _restore_opened_modules(model: PeftModel, directory: Path) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from workbench.plots import PALETTE, SERIES, finished, legend_below, new_figure, style
+from workbench.plots import PALETTE, SERIES, finished, new_figure, style
 
 STATES = {"base": PALETTE["grey"], "trained": PALETTE["silver"], "now": PALETTE["blue"]}
 
@@ -24,9 +24,9 @@ def adapter_lab(
     exact: "base", "trained", "now" -> share of test rows. forgotten: "trained", "now" -> loss gained on general text
     (nats a token). spectra: group of modules -> median singular values (as trained, now). memory: part -> MB.
     """
-    figure = new_figure(10.5, 3.9)
-    figure.get_layout_engine().set(wspace=0.07)
-    score, loss, sizes, weights = figure.subplots(1, 4, width_ratios=(3, 2.6, 4, 3))
+    figure = new_figure(10.5, 3.9, layout=None)
+    places = ((0.078, 0.165), (0.328, 0.135), (0.545, 0.215), (0.84, 0.155))  # left edge and width
+    score, loss, sizes, weights = (figure.add_axes((left, 0.26, width, 0.64)) for left, width in places)
     _bars(style(score, "Exact match", "", "share of test rows"), exact, "{:.0%}")
     score.set_ylim(0, 1.12)
     score.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -41,7 +41,7 @@ def adapter_lab(
     sizes.plot([], [], color=PALETTE["silver"], label="as trained")
     sizes.xaxis.set_major_locator(MaxNLocator(integer=True))
     sizes.set_ylim(bottom=0)
-    legend_below(figure, sizes)
+    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=10.5)
     _bars(style(weights, "Weights", "", "MB"), memory, "{:,.3g}", [PALETTE["sky"], PALETTE["orange"]])
     weights.margins(y=0.15)
     parts = ", ".join(f"{part} {size:,.3g} MB" for part, size in memory.items())

@@ -20,7 +20,7 @@ from workbench.runs import ATTENTION, MLP, Run, RunError
 from workbench.tasks import Example, Task, encode
 
 ALPHAS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4)  # as shares of the alpha in training
-GENERAL_EVERY = 6  # two of the twelve chunks of general text
+GENERAL_CHUNKS = 1  # of the twelve: enough to see which way it goes, and an answer in two seconds
 ANSWER_TOKENS = 12
 FLOAT32_BYTES = 4
 NOT_QUANTIZED = "none"  # None as the value of a list of choices leaves its field empty on the page
@@ -39,7 +39,7 @@ class AdapterLab(SlowPanel):
         self.base, self.run = base, run
         self.rank, self.alpha = run.method["rank"], run.method["alpha"]
         self.rows = encode(task.test[:rows], base.tokenizer, run.config["max_length"])
-        self.general = evaluation.general_rows(base.tokenizer)[::GENERAL_EVERY]
+        self.general = evaluation.general_rows(base.tokenizer)[:GENERAL_CHUNKS]
         self._loaded: dict[str | None, tuple[PeftModel, int]] = {}
         self._scores: dict[tuple, dict[str, float]] = {}
         self._answers: dict[tuple, str] = {}
@@ -100,12 +100,14 @@ class AdapterLab(SlowPanel):
             {"base": base_mb, "adapter": adapter_mb},
         )
         now, before, then = scores["now"], scores["base"], scores["trained"]
+        tokens = sum(len(row.ids) for row in self.general)
         text = (
             f"Rank {rank} of {self.rank}, alpha {alpha:g} (trained with {self.alpha:g}), on {len(kinds)} of "
             f"{len(self.kinds)} kinds of layers; the base stored as {quantization or self.base.dtype_name}. On "
             f"{len(self.rows)} test rows: exact match {now['exact_match']:.0%} (base {before['exact_match']:.0%}, as "
             f"trained {then['exact_match']:.0%}), loss {now['loss']:.3f} nats a token (as trained {then['loss']:.3f}). "
-            f"General text: {forgotten['now']:+.3f} nats a token over the base (as trained {forgotten['trained']:+.3f})"
+            f"{tokens} tokens of general text: {forgotten['now']:+.3f} nats a token over the base (as trained "
+            f"{forgotten['trained']:+.3f})"
             f". Weights: base {base_mb:,.0f} MB, adapter {adapter_mb:.2g} MB."
         )
         numbers = {"base_mb": base_mb, "adapter_mb": adapter_mb, "forgotten": forgotten["now"]}
@@ -125,7 +127,7 @@ class AdapterLab(SlowPanel):
         return self._loaded[quantization]
 
     def _change(self, quantization, rank, alpha, kinds) -> PeftModel:
-        return change(self._tuned(quantization)[0], rank, alpha, kinds)
+        return adapters.change(self._tuned(quantization)[0], rank, alpha, kinds)
 
     def _measure(self, state: tuple, still_wanted) -> dict[str, float]:
         if state not in self._scores:
@@ -154,16 +156,6 @@ class AdapterLab(SlowPanel):
                 on = any(kind in members for kind in kinds)
                 curves[group] = trained.tolist(), (trained[:rank] * alpha / self.alpha).tolist() if on else []
         return curves
-
-
-def change(model: PeftModel, rank: int, alpha: float, kinds: Sequence[str]) -> PeftModel:
-    """The adapter cut to `rank`, weighed as by `alpha`, acting only in modules of these names; the base is shared."""
-    trained = model.peft_config["default"]
-    if rank < trained.r:  # each of the three copies the tree of modules, which takes time
-        model = adapters.truncate(model, rank)
-    if alpha != trained.lora_alpha:
-        model = adapters.rescale(model, alpha)
-    return adapters.select(model, kinds)
 
 
 def adapter_bytes(model: PeftModel, rank: int, kinds: Sequence[str]) -> int:
