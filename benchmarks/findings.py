@@ -113,7 +113,30 @@ def by_claim() -> dict[str, str]:
     few = [row for row in rows("few") if row["targets"] == "down_proj"]  # on one matrix of one block
     for verdict in judge_ranks(ranks, few, rows("alpha"), full, reference.study_rows()):
         told[verdict.claim] = f"{verdict.verdict.capitalize()}: {verdict.evidence}"
+    for claim, words in full_beside_lora().items():
+        told[claim] = f"{told[claim]} {words}" if claim in told else words
     return told
+
+
+def full_beside_lora() -> dict[str, str]:
+    """What the study adds on the tasks where it has full fine-tuning at its best rate with several seeds."""
+    found = {}
+    for task, rows in grouped(reference.study_rows("lora", "full"), lambda row: row["task"]).items():
+        best = {name: reference.rows_at_best_rate(rows, name) for name in names(rows)}
+        if "full" not in best or len(best["full"]) < 2:
+            continue
+        gap = f"full less LoRA in exact match: {paired(rows, 'exact_match')('full', 'lora', '{:+.1%}')}."
+        found["parity"] = f"{found.get('parity', '')} On `{task}` (the study) {gap}".strip()
+        ratio = best["lora"][0]["learning_rate"] / best["full"][0]["learning_rate"]
+        found["no-regret"] = (
+            f"{found.get('no-regret', '')} On `{task}` LoRA's best rate is {ratio:g} times full's.".strip()
+        )
+        if task == "protocol":
+            found["behaviour"] = f"On `protocol`, an invented format and way of reasoning, {gap}"
+            found["ceiling"] = f"On `protocol`, where both have room above them, {gap}"
+            forgotten = paired(rows, "forgetting")("full", "lora", "{:+.2f}")
+            found["forgetting"] = f"On `protocol` (the study): {forgotten}."
+    return found
 
 
 def paired(rows: Sequence[Mapping], measure: str) -> Callable[[str, str, str], str]:

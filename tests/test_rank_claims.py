@@ -141,6 +141,8 @@ def test_the_best_found_is_the_best_of_the_first_seed_and_needs_as_many_seeds_as
     assert str(found) == words
     (found,) = regrets(study((0.80, 0.81), (0.81, 0.83), rival=8))
     assert str(found) == words.replace("rank 16", "rank 8") + ", rank and alpha as chosen"
+    (found,) = regrets(study((0.80, 0.81), (0.80, 0.81), rival=8))
+    assert str(found) == "task 0: chosen 80% (80% to 81%), which is the best found" and found.inside
     rows.append(row(64, 1.0, name="lora r=64", method="lora r=64", task="task 0"))
     assert regrets(rows) == [], "a single run that is better leaves the question open"
 

@@ -45,6 +45,8 @@ class Regret:
 
     def __str__(self) -> str:
         chosen = f"{mean(self.chosen):.0%} ({min(self.chosen):.0%} to {max(self.chosen):.0%})"
+        if self.same and self.chosen == self.best:
+            return f"{self.task}: chosen {chosen}, which is the best found"
         best = f"{mean(self.best):.0%} ({min(self.best):.0%} to {max(self.best):.0%}) with {self.setting}"
         return f"{self.task}: chosen {chosen}, best found {best}" + (", rank and alpha as chosen" if self.same else "")
 
