@@ -83,8 +83,11 @@ def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):
 def test_one_at_a_time(small, store):
     panel, other = panel_of(small, store, LONG), panel_of(small, store, LONG)
     panel.start()
+    while not any(history for history, _ in panel.curves.values()):
+        pass
     other.start()
-    assert "Another panel is training" in other.message.value and not other.training
+    other.wait()
+    assert "Another training is under way" in other.message.value and not other.training and not other.curves
     panel.start()
     panel.stop()
     panel.wait()

@@ -38,8 +38,6 @@ COLUMNS = {
     "status": "{}",
 }
 
-_one_at_a_time = threading.Lock()  # two trainings would share the cores, and Accelerate's state
-
 
 class TrainingPanel:
     """Controls for a run, the buttons *Train* and *Stop*, its curves as they grow, and a table that the run joins.
@@ -101,8 +99,6 @@ class TrainingPanel:
             return
         try:
             method = method_for(self.base, **self.values)
-            if not _one_at_a_time.acquire(blocking=False):
-                raise WorkbenchError("Another panel is training; wait for it, or stop it there.")
         except (ValueError, WorkbenchError) as error:
             self.message.value = alert(error)
             return
@@ -136,13 +132,14 @@ class TrainingPanel:
             self._draw()
             self._busy(False, _outcome(run))
         except Exception as error:
+            self.curves = {
+                name: curve for name, curve in self.curves.items() if curve[0]
+            }  # without one that never began
             self._draw()
             self._busy(False, "")
             self.message.value = alert(error)
             if not isinstance(error, (ValueError, WorkbenchError)):
                 raise
-        finally:
-            _one_at_a_time.release()
 
     def _step(self, label: str, entry: dict) -> bool:
         history, scores = self.curves[label]
