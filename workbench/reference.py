@@ -73,13 +73,13 @@ def at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]
     return {name: [row[measure] for row in rows_at_best_rate(rows, name)] for name in methods}
 
 
-def spread_in_words(rows: Sequence[Mapping], measure: str) -> str:
-    """One sentence: each method's mean and range over seeds in the pilot."""
+def spread_in_words(rows: Sequence[Mapping], measure: str, where: str = "In the pilot") -> str:
+    """One sentence: each method's mean and range over seeds."""
     parts = [
         f"{name} {mean(values):.0%} ({min(values):.0%} to {max(values):.0%}, {len(values)} seeds)"
         for name, values in at_best_rate(rows, measure).items()
     ]
-    return f"In the pilot, {measure.replace('_', ' ')} at each method's best rate: {', '.join(parts)}."
+    return f"{where}, {measure.replace('_', ' ')} at each method's best rate: {', '.join(parts)}."
 
 
 def learning_rate_for(rate: float, hidden_size: int, found_at: int = PILOT_HIDDEN_SIZE) -> float:
