@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from workbench import WorkbenchError, lowrank
+from workbench.machine import first_line
 from workbench.models import Base, share
 from workbench.quick import quicken
 
@@ -48,13 +49,13 @@ def load(base: Base, directory: str | os.PathLike) -> nn.Module:
                 model = PeftModel.from_pretrained(share(base.model), directory)
             _restore_opened_modules(model, directory)
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise AdapterError(f"The adapter in {directory} is damaged or does not fit {base.name}: {first}") from error
+            words = f"The adapter in {directory} is damaged or does not fit {base.name}: {first_line(error)}"
+            raise AdapterError(words) from error
     elif (directory / "config.json").is_file():
         try:
             model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, trust_remote_code=False)
         except (OSError, SafetensorError) as error:
-            raise AdapterError(f"The checkpoint in {directory} is damaged: {str(error).splitlines()[0]}") from error
+            raise AdapterError(f"The checkpoint in {directory} is damaged: {first_line(error)}") from error
         model.to(base.model.device)
         quicken(model)
     else:

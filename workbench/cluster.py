@@ -11,6 +11,7 @@ from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from workbench import WorkbenchError
+from workbench.machine import first_line
 
 RETRIES = 3  # of a job whose process or node has died
 # Ray reads these when it is imported. Without the second, a job that is too large for its node is tried for ever.
@@ -112,7 +113,7 @@ def _hand_over(answer: futures.Future, future: futures.Future) -> None:
     raised = getattr(error, "cause", error)  # Ray wraps what a task raises
     if isinstance(raised, RayError):
         raised = WorkbenchError(
-            f"A job was lost on the cluster ({str(raised).splitlines()[0]}); every node needs the memory that a pass "
+            f"A job was lost on the cluster ({first_line(raised)}); every node needs the memory that a pass "
             "takes, and the versions of this package and its requirements that are used here."
         )
     raised.__cause__ = error

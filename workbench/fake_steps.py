@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from workbench import WorkbenchError
-from workbench.machine import LiveBytes
+from workbench.machine import LiveBytes, first_line
 from workbench.memory_setup import MemoryModelError, Setup
 from workbench.methods import apply, peft_config
 from workbench.models import Base
@@ -175,7 +175,7 @@ def fake_steps(config: PreTrainedConfig, setup: Setup) -> Steps:
     except (ValueError, LookupError, AttributeError, TypeError, ImportError, RuntimeError, AssertionError) as error:
         if isinstance(error, WorkbenchError):
             raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        first = first_line(error)[:160]
         raise MemoryModelError(
             f"transformers cannot build and train {family!r} as a language model: {first}"
         ) from error

@@ -172,6 +172,11 @@ def progress_wanted() -> bool:
     return os.environ.get("WORKBENCH_PROGRESS", "1") != "0"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to one line for a sentence of ours; its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def say(words: str) -> None:
     """A line of progress on stderr, where it is wanted."""
     if progress_wanted():

@@ -12,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from workbench import WorkbenchError
+from workbench.machine import first_line
 from workbench.methods import Method
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
@@ -98,7 +99,7 @@ def _read(name: str) -> PreTrainedConfig:
     try:
         return _text_part(AutoConfig.from_pretrained(name, trust_remote_code=False))
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        first = first_line(error)[:160]
         raise MemoryModelError(
             f"The configuration of {name!r} is neither in the local cache nor could it be fetched and read ({first}); "
             "give the path of its config.json, or load it once with a network."

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import mean
 
 from workbench.steps import TrainConfig
-from workbench.sweep_rows import best_rate, usable
+from workbench.sweep_rows import at_best_rate as best_rows
+from workbench.sweep_rows import usable
 from workbench.tasks import DATA_DIR
 
 PILOT, SWEEPS, STUDY = (DATA_DIR / "reference" / name for name in ("pilot.jsonl", "sweeps.jsonl", "study.jsonl"))
@@ -53,18 +54,15 @@ def study_rows(*names: str) -> list[dict]:
 
 
 def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
-    """The rate with the highest exact match on seed 0, which every rate has; the lower loss decides between equals."""
-    scored = usable(usable(rows, "exact_match"), "loss")
-    own = [row for row in scored if row["name"] == name and row["seed"] == 0]
-    if not own:
-        raise ValueError(f"There are no finished rows for {name!r}.")
-    return best_rate(own)
+    """The rate with the highest exact match on the first seed, which every rate has; of equals, that of lower loss."""
+    return rows_at_best_rate(rows, name)[0]["learning_rate"]
 
 
 def rows_at_best_rate(rows: Sequence[Mapping], name: str) -> list[Mapping]:
-    """The finished rows of one method at its own best rate, one a seed."""
-    rate = best_learning_rate(rows, name)
-    return [row for row in usable(rows, "exact_match") if (row["name"], row["learning_rate"]) == (name, rate)]
+    """The finished rows of one method at its own best rate, one a seed. Raises ValueError if there are none."""
+    if not (own := best_rows([row for row in rows if row["name"] == name])):
+        raise ValueError(f"There are no finished rows for {name!r}.")
+    return own
 
 
 def at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench import WorkbenchError
+from workbench.machine import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -162,10 +163,9 @@ def _read_hub(
     try:
         splits = datasets.load_dataset(name, subset)
     except (OSError, ValueError) as error:  # offline, not found, gated, or a layout that datasets cannot read
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TaskError(
             f'No built-in task, file or folder is called "{name}", and it could not be read as a Hub dataset: '
-            f"{reason} Check the spelling (built in: {', '.join(BUILT_IN)}) and the network."
+            f"{first_line(error)} Check the spelling (built in: {', '.join(BUILT_IN)}) and the network."
         ) from error
     if "train" not in splits:
         raise TaskError(f'Hub dataset "{name}": no split "train" (splits: {", ".join(splits)}).')
