@@ -8,7 +8,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from small_models import write_model
 
-from workbench import TrainConfig, adapters, evaluation, full, load_base, load_task, lora, train
+from workbench import TrainConfig, adapters, evaluation, full, load_base, load_task, lora, qlora, train
 from workbench.lowrank import best_rank_r
 from workbench.models import in_float32, share
 from workbench.panels import adapter_lab
@@ -95,6 +95,13 @@ def test_each_quantization_is_that_of_the_loaded_base(lab, small, trained, quant
     tuned = in_float32(trained.load(base).model)
     assert numbers["loss"] == evaluation.score(tuned, lab.rows)["loss"]
     assert numbers["base_mb"] * 1e6 == weight_bytes(base.model) < weight_bytes(small.model)
+
+
+def test_a_qlora_run_is_shown_on_its_own_base_only(small, store):
+    """`Run.load` refuses its adapter on weights stored in another way."""
+    base = load_base(small.name, "nf4", dtype="float32")
+    lab = AdapterLab(base, train(base, TASK, qlora(2, 4, 1e-2), CONFIG, store), TASK, rows=2)
+    assert lab.controls["quantization"].options == (("nf4", "nf4"),) and "stored as nf4" in lab.current.text
 
 
 def test_stored_bytes_by_arithmetic(small):

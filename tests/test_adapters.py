@@ -11,7 +11,7 @@ from small_models import write_model
 from transformers import AutoModelForCausalLM
 
 from workbench import RunStore, TrainConfig, full, hybrid, load_base, load_task, lora, qlora, train
-from workbench.adapters import AdapterError, load, merge, rescale, select, spectra, truncate
+from workbench.adapters import AdapterError, change, load, merge, rescale, spectra, truncate
 from workbench.lowrank import best_rank_r
 from workbench.models import linear_modules
 from workbench.runs import RunError
@@ -150,10 +150,10 @@ def test_another_alpha_weighs_the_update(tuned, small):
 
 def test_only_the_selected_modules_act(tuned, small):
     before = updates(tuned)
-    for name, update in updates(select(tuned, ["v_proj"])).items():
+    for name, update in updates(change(tuned, targets=["v_proj"])).items():
         assert torch.equal(update, before[name] if name.endswith("v_proj") else torch.zeros_like(update))
-    assert torch.equal(select(tuned, [])(IDS).logits, small.model(IDS).logits)
-    assert torch.equal(select(tuned, ["q_proj", "v_proj", "down_proj"])(IDS).logits, tuned(IDS).logits)
+    assert torch.equal(change(tuned, targets=[])(IDS).logits, small.model(IDS).logits)
+    assert torch.equal(change(tuned, targets=["q_proj", "v_proj", "down_proj"])(IDS).logits, tuned(IDS).logits)
 
 
 def test_spectra_are_the_singular_values_of_the_updates(tuned):
@@ -188,7 +188,7 @@ def test_what_cannot_be_cut_or_rescaled_says_so(tuned, small, store):
     for call, words in (
         (lambda: truncate(tuned, 0), "at least 1"),
         (lambda: rescale(tuned, -1), "0 or more"),
-        (lambda: select(tuned, ["k_proj"]), "it has them on .*down_proj"),
+        (lambda: change(tuned, targets=["k_proj"]), "it has them on .*down_proj"),
     ):
         with pytest.raises(AdapterError, match=words):
             call()

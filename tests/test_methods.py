@@ -2,12 +2,22 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from workbench import full, hybrid, load_base, lora, lowrank, qlora
-from workbench.methods import Method, MethodError, adapter_parameters, apply, target_modules, trainable_parameters
+from workbench.methods import (
+    Method,
+    MethodError,
+    adapter_parameters,
+    apply,
+    opened_modules,
+    target_modules,
+    trainable_parameters,
+)
 from workbench.models import linear_modules, share
 
 
@@ -28,7 +38,13 @@ def fingerprint(base):
         (lambda: lora(rank=True), "rank=True"),
         (lambda: lora(alpha=0), "alpha=0 must be above 0"),
         (lambda: lora(dropout=1.0), "below 1"),
+        (lambda: lora(alpha=float("inf")), "alpha=inf must be above 0 and finite"),
+        (lambda: lora(alpha=None), "alpha=None must be a number"),
+        (lambda: lora(dropout="0.1"), "dropout='0.1' must be a number"),
         (lambda: full(learning_rate=-1e-4), "must be above 0"),
+        (lambda: full(learning_rate=float("inf")), "learning_rate=inf must be above 0 and finite"),
+        (lambda: full(learning_rate=float("nan")), "learning_rate=nan must be above 0 and finite"),
+        (lambda: lora(learning_rate="1e-3"), "learning_rate='1e-3' must be a number"),
         (lambda: hybrid([]), "needs full_modules"),
         (lambda: hybrid("layers.1.mlp"), "must be a list"),
         (lambda: replace(lora(), full_modules=("norm",)), "belong to hybrid()"),
@@ -53,6 +69,20 @@ def test_a_method_that_does_not_fit_the_base_is_refused(small, method, words):
     with pytest.raises(MethodError) as caught:
         apply(small, method)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [lora(), lora(layers=[7]), hybrid(["h.0.mlp"]), hybrid(["layers.9.mlp"])])
+def test_a_model_without_linear_layers_is_refused(small, method):
+    sizes = GPT2Config(vocab_size=100, n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    base = replace(small, name="gpt2", model=AutoModelForCausalLM.from_config(sizes))
+    with pytest.raises(MethodError, match=r"gpt2 has no nn\.Linear layers"):
+        apply(base, method)
+
+
+def test_numbers_of_every_kind_are_one_setting_in_a_record():
+    method = lora(alpha=np.float32(16), learning_rate=np.float64(0.5), dropout=0)
+    assert method == lora(alpha=16, learning_rate=0.5)
+    assert {type(method.to_dict()[name]) for name in ("alpha", "learning_rate", "dropout")} == {float}
 
 
 def test_quantized_bases_take_qlora_only(small_directory):
@@ -86,6 +116,14 @@ def test_full_modules_open_what_they_name_and_no_more(small):
     """PEFT itself takes the end of a name without regard to dots: "norm" would open every "input_layernorm"."""
     opened = [n for n, p in apply(small, hybrid(["norm"])).named_parameters() if p.requires_grad and "lora_" not in n]
     assert len(opened) == 1 and "model.norm" in opened[0]
+
+
+def test_what_lies_within_an_opened_module_is_not_opened_again(small):
+    outer = apply(small, hybrid(["layers.1"]))
+    nested = hybrid(["layers.1", "layers.1.mlp", "layers.1.mlp.up_proj", "norm"])
+    assert opened_modules(small, nested) == ["model.layers.1", "model.norm"]
+    norm = small.model.get_submodule("model.norm").weight.numel()
+    assert trainable_parameters(apply(small, nested)) == trainable_parameters(outer) + norm
 
 
 def test_quantized_modules_cannot_be_opened(small_directory):

@@ -1,6 +1,8 @@
 """Loading a base from each kind of place, its faults in words, and the two tricks that the rest builds on."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -8,9 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from small_models import CONFIGS, write_model
 
+from workbench import packaged
 from workbench.evaluation import score
+from workbench.machine import cache_dir
 from workbench.models import ModelError, completion_logits, in_float32, linear_modules, load_base, share
 from workbench.tasks import Encoded, collate, encode, load_task
 
@@ -25,29 +31,49 @@ def test_the_packaged_model_is_real_and_frozen(base):
     assert base.tokenizer.decode(base.model(**prompt).logits[0, -1].argmax()) == " Paris"
 
 
-def test_two_processes_convert_once_and_damage_is_repaired(tmp_path):
-    """In a fresh cache: two learners at once, then a flipped byte, then a half-deleted copy."""
+def test_two_processes_repair_a_damaged_copy_once(tmp_path, base, monkeypatch, capsys):
+    """Two learners at once, where one byte of the converted model is flipped. A conversion takes long: here is one."""
+    whole, folder = cache_dir() / "models" / packaged.PACKAGED, tmp_path / "models" / packaged.PACKAGED
+    shutil.copytree(whole, folder)
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as file:
+        middle = file.seek(weights.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(middle)
+        file.write(bytes([byte ^ 1]))
     environment = os.environ | {"WORKBENCH_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from workbench.packaged import packaged_model as p; print(p())"]
-
-    def start() -> subprocess.Popen:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=environment, text=True, **pipes)
-
-    outcomes = [process.communicate() for process in (start(), start())]
-    folder = Path(outcomes[0][0].strip())
-    assert outcomes[1][0].strip() == str(folder) and tmp_path in folder.parents
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
+    outcomes = [process.communicate() for process in processes]
+    assert [Path(out.strip()) for out, _ in outcomes] == [folder, folder]
     assert sum(errors.count("Converting the packaged weights") for _, errors in outcomes) == 1
-    assert "Converting the packaged" not in start().communicate()[1]
-
-    weights = folder / "model.safetensors"
-    whole = weights.read_bytes()
-    with weights.open("r+b") as file:
-        file.seek(len(whole) // 2)
-        file.write(bytes([whole[len(whole) // 2] ^ 1]))
-    assert "Converting the packaged" in start().communicate()[1]
-    assert weights.read_bytes() == whole
+    with safe_open(weights, "pt") as found, safe_open(whole / weights.name, "pt") as wanted:
+        assert set(found.keys()) == set(wanted.keys())
+        assert all(torch.equal(found.get_tensor(name), wanted.get_tensor(name)) for name in wanted.keys())  # noqa: SIM118
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    assert packaged.packaged_model() == folder and "Converting" not in capsys.readouterr().err
+    weights.unlink()
+    converted = []
+    monkeypatch.setattr(packaged, "_convert", lambda gguf, target: converted.append(target))
+    assert packaged.packaged_model() == folder and converted == [folder], "half deleted, to be made again"
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelError, match="free some space, or set WORKBENCH_CACHE"):
+        load_base("smollm2-135m")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+    def on_a_full_disk(*_):  # what safetensors raises there is no OSError
+        save_file({"a": torch.zeros(1)}, tmp_path / "nowhere" / "model.safetensors")
+
+    monkeypatch.setattr(packaged, "_convert", on_a_full_disk)
+    with pytest.raises(ModelError, match="free some space, or set WORKBENCH_CACHE"):
+        load_base("smollm2-135m")
 
 
 def test_a_directory_is_identified_by_its_files(small, base, tmp_path):
@@ -83,6 +109,26 @@ def test_a_directory_without_a_model_says_so(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match="could not be loaded"):
         load_base(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("config.json", {"hidden_size": "large"}, "Field 'hidden_size' expected int, got str"),
+        ("config.json", {"num_attention_heads": 5}, "not a multiple of the number of attention heads"),
+        ("config.json", {"hidden_size": 32}, "its config.json names other sizes than its weights have"),
+        ("config.json", {"num_hidden_layers": 3}, "its weights lack 9 tensors of its config.json, first model.layers"),
+        ("config.json", {"vocab_size": -1}, "negative dimension -1"),
+        ("tokenizer_config.json", {"eos_token": None}, "a tokenizer without an end-of-text token"),
+    ],
+)
+def test_a_directory_with_a_wrong_field_says_so(file, change, words, small_directory, tmp_path):
+    folder = shutil.copytree(small_directory, tmp_path / "model")
+    fields = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(fields | change))
+    with pytest.raises(ModelError) as caught:
+        load_base(folder, dtype="float32")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])

@@ -80,18 +80,13 @@ def rescale(model: PeftModel, alpha: float) -> PeftModel:
     return change(model, alpha=alpha)
 
 
-def select(model: PeftModel, targets: Sequence[str]) -> PeftModel:
-    """A copy in which only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with [].
-
-    Modules trained whole stay as they were trained. Raises AdapterError for a name without adapters.
-    """
-    return change(model, targets=targets)
-
-
 def change(
     model: PeftModel, rank: int | None = None, alpha: float | None = None, targets: Sequence[str] | None = None
 ) -> PeftModel:
-    """`truncate`, `rescale` and `select` at once, each if it is given: copying the tree of modules takes time.
+    """`truncate` and `rescale` at once, each if it is given: copying the tree of modules takes time.
+
+    targets: only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with []. Raises
+    AdapterError for a name without adapters.
 
     The copy shares every tensor that is not changed. It is to look at, not to save: PEFT's configuration in it is still
     that of the training.
@@ -116,7 +111,7 @@ Step = Callable[[str, LoraLayer], None]  # takes a layer's full name and the lay
 
 def _cut(model: PeftModel, rank: int) -> Step:
     if not isinstance(rank, int) or rank < 1:
-        raise AdapterError(f"rank={rank!r} must be a whole number of at least 1; select(model, []) drops the adapters.")
+        raise AdapterError(f"rank={rank!r} must be a whole number of at least 1; alpha=0 turns an adapter off.")
     if model.peft_config["default"].use_dora:
         raise AdapterError("A DoRA update is not a product of two small matrices, so it cannot be cut to a rank.")
 

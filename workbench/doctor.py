@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from workbench import machine
-from workbench.machine import cache_dir
+from workbench.machine import cache_dir, first_line
 
 GB = 1e9
 NEEDED_MEMORY_GB, NEEDED_DISK_GB = 4.0, 3.0
@@ -30,12 +30,19 @@ class Finding:
 
 def examine(time_steps: bool = True) -> list[Finding]:
     """Every finding about this machine. Timing the steps (about 15 seconds) also picks the precision of later runs."""
-    findings = [_python(), _packages(), _cores(), _memory(), _disk(), _gpu(), _jupyter(), _kernel()]
-    model = _model()
-    findings.append(model)
-    if time_steps and model.level != "blocked":
-        findings.append(_steps())
+    findings = [_tried(name, check) for name, check in CHECKS.items()]
+    if time_steps and findings[-1].level != "blocked":  # the model's
+        findings.append(_tried("Speed", _steps))
     return findings
+
+
+def _tried(name: str, check: Callable[[], Finding]) -> Finding:
+    """A full disk or a folder that cannot be used is a finding too."""
+    try:
+        return check()
+    except OSError as error:
+        remedy = f"Make {cache_dir()} a folder with room that can be written, or set WORKBENCH_CACHE to another."
+        return Finding(name, "blocked", first_line(error), remedy)
 
 
 def _python() -> Finding:
@@ -51,7 +58,7 @@ def _packages() -> Finding:
 
 
 def _cores() -> Finding:
-    cores, threads = psutil.cpu_count(logical=False), torch.get_num_threads()
+    cores, threads = machine.hardware()["cores"], torch.get_num_threads()
     value = f"{cores} cores, torch uses {threads} threads"
     if threads < 2:
         return Finding("Processor", "warning", value, "Unset OMP_NUM_THREADS, or expect lessons to take twice as long.")
@@ -59,10 +66,10 @@ def _cores() -> Finding:
 
 
 def _memory() -> Finding:
-    memory = psutil.virtual_memory()
-    value = f"{memory.available / GB:.1f} GB free of {memory.total / GB:.1f}"
-    if memory.available < NEEDED_MEMORY_GB * GB:
-        level = "blocked" if memory.total < NEEDED_MEMORY_GB * GB else "warning"
+    free, total = machine.available_memory(torch.device("cpu")), machine.total_memory()
+    value = f"{free / GB:.1f} GB free of {total / GB:.1f}"
+    if free < NEEDED_MEMORY_GB * GB:
+        level = "blocked" if total < NEEDED_MEMORY_GB * GB else "warning"
         return Finding(
             "Memory", level, value, f"Close other programs: full fine-tuning wants {NEEDED_MEMORY_GB:.0f} GB."
         )
@@ -120,7 +127,20 @@ def _model() -> Finding:
     try:
         return Finding("Model", "ok", f"{PACKAGED} at {packaged_model()}")
     except ModelError as error:
-        return Finding("Model", "blocked", "not installed", str(error))
+        return Finding("Model", "blocked", "cannot be used", str(error))
+
+
+CHECKS: dict[str, Callable[[], Finding]] = {
+    "Python": _python,
+    "Packages": _packages,
+    "Processor": _cores,
+    "Memory": _memory,
+    "Disk": _disk,
+    "GPU": _gpu,
+    "JupyterLab": _jupyter,
+    "Kernel": _kernel,
+    "Model": _model,
+}
 
 
 def _steps() -> Finding:

@@ -19,6 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
+CGROUP = Path("/sys/fs/cgroup")
+# version 2 and version 1: the limit, what is in use, and the line that tells how much of that is unused file cache
+CGROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
 
 
 def cache_dir() -> Path:
@@ -78,10 +84,32 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
-    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
-    if limit.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    if container := _container_memory():
+        limit, used = container
+        free = min(free, max(limit - used, 0))
     return free
+
+
+def total_memory() -> int:
+    """Bytes of memory that programs here may take in all: this machine's, or fewer in a container with a limit."""
+    total = psutil.virtual_memory().total
+    container = _container_memory()
+    return min(total, container[0]) if container else total
+
+
+def _container_memory() -> tuple[int, int] | None:
+    """Limit and use, in bytes, of the container around us; None where there is no limit.
+
+    Cached files count as used there, though the kernel drops them when a program asks for memory: they are left out.
+    """
+    for limit, used, statistics, cache in CGROUP_FILES:
+        try:
+            numbers = dict(line.split() for line in (CGROUP / statistics).read_text().splitlines())
+            in_use = int((CGROUP / used).read_text()) - int(numbers[cache])
+            return int((CGROUP / limit).read_text()), in_use
+        except (OSError, ValueError, KeyError):  # no such file, or the word "max" as the limit
+            continue
+    return None
 
 
 def _processor_name() -> str:
@@ -174,7 +202,8 @@ def progress_wanted() -> bool:
 
 def first_line(error: BaseException) -> str:
     """What an error says, cut to one line for a sentence of ours; its type if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # a colon announces the line that tells
 
 
 def say(words: str) -> None:

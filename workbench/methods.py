@@ -6,6 +6,8 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
+from numbers import Real
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -45,19 +47,21 @@ class Method:
     reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self):
-        for name in ("learning_rate", "alpha", "dropout"):  # 32 and 32.0 are one setting, in JSON too
-            if isinstance(getattr(self, name), int):
-                object.__setattr__(self, name, float(getattr(self, name)))
-        if not self.learning_rate > 0:
+        for name in ("learning_rate",) if self.name == "full" else ("learning_rate", "alpha", "dropout"):
+            value = getattr(self, name)
+            if not isinstance(value, Real):
+                raise MethodError(f"{name}={value!r} must be a number.")
+            object.__setattr__(self, name, float(value))  # 32 and 32.0 are one setting, in JSON too
+        if not 0 < self.learning_rate < inf:  # a record in JSON could not hold infinity
             raise MethodError(
-                f"learning_rate={self.learning_rate:g} must be above 0; LoRA often likes 1e-3, full 1e-4."
+                f"learning_rate={self.learning_rate:g} must be above 0 and finite; LoRA often likes 1e-3, full 1e-4."
             )
         if self.name == "full":
             return
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
             raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
-        if not self.alpha > 0:
-            raise MethodError(f"alpha={self.alpha:g} must be above 0; alpha / rank scales the update.")
+        if not 0 < self.alpha < inf:
+            raise MethodError(f"alpha={self.alpha:g} must be above 0 and finite; alpha / rank scales the update.")
         if not 0 <= self.dropout < 1:
             raise MethodError(f"dropout={self.dropout:g} must be at least 0 and below 1.")
         if self.full_modules and self.name != "hybrid":
@@ -172,9 +176,13 @@ def peft_config(base: Base, method: Method) -> LoraConfig:
 
 
 def opened_modules(base: Base, method: Method) -> list[str]:
-    """Full names of the modules that are trained whole (PEFT takes ends of names, dot or no dot: "norm" means many)."""
+    """Full names of the modules that are trained whole, without those that lie inside of another.
+
+    In full because PEFT takes ends of names, dot or no dot: "norm" means many.
+    """
     names = [name for name, _ in base.model.named_modules()]
-    return [name for name in names if any(ends_with(name, wanted) for wanted in method.full_modules)]
+    opened = [name for name in names if any(ends_with(name, wanted) for wanted in method.full_modules)]
+    return [name for name in opened if not any(name.startswith(f"{other}.") for other in opened)]
 
 
 def target_modules(base: Base, method: Method) -> list[str]:
@@ -188,6 +196,8 @@ def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str],
 
     Raises MethodError for a name that the model does not have, and if nothing is left.
     """
+    if not every:
+        raise MethodError(f"{model_name} has no nn.Linear layers (GPT-2's are Conv1D), which adapters here need.")
     ends = ("",) if method.targets == "all-linear" else method.targets
     ends = (ends,) if isinstance(ends, str) else ends
     if "" in method.full_modules or (method.targets != "all-linear" and "" in ends):

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from workbench.machine import preferred_dtype
+from workbench.machine import first_line, preferred_dtype
 from workbench.packaged import PACKAGED, REVISION, ModelError, packaged_model
 from workbench.quick import quicken
 
@@ -78,19 +79,24 @@ def load_base(
         raise ModelError("revision= is for Hub models; the packaged model and directories are what they are.")
     location, source, found = _locate(PRESETS.get(name, name), revision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             location,
             dtype=dtype,
             revision=revision if source == "hub" else None,
             quantization_config=_quantization_config(quantization, dtype),
             device_map=device,
             trust_remote_code=False,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(
             location, revision=revision if source == "hub" else None, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(_explain(name, source, error)) from error
+    if missing := sorted(loading["missing_keys"]):  # transformers would go on with random ones
+        raise ModelError(
+            f"{name} cannot be loaded: its weights lack {len(missing)} tensors of its config.json, first {missing[0]}."
+        )
     if source == "hub":
         found = getattr(model.config, "_commit_hash", None) or revision or "unknown"
     if tokenizer.eos_token_id is None:
@@ -286,10 +292,8 @@ def _explain(name: str, source: str, error: Exception) -> str:
         offline = "HF_HUB_OFFLINE is set, and " if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         return (
             f"{name} could not be loaded from the Hub: {offline}it is not in the local cache or the network is down; "
-            f"load it once with a network, give a local directory, or use '{PACKAGED}'. ({_first_line(text)})"
+            f"load it once with a network, give a local directory, or use '{PACKAGED}'. ({first_line(error)[:200]})"
         )
-    return f"{name} could not be loaded: {_first_line(text)}"
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:200] if text.strip() else "no details given"
+    if "ignore_mismatched_sizes" in text:
+        return f"{name} could not be loaded: its config.json names other sizes than its weights have."
+    return f"{name} could not be loaded: {first_line(error)[:200]}"

@@ -61,11 +61,12 @@ class NotebookResult:
         return self.failure is None
 
 
-def find_notebooks(names: Iterable[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
-    """The notebooks called `names` ("01_delta_w", "01_delta_w.ipynb" or just "01"); without names all, in order.
+def find_notebooks(names: Iterable[str] = (), folder: Path | None = None) -> list[Path]:
+    """The notebooks called `names` ("01_delta_w", "01_delta_w.ipynb" or just "01"), each once; without names all.
 
-    Raises ValueError for a name that fits no notebook.
+    folder: None is the course's. Raises ValueError for a name that fits no notebook.
     """
+    folder = folder or NOTEBOOKS
     files = sorted(path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     if not files:
         raise ValueError(f"There are no notebooks in {folder}: run this from a clone of the repository.")
@@ -77,7 +78,7 @@ def find_notebooks(names: Iterable[str] = (), folder: Path = NOTEBOOKS) -> list[
             known = ", ".join(path.stem for path in files)
             raise ValueError(f"There is no notebook called {name!r}. There are: {known}.")
         chosen += matches
-    return chosen or files
+    return list(dict.fromkeys(chosen)) or files
 
 
 def read_parameters(path: Path) -> dict[str, object]:
@@ -86,7 +87,7 @@ def read_parameters(path: Path) -> dict[str, object]:
     Raises ValueError unless exactly one cell has the tag `parameters` and holds nothing but `name = literal` lines:
     papermill replaces values by their text, so anything computed there would be lost without a word.
     """
-    cells = [cell for cell in _read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    cells = _parameters_cells(path)
     if len(cells) != 1:
         raise ValueError(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one.")
     try:
@@ -97,7 +98,7 @@ def read_parameters(path: Path) -> dict[str, object]:
     for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                with suppress(ValueError):
+                with suppress(ValueError, TypeError):  # TypeError: {[1]: 2} is a literal, but no value
                     parameters[name] = ast.literal_eval(value)
                     continue
         raise ValueError(
@@ -121,20 +122,14 @@ def run_notebook(
     afterwards. Time-outs are in seconds and default to TIME_LIMITS[tier]. When the total is over, every process that
     the run started is killed, so that a cell which ignores interrupts cannot hold up a build.
 
-    Raises ValueError, before anything runs, for an unknown tier, a parameter that the notebook does not have or a
-    faulty parameters cell. What goes wrong inside the notebook is returned as `failure`.
+    Raises ValueError, before anything runs, for an unknown tier, a parameter that the notebook does not have, a faulty
+    parameters cell, or an `out_dir` that cannot be used. What goes wrong inside the notebook is returned as `failure`.
     """
-    if tier not in TIME_LIMITS:
-        raise ValueError(f"There is no tier called {tier!r}. There are: {', '.join(TIME_LIMITS)}.")
     path, out_dir = Path(path).resolve(), Path(out_dir).resolve()
     parameters = {"tier": tier, **(parameters or {})}
-    known = read_parameters(path)
-    unknown = [name for name in parameters if name not in known]
-    if unknown:
-        raise ValueError(f"{path.name} has no parameter {', '.join(unknown)}. It has: {', '.join(known)}.")
+    _check_request(path, out_dir, parameters)
     cell_limit, total_limit = TIME_LIMITS[tier]
     total_timeout = total_timeout or total_limit
-    out_dir.mkdir(parents=True, exist_ok=True)
     executed = out_dir / path.name
     executed.unlink(missing_ok=True)
 
@@ -160,25 +155,58 @@ def run_notebook(
             except subprocess.TimeoutExpired:
                 exit_code = None
             finally:
-                _kill_family(process.pid)
-                process.wait()
+                if process.poll() is None:  # once it was waited for, its number may be another process's
+                    _kill_family(process.pid)
+                    process.wait()
         reason = _reason(exit_code, total_timeout, Path(job["reason"]), executed.with_suffix(".log"))
     return NotebookResult(path.stem, tier, time.perf_counter() - started, executed, _failure(path, executed, reason))
 
 
 def run_notebooks(names: Iterable[str], tier: str, out: Path) -> Iterator[NotebookResult]:
-    """Execute the named notebooks (all, without names) one after the other; each result comes as soon as it is there.
+    """Execute the named notebooks one after the other; each result comes as soon as it is there.
 
-    An unknown name or tier raises ValueError at once, before the first notebook starts.
+    Without names all with a parameters cell, which every lesson has and a learner's scratch pad has not; a line on
+    stderr says which are left out. What `run_notebook` refuses in any of them raises ValueError at once, before the
+    first starts.
     """
+    names = list(names)
     paths = find_notebooks(names)
-    if tier not in TIME_LIMITS:
-        raise ValueError(f"There is no tier called {tier!r}. There are: {', '.join(TIME_LIMITS)}.")
+    if not names:
+        left_out = [path for path in paths if not _parameters_cells(path)]
+        paths = [path for path in paths if path not in left_out]
+        if left_out:
+            print(f"Left out, without a parameters cell: {', '.join(path.name for path in left_out)}", file=sys.stderr)
+    for path in paths:
+        _check_request(path, Path(out), {"tier": tier})
     return (run_notebook(path, out, tier) for path in paths)
 
 
+def _check_request(path: Path, out_dir: Path, parameters: Mapping[str, object]) -> None:
+    """Make the folder for the copy. Raises ValueError for a notebook that cannot be run like this."""
+    if parameters["tier"] not in TIME_LIMITS:
+        raise ValueError(f"There is no tier called {parameters['tier']!r}. There are: {', '.join(TIME_LIMITS)}.")
+    known = read_parameters(path)
+    if unknown := [name for name in parameters if name not in known]:
+        raise ValueError(f"{path.name} has no parameter {', '.join(unknown)}. It has: {', '.join(known)}.")
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"The folder {out_dir} for the executed copies cannot be made: {error.strerror}.") from error
+    executed = out_dir / path.name
+    if executed.exists() and executed.samefile(path):
+        raise ValueError(f"The executed copy would take the place of {path}: name another folder for the copies.")
+
+
+def _parameters_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in _read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+
+
 def _read(path: Path) -> nbformat.NotebookNode:
-    return nbformat.read(path, as_version=4)
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, nbformat.ValidationError) as error:
+        # what nbformat raises depends on what is missing
+        raise ValueError(f"{path.name} is not a notebook that can be read: {str(error).splitlines()[0]}") from error
 
 
 def _environment(scratch: Path, tier: str) -> dict[str, str]:
@@ -234,7 +262,7 @@ def _failure(path: Path, executed: Path, reason: str | None) -> CellFailure | No
         return None
     try:
         cells = _read(executed).cells
-    except (FileNotFoundError, nbformat.reader.NotJSONError):
+    except ValueError:
         return CellFailure(path.name, None, "", reason)  # it ended before, or while, papermill wrote the copy
     started = None
     for cell in cells:

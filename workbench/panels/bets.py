@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
+from workbench import WorkbenchError
 from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, Verdict, claims, load_bets, save_bets
-from workbench.panels.common import show_live, static_class
+from workbench.panels.common import alert, show_live, static_class
 from workbench.runs import RunStore
 
 NO_BET = "no bet yet"
@@ -43,7 +44,12 @@ class BetsPanel:
         return {claim: control.value for claim, control in self.controls.items() if control.value != NO_BET}
 
     def _save(self, _change: dict) -> None:
-        save_bets(self.bets, self.store)
+        try:
+            save_bets(self.bets, self.store)
+        except OSError as error:
+            words = f"Your bets could not be saved in {self.store.path} ({error.strerror}). "
+            self.message.value = alert(WorkbenchError(f"{words}Set WORKBENCH_RUNS to a folder that can be written."))
+            return
         self._tell()
 
     def _tell(self) -> None:

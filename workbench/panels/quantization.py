@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -81,11 +81,6 @@ def quantization_panel(base: Base) -> Panel:
     layers = list(linear_modules(base.model))
     blocks = base.model.config.num_hidden_layers
     shown = [name for name in layers if any(f".{number}." in name for number in {0, blocks // 2, blocks - 1})]
-    cached = lru_cache(maxsize=256)(quantization_view)
-
-    def view(**settings) -> View:
-        return cached(base.model, **settings)
-
     controls = {
         "layer": choice("layer", shown[0], [(name.partition("layers.")[2] or name, name) for name in shown]),
         "data_type": choice("data type", "int", list(DATA_TYPES.items())),
@@ -93,4 +88,4 @@ def quantization_panel(base: Base) -> Panel:
         "block_size": steps_slider("block size", 64, BLOCK_SIZES),
         "double_quantization": switch("double quantization", False),
     }
-    return Panel("One layer, quantized", controls, view)
+    return Panel("One layer, quantized", controls, partial(quantization_view, base.model))
