@@ -1,5 +1,6 @@
-"""What every test can rely on: no network, no access to the learner's own runs, fixed threads and seeds."""
+"""What every test can rely on: no network, no access to the learner's own runs and timings, fixed threads and seeds."""
 
+import gc
 import os
 import random
 import sys
@@ -7,6 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("workbench", deadline=None, max_examples=60)
+settings.load_profile("workbench")
 
 # All of this must be in place before torch or the Hub's client is imported.
 OFFLINE = str(Path(__file__).parent / "offline")
@@ -25,6 +30,28 @@ if OFFLINE not in sys.path:
     sys.modules.pop("sitecustomize", None)
     sys.path.insert(0, OFFLINE)
     __import__("sitecustomize")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache():
+    """The converted model is shared; what `workbench doctor` times while tests run stays out of the learner's cache."""
+    from workbench.machine import cache_dir
+
+    models, scratch = cache_dir() / "models", Path(SCRATCH.name, "cache")
+    models.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir()
+    (scratch / "models").symlink_to(models.resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_CACHE", str(scratch))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect():
+    """Accelerate collects garbage after each training: a third of a second a time where all of this is loaded."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

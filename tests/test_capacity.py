@@ -17,7 +17,7 @@ from workbench.capacity import (
 )
 from workbench.generate import information_bits
 from workbench.methods import adapter_parameters
-from workbench.tasks import Example
+from workbench.tasks import Example, encode
 
 FACTS = load_task("facts")
 
@@ -82,8 +82,12 @@ def test_rows_carry_their_bits(small, store):
     config = TrainConfig(steps=1, batch_size=2, test_limit=8, save=False)
     scored = train(small, FACTS, lora(rank=1), config, store)
     unscored = train(small, FACTS, full(), replace(config, evaluate=False), store)
-    rows = rows_with_bits([scored, unscored], small.tokenizer, FACTS)
+    learnt = replace(scored, metrics=scored.metrics | {"loss": 0.01})
+    rows = rows_with_bits([scored, unscored, learnt], small.tokenizer, FACTS)
     assert rows[0]["memorised_bits"] == 0.0 and rows[1]["memorised_bits"] is None
+    tokens = sum(row.completion_tokens for row in encode(FACTS.test, small.tokenizer, 512))
+    lacking = 0.01 / math.log(2) * tokens
+    assert rows[2]["memorised_bits"] == pytest.approx(information_bits(len(FACTS.test)) - lacking, rel=1e-6)
 
 
 @pytest.mark.parametrize("rows", [3, 64, 96, 127, 191])

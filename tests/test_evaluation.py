@@ -1,5 +1,8 @@
 """Scores against slow and obvious ways to get them: real generation, one label at a time, torch's own loss."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -9,6 +12,7 @@ from workbench.evaluation import (
     answers,
     evaluate,
     everyday_facts,
+    fact_rows,
     forgetting,
     general_rows,
     general_text,
@@ -107,10 +111,17 @@ def test_general_text_is_pythons_own_and_spread_over_all_of_it(base):
 
 
 def test_everyday_facts_end_where_the_answer_ends(base):
-    assert len(everyday_facts()) >= 30
-    assert all(fact.completion.startswith(" ") and not fact.prompt.endswith(" ") for fact in everyday_facts())
+    facts, rows = everyday_facts(), fact_rows(base.tokenizer)
+    assert len(facts) == len(rows) >= 30
+    assert all(fact.completion.startswith(" ") and not fact.prompt.endswith(" ") for fact in facts)
+    for fact, row in zip(facts, rows, strict=True):
+        assert base.tokenizer.decode(row.ids[row.prompt_length :]) == fact.completion
 
 
 def test_answers_stop_by_themselves_or_at_the_limit(base):
-    written = answers(base, [Example("The capital of France is", "")], max_new_tokens=4)
-    assert written[0].startswith("Paris")
+    asked = [Example("The capital of France is", "")]
+    (written,) = answers(base, asked, max_new_tokens=4)
+    assert written.startswith("Paris") and 2 <= len(base.tokenizer(written)["input_ids"]) <= 4
+    impatient = deepcopy(base.tokenizer)
+    impatient.eos_token = impatient.convert_ids_to_tokens(impatient(" Paris")["input_ids"][0])
+    assert answers(replace(base, tokenizer=impatient), asked, max_new_tokens=4) == ["Paris"]

@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig
 from peft.tuners.lora import Linear as PeftLinear
@@ -18,9 +18,6 @@ from torch import nn
 
 from workbench import lowrank
 from workbench.lowrank import LoRALinear
-
-settings.register_profile("workbench", deadline=None, max_examples=60)
-settings.load_profile("workbench")
 
 
 @st.composite

@@ -2,6 +2,7 @@
 
 import base64
 import threading
+import time
 
 import ipywidgets as widgets
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from workbench import lowrank, plots
 from workbench.lowrank import LoRALinear
-from workbench.panels import common, delta_w, lora_layer, predict
+from workbench.panels import bets, common, delta_w, lora_layer, predict
+from workbench.runs import RunStore
 
 PANELS = {"delta_w": delta_w.delta_w_panel, "lora_layer": lora_layer.lora_layer_panel}
 MOVES = {
@@ -120,12 +122,15 @@ def test_changes_that_pile_up_cost_one_drawing():
     panel = common.Panel("title", {"number": slider}, view)
     threads = [threading.Thread(target=setattr, args=(slider, "value", value)) for value in range(1, 9)]
     threads[0].start()
+    end = time.monotonic() + 60
     while len(calls) < 2:
-        pass
+        time.sleep(0.001)
+        assert time.monotonic() < end
     for thread in threads[1:]:
         thread.start()
     while slider.value != 8:
-        pass
+        time.sleep(0.001)
+        assert time.monotonic() < end
     gate.set()
     for thread in threads:
         thread.join()
@@ -174,6 +179,16 @@ def test_a_prediction_leaves_its_words_in_a_saved_notebook(monkeypatch):
     assert guess.widget in live.children
     assert still["text/plain"] == "Predict. How <much>? Guess: half (the default)"
     assert "How &lt;much&gt;?" in still["text/html"]
+
+
+def test_bets_that_cannot_be_saved_are_an_alert(tmp_path):
+    (tmp_path / "file").touch()
+    panel = bets.BetsPanel(RunStore(tmp_path / "file"))
+    panel.controls["speed"].value = bets.SUPPORTED
+    assert 'role="alert"' in panel.message.value and "WORKBENCH_RUNS" in panel.message.value
+    (tmp_path / "file").unlink()
+    panel.controls["parity"].value = bets.DEPENDS
+    assert "2 of 6 bets made and saved" in panel.message.value
 
 
 def test_the_layers_of_the_panel_are_those_of_the_packaged_model():

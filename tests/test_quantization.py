@@ -3,7 +3,7 @@
 import bitsandbytes.functional as bnb
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_methods import fingerprint
 
@@ -25,8 +25,6 @@ from workbench.steps import TrainingError, check_gradients
 from workbench.tasks import Encoded, collate
 
 FOUR_BITS = ("nf4", "fp4")
-settings.register_profile("workbench", deadline=None, max_examples=60)
-settings.load_profile("workbench")
 
 
 def normal(*shape, seed=0, scale=0.02):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
+from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train, training
 from workbench.passes import Configuration, Needs, needs, train_pass
 from workbench.runs import RunStore
 from workbench.sweeps import COMPILERS, SweepError, plan_passes, shares_a_pass
@@ -63,7 +63,7 @@ def assert_the_same(together, alone, loss=1e-5, update=1e-3) -> None:
 
 @pytest.mark.parametrize("task", [FACTS, ORDERS], ids=["facts", "orders"])
 def test_a_pass_gives_each_configuration_what_train_gives(small, tmp_path, task):
-    config = replace(QUICK, steps=20, save=True)
+    config = replace(QUICK, steps=20 if task is ORDERS else 8, save=True)
     runs = sweep(small, task, VARIED, config, RunStore(tmp_path / "a"), seeds=[0, 3])
     assert [run.together["configurations"] for run in runs] == [8] * 8
     expected = [(method, seed) for method in VARIED for seed in (0, 3)]
@@ -72,8 +72,8 @@ def test_a_pass_gives_each_configuration_what_train_gives(small, tmp_path, task)
         assert_the_same(run, alone)
 
 
-def test_twenty_steps_of_the_real_model(base, tmp_path):
-    config = replace(QUICK, steps=20, batch_size=2, save=True)
+def test_the_real_model(base, tmp_path):
+    config = replace(QUICK, steps=6, batch_size=2, save=True)
     methods = [lora(rank=1), lora(rank=32, alpha=32, learning_rate=1e-3)]
     runs = sweep(base, ORDERS, methods, config, RunStore(tmp_path / "a"))
     for run, method in zip(runs, methods, strict=True):
@@ -104,9 +104,9 @@ def test_in_bfloat16_the_difference_is_that_of_another_rounding(small_directory,
     base = load_base(str(small_directory), dtype="bfloat16")
     config = replace(QUICK, steps=8, batch_size=2, save=True)  # many processors are thirty times slower in bfloat16
     methods = VARIED[:2]
-    for method, run in zip(methods, sweep(base, ORDERS, methods, config, RunStore(tmp_path / "a")), strict=True):
-        alone = train(base, ORDERS, method, config, RunStore(tmp_path / "b"))
-        halves = train(base, ORDERS, method, replace(config, batch_size=1, accumulation=2), RunStore(tmp_path / "b"))
+    for method, run in zip(methods, sweep(base, FACTS, methods, config, RunStore(tmp_path / "a")), strict=True):
+        alone = train(base, FACTS, method, config, RunStore(tmp_path / "b"))
+        halves = train(base, FACTS, method, replace(config, batch_size=1, accumulation=2), RunStore(tmp_path / "b"))
         assert losses(run) == pytest.approx(losses(alone), rel=1e-2)
         assert relative(updates(run), updates(alone)) <= 2 * relative(updates(halves), updates(alone)) + 1e-2
 
@@ -117,7 +117,8 @@ def test_other_architectures(base, tmp_path, architecture):
 
     model = load_base(str(write_model(tmp_path / "model", architecture, base.tokenizer)), dtype="float32")
     config = replace(QUICK, save=True)
-    for method, run in zip(VARIED, sweep(model, ORDERS, VARIED, config, RunStore(tmp_path / "a")), strict=True):
+    methods = VARIED[1:3]
+    for method, run in zip(methods, sweep(model, ORDERS, methods, config, RunStore(tmp_path / "a")), strict=True):
         assert_the_same(run, train(model, ORDERS, method, config, RunStore(tmp_path / "b")))
 
 
@@ -202,6 +203,7 @@ def test_a_base_with_dropout_of_its_own_shares_no_pass(small, monkeypatch):
 
 
 def test_a_score_that_is_no_number_is_one_runs_own_matter(small, store, monkeypatch):
+    training._scores().clear()  # another test may have scored this base
     losses = iter([1.0, math.nan, 1.0, 1.0])  # of the base, then of each configuration
     monkeypatch.setattr("workbench.evaluation.evaluate", lambda *_: {"loss": next(losses)})
     monkeypatch.setattr("workbench.evaluation.forgetting", lambda *_: {})
@@ -266,6 +268,7 @@ def test_a_killed_sweep_loses_the_pass_in_flight_only(small_directory, tmp_path)
     code = f"""
 import sys
 from workbench import RunStore, TrainConfig, load_base, load_task, lora, sweep
+from workbench import training
 from workbench.passes import Configuration, needs
 base, task = load_base({str(small_directory)!r}, dtype="float32"), load_task("facts")
 config = TrainConfig(steps=6, batch_size=4, evaluate=False)
@@ -316,15 +319,17 @@ def test_a_configuration_that_cannot_fit_is_told_so(small, store):
     assert store.all() == []
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_planned_memory_is_the_measured_one(small_directory, store, dtype):
+@pytest.mark.parametrize(("dtype", "ranks", "batch"), [("float32", (1, 4, 16, 64), 16), ("bfloat16", (1, 64), 8)])
+def test_the_planned_memory_is_the_measured_one(small_directory, store, dtype, ranks, batch):
+    """Few and short in bfloat16, which many processors have to imitate."""
     base = load_base(str(small_directory), dtype=dtype)
-    config = replace(QUICK, steps=2, batch_size=16)
-    methods = [lora(rank=rank) for rank in (1, 4, 16, 64)]
+    config = replace(QUICK, steps=2, batch_size=batch)
+    methods = [lora(rank=rank) for rank in ranks]
     members = [Configuration(str(method.rank), method, config) for method in methods]
     needed = needs(base, ORDERS, members)
     measured = sweep(base, ORDERS, methods, config, store)[0].together["peak_memory_bytes"]
-    assert 0.8 * needed.of(range(4)) <= measured <= needed.of(range(4))
+    planned = needed.of(range(len(methods)))
+    assert 0.8 * planned <= measured <= planned
 
 
 def test_when_memory_runs_out_after_all_the_pass_is_cut_in_two(small, store, monkeypatch):

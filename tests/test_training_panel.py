@@ -1,6 +1,7 @@
 """The training panel without a browser: it trains what `train` trains, beside other work, and can be stopped."""
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,13 @@ TASK = load_task("tickets")
 CONFIG = TrainConfig(steps=6, batch_size=4, test_limit=4, evaluate=False)
 SCORED = replace(CONFIG, evaluate=True)
 LONG = replace(CONFIG, steps=2000)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
 
 
 def panel_of(small, store, config=CONFIG, runs=()):
@@ -70,8 +78,7 @@ def test_the_run_joins_the_table_and_the_store(small, store):
 def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):
     panel = panel_of(small, store, LONG)
     panel.start()
-    while not any(history for history, _ in panel.curves.values()):
-        pass
+    wait_for(lambda: any(history for history, _ in panel.curves.values()))
     panel.stop_button.click()
     assert panel.stop_button.disabled
     panel.wait()
@@ -83,8 +90,7 @@ def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):
 def test_one_at_a_time(small, store):
     panel, other = panel_of(small, store, LONG), panel_of(small, store, LONG)
     panel.start()
-    while not any(history for history, _ in panel.curves.values()):
-        pass
+    wait_for(lambda: any(history for history, _ in panel.curves.values()))
     other.start()
     other.wait()
     assert "Another training is under way" in other.message.value and not other.training and not other.curves

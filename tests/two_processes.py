@@ -7,9 +7,9 @@ import torch
 
 from workbench import RunStore, TrainConfig, load_base, load_task, lora, train
 
-directory, out, batch_size, accumulation = sys.argv[1:]
+directory, out = sys.argv[1:]
 torch.set_num_threads(1)
-config = TrainConfig(steps=4, batch_size=int(batch_size), accumulation=int(accumulation), evaluate=False)
+config = TrainConfig(steps=4, batch_size=2, accumulation=2, evaluate=False)
 run = train(load_base(directory, dtype="float32"), load_task("orders"), lora(rank=2), config, RunStore(out))
 if run.artifact:
     print("RESULT " + json.dumps([entry["loss"] for entry in run.history]))
