@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3Config
 
 from workbench import full, hybrid, lora, qlora
-from workbench.flops import ADAPTERS, ATTENTION, HEAD, LINEAR, step_flops, total_flops
+from workbench.flops import ADAPTERS, ATTENTION, HEAD, LINEAR, step_flops
 from workbench.methods import MethodError, peft_config
 from workbench.models import Base
 
@@ -31,6 +31,10 @@ def a_base(architecture: str = "llama", device: str = "meta") -> Base:
         # the products of eager attention are what torch's counter sees one by one
         model = AutoModelForCausalLM.from_config(CONFIGS[architecture], attn_implementation="eager")
     return Base(model.requires_grad_(False), None, architecture, "", "config", None, torch.float32)
+
+
+def total_flops(step: dict[str, dict[str, float]]) -> float:
+    return sum(sum(parts.values()) for parts in step.values())
 
 
 def counted(architecture: str, method, batch_size: int, sequence_length: int, checkpointing: bool = False) -> int:

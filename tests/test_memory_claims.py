@@ -86,6 +86,18 @@ def test_a_verdict_follows_the_grid(claim, changes, expected):
     assert verdicts(**changes)[claim] == expected
 
 
+@pytest.mark.parametrize("models", [(), ("tiny",), ("one",), ("tiny", "one"), ("seventy",)])
+@pytest.mark.parametrize("settings", [SETTINGS, (LORA,), (FULL_MASTER, QLORA), (FULL_MASTER, LORA)])
+def test_what_the_grid_lacks_is_untested(models, settings):
+    rows = [row for row in grid() if row["model"] in models and row["setting"] in settings]
+    found = {one.claim: one for one in judge_memory(rows, gpus(), PUBLISHED)}
+    assert found["consumer-3b"].verdict == found["architectures"].verdict == UNTESTED
+    assert found["small-models"].verdict == UNTESTED or ("tiny" in models and "one" in models and len(settings) > 1)
+    if not rows:
+        assert {one.verdict for one in found.values() if one.claim != "tokens"} == {UNTESTED}
+    assert all(one.evidence.startswith("The grid has no ") for one in found.values() if one.verdict == UNTESTED)
+
+
 def test_only_the_same_model_and_shape_are_compared():
     rows = grid()
     rows += [row | {"sequence_length": 2048, "reserved_bytes": 9e9} for row in rows if row["setting"] == LORA]

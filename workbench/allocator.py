@@ -38,7 +38,7 @@ def segments_bytes(tensors: Mapping[int, int]) -> int:
     for size, count in tensors.items():
         rounded = -(-size // SMALLEST) * SMALLEST
         segment = segment_size(rounded)
-        if segment in shared and rounded < OWN_SEGMENT:
+        if rounded < OWN_SEGMENT:
             shared[segment] += count * rounded
         else:
             own += count * segment
@@ -55,7 +55,7 @@ def reserved_bytes(events: Iterable[tuple[object, int, bool]]) -> int:
         if comes:
             if size == 0:
                 continue
-            rounded = max(SMALLEST, -(-size // SMALLEST) * SMALLEST)
+            rounded = -(-size // SMALLEST) * SMALLEST
             small = rounded <= SMALL
             pool = pools[small]
             place = bisect_left(pool, (rounded, 0))

@@ -6,16 +6,18 @@ import argparse
 import json
 from dataclasses import replace
 
+OF_ADAPTERS = ("rank", "targets", "dora", "full_modules")
+
 
 def add_memory(commands) -> None:
     """Add the command to those of `workbench`."""
     memory = commands.add_parser("memory", help="what a GPU would need to train a model, without one")
     memory.add_argument("model", metavar="CONFIG", help="a short name, a Hub id, a folder, or a config.json")
     memory.add_argument("--method", default="lora", choices=("full", "lora", "qlora", "hybrid"))
-    memory.add_argument("--rank", type=int, default=8)
-    memory.add_argument("--targets", default="all-linear", help="all-linear, or layer names: q_proj,v_proj")
-    memory.add_argument("--dora", action="store_true")
-    memory.add_argument("--full-modules", default="", help="hybrid: modules to train whole, e.g. layers.15.mlp")
+    memory.add_argument("--rank", type=int, help="default: 8")
+    memory.add_argument("--targets", help="layer names: q_proj,v_proj (default: all-linear)")
+    memory.add_argument("--dora", action="store_true", default=None)
+    memory.add_argument("--full-modules", help="hybrid: modules to train whole, e.g. layers.15.mlp")
     memory.add_argument("--batch-size", type=int, default=4)
     memory.add_argument("--sequence-length", type=int, default=512)
     memory.add_argument("--dtype", default="bfloat16", help="bfloat16, mixed (what trains in float32) or float32")
@@ -41,16 +43,21 @@ def _memory(options: argparse.Namespace) -> int:
 
 
 def _method(options: argparse.Namespace):
+    """The method as it was asked for; raises MethodError for options that it has no use for."""
     from workbench import methods
 
-    full_modules = tuple(module for module in options.full_modules.split(",") if module)
+    given = {name: value for name in OF_ADAPTERS if (value := getattr(options, name)) is not None}
     if options.method == "full":
-        if options.dora or full_modules:
-            raise methods.MethodError("--dora and --full-modules belong to adapters, not to --method full.")
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise methods.MethodError(
+                f"{names}: full fine-tuning has no adapters; leave it out, or choose another method."
+            )
         return methods.full()
-    targets = options.targets if options.targets == "all-linear" else options.targets.split(",")
-    adapters = methods.lora(options.rank, targets=targets, dora=options.dora)
-    return replace(adapters, name=options.method, full_modules=full_modules)
+    full_modules = tuple(module for module in given.pop("full_modules", "").split(",") if module)
+    if given.get("targets", "all-linear") != "all-linear":
+        given["targets"] = given["targets"].split(",")
+    return replace(methods.lora(**given), name=options.method, full_modules=full_modules)
 
 
 def _print(report) -> None:

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from workbench.memory_setup import model_config
+from workbench.memory_setup import Source, model_config
 from workbench.methods import Method, lies_within, opened_modules, target_modules
 from workbench.models import Base, linear_modules
 
 LINEAR, ATTENTION, HEAD, ADAPTERS = "linear layers", "attention", "output head", "adapters"
 
 
-def skeleton(model: str | os.PathLike | PreTrainedConfig) -> Base:
+def skeleton(model: Source) -> Base:
     """The model, given as `memory_setup.model_config` takes it, with shapes but no weights (on the meta device)."""
     config = model_config(model)
-    name = config.model_type if isinstance(model, PreTrainedConfig) else str(model)
+    name = str(model) if isinstance(model, str | os.PathLike) else config.model_type
     return _skeleton(type(config), config.to_json_string(use_diff=False), name)
 
 
@@ -80,11 +79,6 @@ def step_flops(
         last = {_block(base, name): name for name in linear}.values()
         again[LINEAR] -= sum(linear[name] for name in last if name not in adapted)
     return {"forward": inside | {HEAD: head}, "recomputation": again, "backward": backward}
-
-
-def total_flops(step: Mapping[str, Mapping[str, float]]) -> float:
-    """FLOPs of all phases together."""
-    return sum(sum(parts.values()) for parts in step.values())
 
 
 def _block(base: Base, name: str) -> int:

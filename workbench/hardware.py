@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 EFFICIENCY = 0.25  # about what the published runs reached, one loop on one kind of GPU: lesson 04 shows each
 CACHE_SHARE = 0.3  # of a serving GPU's memory, left to the keys and values of the requests under way
+SERVER = 8  # GPUs that one server holds at most; over more of them a base is split only if it has to be
 HOURS_A_MONTH = 730
 
 
@@ -42,7 +43,6 @@ class Gpu:
     """
 
     name: str
-    kind: str  # "consumer" or "data centre"
     sold_gb: float
     usable_bytes: float
     flops_per_second: Mapping[str, float]
@@ -50,8 +50,6 @@ class Gpu:
     price_per_hour: float
     price_source: str
     price_date: str
-    spec_source: str
-    usable_source: str
 
     def rate(self, dtype: str) -> float:
         """FLOP/s in `dtype`. Raises HardwareError where the table has none."""
@@ -87,7 +85,6 @@ def _gpu(row: Mapping[str, str]) -> Gpu:
     rates = {"bfloat16": row["bf16_tflops"], "float16": row["fp16_tflops"]}
     return Gpu(
         row["name"],
-        row["kind"],
         float(row["sold_gb"]),
         float(row["usable_gib"]) * GIB,
         {dtype: float(rate) * 1e12 for dtype, rate in rates.items() if rate},
@@ -95,8 +92,6 @@ def _gpu(row: Mapping[str, str]) -> Gpu:
         float(row["price_per_hour"]),
         row["price_source"],
         row["price_date"],
-        row["spec_source"],
-        row["usable_source"],
     )
 
 
@@ -159,12 +154,12 @@ class Job:
 def job(phases: Sequence[Phase], gpu: Gpu, tokens_a_step: int, tokens: float, efficiency: float = EFFICIENCY) -> Job:
     """Hours and money to train on `tokens` tokens, padding among them.
 
-    efficiency: the share of the bound's speed that the run reaches, above 0 and at most 1; else HardwareError.
+    efficiency: the share of the bound's speed that the run reaches, above 0 and at most 1. Raises HardwareError for
+    what makes no sense.
     """
     if not 0 < efficiency <= 1:
         raise HardwareError(f"efficiency={efficiency} is a share of the bound's speed: above 0, at most 1.")
-    if not tokens > 0:
-        raise HardwareError(f"tokens={tokens} must be above 0.")
+    _above_0(tokens_a_step=tokens_a_step, tokens=tokens)
     bound = sum(phase.seconds(gpu) for phase in phases)
     seconds = bound / efficiency
     hours = seconds * tokens / tokens_a_step / 3600
@@ -183,16 +178,14 @@ def gpus_if_sharded(report: MemoryReport, gpu: Gpu) -> int | None:
     logits of its own batch, as large as the report's, and its CUDA context; the block gathered at the moment comes on
     top and is left out. None: what each GPU keeps is too much by itself.
     """
-    if report.unsharded_bytes is None:
+    if not report.moments:
         raise HardwareError("gpus_if_sharded() needs a report of memory.estimate(), not of simulate().")
     if gpu.fits(report.total_bytes):
         return 1
-    states = sum(report.components.get(part, 0) for part in ("weights", "adapters", "optimizer state"))
-    kept = report.unsharded_bytes
     room = (gpu.usable_bytes - report.context_bytes) * report.peak_allocated_bytes / report.peak_reserved_bytes
-    if kept >= room:
+    if any(kept >= room for _, kept in report.moments):
         return None
-    return max(2, math.ceil(states / (room - kept)), math.ceil(report.peaks["optimizer"] / room))
+    return max(2, *(math.ceil(shared / (room - kept)) for shared, kept in report.moments))
 
 
 @dataclass(frozen=True)
@@ -207,11 +200,11 @@ class Service:
 def serve(tasks: int, base_bytes: float, adapter_bytes: float, gpu: Gpu) -> dict[str, Service]:
     """N adapters on one shared base against N full models, all loaded all the time.
 
-    A model that is too large for one GPU takes several. CACHE_SHARE of each is left to requests; how many requests a
-    second come out of it is not modelled.
+    The fewest GPUs that hold them: a shared base may be split over up to SERVER of them, any model over as many as one
+    takes. CACHE_SHARE of each GPU is left to requests; how many requests a second come out of it is not modelled.
+    Raises HardwareError for numbers of 0 or below.
     """
-    if tasks < 1:
-        raise HardwareError(f"tasks={tasks} must be at least 1.")
+    _above_0(tasks=tasks, base_bytes=base_bytes, adapter_bytes=adapter_bytes)
     ways = {
         "adapters on one base": (base_bytes + tasks * adapter_bytes, _places(tasks, base_bytes, adapter_bytes, gpu)),
         "full models": (tasks * base_bytes, _places(tasks, 0, base_bytes, gpu)),
@@ -224,5 +217,12 @@ def serve(tasks: int, base_bytes: float, adapter_bytes: float, gpu: Gpu) -> dict
 def _places(tasks: int, shared: float, each: float, gpu: Gpu) -> int:
     """GPUs for `tasks` models of which each GPU, or group of GPUs, holds one shared part and as many others as fit."""
     room = gpu.usable_bytes * (1 - CACHE_SHARE)
-    group = math.ceil((shared + each) / room)
-    return group * math.ceil(tasks / math.floor((group * room - shared) / each))
+    least = math.ceil((shared + each) / room)
+    groups = range(least, max(least, SERVER) + 1) if shared else (least,)
+    return min(size * math.ceil(tasks / max(1, (size * room - shared) // each)) for size in groups)
+
+
+def _above_0(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not 0 < number < math.inf:
+            raise HardwareError(f"{name}={number} must be above 0 and finite.")

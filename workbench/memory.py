@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 import torch
-from transformers import PreTrainedConfig
 
 from workbench.allocator import reserved_bytes, segments_bytes
 from workbench.closed_form import Line, closed_form
-from workbench.fake_steps import PHASES, Steps, Storage, fake_steps, real_peak
+from workbench.fake_steps import PHASES, Steps, fake_steps
 from workbench.machine import forked_random_state
-from workbench.memory_setup import MemoryModelError, Setup, model_config, shipped
+from workbench.memory_setup import MemoryModelError, Setup, Source, model_config, shipped
 from workbench.methods import Method
 from workbench.models import Base
+from workbench.real_steps import real_peak
+from workbench.recorder import Storage
 
 __all__ = ["COMPONENTS", "MemoryModelError", "MemoryReport", "as_trained", "estimate", "measure", "shipped", "simulate"]
 
@@ -37,9 +37,9 @@ class MemoryReport:
     as `torch.cuda.max_memory_reserved` counts. A run that has room keeps more: blocks that it has used and cannot reuse
     stay reserved until the driver has no more to give; replayed_bytes is what two equal steps leave it with (`simulate`
     only). context_bytes: the CUDA context, outside of it. total_bytes: reserved and context, what a GPU must have.
-    timeline: (phase, bytes) in order of time. modules: module -> bytes kept for the backward pass (both `simulate`
-    only). terms: (words, bytes) of the closed form. unsharded_bytes: the most activations, logits and temporaries at
-    once, which sharding leaves on each GPU (both `estimate` only). seconds: what it took to find out.
+    timeline: (phase, bytes) in order of time (`simulate` only). terms: (words, bytes) of the closed form. moments: of
+    each moment at which the step may peak, the bytes that sharding splits over GPUs, and those that it leaves on each:
+    activations, logits, temporaries (both `estimate` only). seconds: what it took to find out.
     """
 
     components: dict[str, int]
@@ -53,9 +53,8 @@ class MemoryReport:
     note: str
     replayed_bytes: int | None = None
     timeline: list[tuple[str, int]] = field(default_factory=list, repr=False)
-    modules: dict[str, int] = field(default_factory=dict, repr=False)
     terms: list[tuple[str, int]] = field(default_factory=list, repr=False)
-    unsharded_bytes: int | None = None
+    moments: list[tuple[int, int]] = field(default_factory=list, repr=False)
 
     @property
     def total_bytes(self) -> int:
@@ -66,7 +65,7 @@ class MemoryReport:
 
 
 def simulate(
-    model: str | os.PathLike | PreTrainedConfig,
+    model: Source,
     method: Method,
     batch_size: int = 4,
     sequence_length: int = 512,
@@ -113,7 +112,6 @@ def simulate(
         note,
         replayed_bytes=reserved_bytes(events) if on_gpu else peak,
         timeline=_thinned(timeline),
-        modules=_kept_by_module(steps),
     )
 
 
@@ -124,15 +122,6 @@ def _component(storage: Storage, steps: Steps) -> str:
         return "logits"
     ended = storage.block.ended if storage.block else steps.middle_of(storage)
     return "activations" if storage.module and storage.died > ended else "temporaries"
-
-
-def _kept_by_module(steps: Steps) -> dict[str, int]:
-    start, middle = steps.bounds["forward"]
-    kept: dict[str, int] = {}
-    for storage, comes in steps.events:
-        if comes and start <= storage.born < middle <= storage.died and not storage.role:
-            kept[storage.module] = kept.get(storage.module, 0) + storage.bytes
-    return kept
 
 
 def _thinned(timeline: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -146,7 +135,7 @@ def _thinned(timeline: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def estimate(
-    model: str | os.PathLike | PreTrainedConfig,
+    model: Source,
     method: Method,
     batch_size: int = 4,
     sequence_length: int = 512,
@@ -179,7 +168,7 @@ def estimate(
         validated,
         note,
         terms=[(line.words, line.bytes) for line in lines],
-        unsharded_bytes=closed.unsharded_bytes + CUBLAS_BYTES,
+        moments=[(shared, kept + CUBLAS_BYTES) for shared, kept in closed.moments],
     )
 
 

@@ -57,6 +57,8 @@ def pairs(rows: Sequence[Mapping], first: Sequence[str], second: Sequence[str]) 
 
 def _params(rows) -> Verdict:
     found = _of(rows, ADAPTERS)
+    if not found:
+        return _untested("params", "adapters")
     counts = [row["trainable_parameters"] for row in found]
     shares = [row["trainable_parameters"] / row["parameters"] for row in found]
     few = [count <= A_FEW_MILLION for count in counts]
@@ -69,6 +71,8 @@ def _params(rows) -> Verdict:
 
 def _memory_ratio(rows, published) -> Verdict:
     found = pairs(rows, FULLS, LORAS)
+    if not found:
+        return _untested("memory-ratio", "full fine-tuning beside LoRA")
     ratios = [full["reserved_bytes"] / lora["reserved_bytes"] for full, lora in found]
     far = [ratio >= 5 for ratio in ratios]
     least, most = (_in_words(*found[ratios.index(pick(ratios))]) for pick in (min, max))
@@ -81,6 +85,8 @@ def _memory_ratio(rows, published) -> Verdict:
 
 def _memory_1b(rows) -> Verdict:
     small, large = ([row["total_bytes"] / 1e9 for row in _of(rows, group, ABOUT_1B)] for group in (LORAS, FULLS))
+    if not (small and large):
+        return _untested("memory-1b", "models of about 1B, full and with LoRA")
     below, above = [size <= 8 for size in small], [size >= 24 for size in large]
     both = _mostly(below) == _mostly(above) == SUPPORTED
     verdict = SUPPORTED if both else DEPENDS if any(below) and any(above) else NOT_SUPPORTED
@@ -93,6 +99,8 @@ def _memory_1b(rows) -> Verdict:
 
 def _consumer_3b(rows, gpu: Gpu) -> Verdict:
     sizes = [row["total_bytes"] for row in _of(rows, LORAS, ABOUT_3B)]
+    if not sizes:
+        return _untested("consumer-3b", "models of about 3B with LoRA")
     fits = [gpu.fits(size) for size in sizes]
     evidence = (
         f"{min(sizes) / 1e9:.1f} to {max(sizes) / 1e9:.1f} GB; fits the {gpu.name} ({gpu.usable_bytes / 1e9:.1f} GB "
@@ -107,11 +115,13 @@ def _eight_to_one(rows, gpu: Gpu) -> Verdict:
         fewest.setdefault(row["model"], row)
     eight = [row for row in fewest.values() if (row["a100s"] or 0) >= 8]
     if not eight:
-        return Verdict("eight-to-one", UNTESTED, f"No model of the grid takes eight {gpu.name} in full.")
+        return _untested("eight-to-one", f"model that takes eight {gpu.name} in full")
     plain, four_bit = (
         [gpu.fits(lora["total_bytes"]) for _, lora in pairs([*eight, *_of(rows, ADAPTERS)], (FULL_MASTER,), group)]
         for group in (LORAS, (QLORA,))
     )
+    if not (plain and four_bit):
+        return _untested("eight-to-one", "LoRA and QLoRA of a model that takes eight GPUs in full")
     verdict = _mostly(plain) if any(plain) else DEPENDS if any(four_bit) else NOT_SUPPORTED
     counts = ", ".join(f"{row['a100s']} for {row['model']}" for row in fewest.values() if row["parameters"] >= 7e9)
     evidence = (
@@ -123,12 +133,12 @@ def _eight_to_one(rows, gpu: Gpu) -> Verdict:
 
 def _qlora(rows, gpu: Gpu) -> Verdict:
     shares = [four_bit["total_bytes"] / lora["total_bytes"] for lora, four_bit in pairs(rows, (LORA,), (QLORA,))]
-    largest = {
-        setting: max(
-            (row for row in _of(rows, (setting,)) if gpu.fits(row["total_bytes"])), key=lambda row: row["parameters"]
-        )
-        for setting in (LORA, QLORA)
+    fitting = {
+        setting: [row for row in _of(rows, (setting,)) if gpu.fits(row["total_bytes"])] for setting in (LORA, QLORA)
     }
+    if not (shares and all(fitting.values())):
+        return _untested("qlora", f"QLoRA beside LoRA, each of a model that trains on the {gpu.name}")
+    largest = {setting: max(found, key=lambda row: row["parameters"]) for setting, found in fitting.items()}
     lower = [share < 1 for share in shares]
     larger = largest[QLORA]["parameters"] > largest[LORA]["parameters"]
     verdict = SUPPORTED if all(lower) and larger else DEPENDS if any(lower) else NOT_SUPPORTED
@@ -144,6 +154,8 @@ def _small_models(rows, gpu: Gpu) -> Verdict:
         [(full["total_bytes"], lora["total_bytes"]) for full, lora in pairs(_of(rows, None, size), FULLS, LORAS)]
         for size in (BELOW_500M, FROM_1B)
     )
+    if not (small and large):
+        return _untested("small-models", "full fine-tuning beside LoRA both below 500M and from 1B on")
     fits = [gpu.fits(full) for full, _ in small]
     saved, saved_large = (median(full - lora for full, lora in group) / 1e9 for group in (small, large))
     ratio, ratio_large = (median(full / lora for full, lora in group) for group in (small, large))
@@ -160,7 +172,9 @@ def _architectures(rows) -> Verdict:
     by_shape: dict[tuple, list[float]] = {}
     for full, lora in pairs(_of(rows, None, ABOUT_1B), (FULL_MASTER,), (LORA,)):
         by_shape.setdefault(_where(full)[1:], []).append(full["reserved_bytes"] / lora["reserved_bytes"])
-    spans = [max(ratios) / min(ratios) for ratios in by_shape.values()]
+    spans = [max(ratios) / min(ratios) for ratios in by_shape.values() if len(ratios) > 1]
+    if not spans:
+        return _untested("architectures", "two models of about 1B at the same shape of the step")
     unequal = [span >= UNEQUAL for span in spans]
     evidence = (
         f"among models of about 1B the ratio of full to LoRA differs by a factor of {min(spans):.2f} to "
@@ -172,6 +186,8 @@ def _architectures(rows) -> Verdict:
 def _cost(rows, published) -> Verdict:
     priced = [row for row in rows if row["money"] is not None]
     shares = [lora["money"] / full["money"] for full, lora in pairs(priced, FULLS, LORAS)]
+    if not shares:
+        return _untested("cost", "full fine-tuning beside LoRA, both with a price")
     cheap = [share <= FRACTION for share in shares]
     evidence = (
         f"LoRA takes {min(shares):.0%} to {max(shares):.0%} of the money, half or less in {_share(cheap)}, each on the "
@@ -199,7 +215,13 @@ def _where(row: Mapping) -> tuple:
     return row["model"], row["batch_size"], row["sequence_length"], row["checkpointing"]
 
 
+def _untested(claim: str, lacking: str) -> Verdict:
+    return Verdict(claim, UNTESTED, f"The grid has no {lacking}.")
+
+
 def _mostly(flags: Sequence[bool]) -> str:
+    if not flags:
+        return UNTESTED
     return SUPPORTED if sum(flags) >= MOSTLY * len(flags) else DEPENDS if any(flags) else NOT_SUPPORTED
 
 

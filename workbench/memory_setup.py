@@ -14,8 +14,16 @@ from transformers import AutoConfig, PreTrainedConfig
 from workbench import WorkbenchError
 from workbench.machine import first_line
 from workbench.methods import Method
+from workbench.models import Base
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
+# What bitsandbytes stores. They are here, and not beside its stand-ins, for formulas that have no use for the library.
+BLOCK_4BIT = 64  # weights that share one scale in 4-bit storage
+BLOCK_SCALES = 256  # scales that share one float32, with double quantization
+BLOCK_8BIT = 256  # values that share one scale in the 8-bit optimizers
+SMALLEST_8BIT = 4096  # tensors of fewer numbers keep float32 state
+
+Source = str | os.PathLike | PreTrainedConfig | Base  # of a model's configuration
 
 
 class MemoryModelError(WorkbenchError, ValueError):
@@ -71,17 +79,24 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def model_config(model: str | os.PathLike | PreTrainedConfig) -> PreTrainedConfig:
+def model_config(model: Source) -> PreTrainedConfig:
     """The transformers configuration of `model`.
 
     model: a short name of `shipped()`, a Hub id that is in the local cache or can be fetched, a directory with a
-    config.json, the path of such a file, or a configuration.
+    config.json, the path of such a file, a configuration, or a loaded base.
 
     Raises MemoryModelError where there is none, or where it describes no causal language model.
     """
+    if isinstance(model, Base):
+        model = model.model.config
     if isinstance(model, PreTrainedConfig):
         return _text_part(model)
-    return _read(os.fspath(model))
+    if isinstance(model, str | os.PathLike):
+        return _read(os.fspath(model))
+    raise MemoryModelError(
+        f"A model cannot be given as {type(model).__name__}; give a name like 'llama-3.2-1b', a Hub id, the path of a "
+        "config.json or its folder, a transformers configuration, or what load_base() returned."
+    )
 
 
 def _read(name: str) -> PreTrainedConfig:
@@ -123,10 +138,8 @@ def _from_fields(fields: object, path: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.for_model(**fields)
     except Exception as error:  # each family checks its own fields in its own way
-        first = str(error).strip().splitlines()
-        raise MemoryModelError(
-            f"transformers cannot read {path}, a {kind!r} model: {first[0][:200] if first else type(error).__name__}"
-        ) from error
+        first = first_line(error)[:200]
+        raise MemoryModelError(f"transformers cannot read {path}, a {kind!r} model: {first}") from error
 
 
 def _text_part(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from transformers import PreTrainedConfig
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from workbench.machine import first_line
 from workbench.memory_setup import MemoryModelError
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma", "gemma2")
@@ -39,6 +42,7 @@ class Shape:
     vocabulary: int
     tied: bool
     capped: bool
+    biased: frozenset[str]  # the linear layers with a bias
 
     @property
     def queries(self) -> int:
@@ -62,7 +66,7 @@ class Shape:
 
     @cached_property
     def biases(self) -> dict[str, int]:
-        return {name: self.linear[name][0] for name in READERS[0]} if self.family == "qwen2" else {}
+        return {name: self.linear[name][0] for name in self.biased}
 
     @cached_property
     def norms(self) -> tuple[int, ...]:
@@ -94,7 +98,30 @@ def shape_of(config: PreTrainedConfig) -> Shape:
         config.vocab_size,
         config.tie_word_embeddings,
         bool(getattr(config, "final_logit_softcapping", None)),
+        _biased(type(config), config.to_json_string(use_diff=False)),
     )
+
+
+@lru_cache(maxsize=32)
+def _biased(kind: type[PreTrainedConfig], fields: str) -> frozenset[str]:
+    """The linear layers of a block that have a bias: families read different flags, so one block is built."""
+    config = kind.from_dict(json.loads(fields))
+    config.num_hidden_layers = 1
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:1]
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # whatever a family's own code raises
+        raise MemoryModelError(
+            f"transformers cannot build {config.model_type!r}: {first_line(error)[:160]}; correct its configuration."
+        ) from error
+    biases = (name.removesuffix(".bias") for name, _ in model.named_parameters() if name.endswith(".bias"))
+    biased = frozenset(name.removeprefix(in_block(0, "")) for name in biases)
+    unknown = biased.difference(*READERS)
+    if unknown:
+        raise MemoryModelError(f"estimate() knows no bias of {', '.join(sorted(unknown))}; use simulate().")
+    return biased
 
 
 def in_block(layer: int, part: str) -> str:

@@ -15,12 +15,8 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, BLOCK_SCALES, SMALLEST_8BIT
 from workbench.models import linear_modules
-
-BLOCK_4BIT = 64  # weights that share one scale in bitsandbytes' 4-bit storage
-BLOCK_SCALES = 256  # scales that share one float32, with double quantization
-BLOCK_8BIT = 256  # values that share one scale in bitsandbytes' 8-bit optimizers
-SMALLEST_8BIT = 4096  # its smaller tensors keep float32 state
 
 
 def efficient_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **_):
@@ -88,9 +84,11 @@ class Fake4bitProduct(torch.autograd.Function):
 
 
 def unpacked(weight, shape, dtype):
-    scales = torch.empty(math.prod(shape) // BLOCK_4BIT, dtype=torch.float32)
+    """The scales, themselves unpacked, are there until the weights are made."""
+    scales = torch.empty(-(-math.prod(shape) // BLOCK_4BIT), dtype=torch.float32)
+    weights = torch.empty(shape, dtype=dtype)
     del scales
-    return torch.empty(shape, dtype=dtype)
+    return weights
 
 
 class Linear4bit(bnb.nn.Linear4bit):

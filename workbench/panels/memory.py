@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 
 from workbench import memory, plots_memory
-from workbench.flops import skeleton
 from workbench.hardware import (
     EFFICIENCY,
     GIB,
@@ -19,6 +18,7 @@ from workbench.hardware import (
     job,
     step_phases,
 )
+from workbench.memory_setup import model_config
 from workbench.methods import Method, full, hybrid, lora, qlora
 from workbench.panels.common import LABEL, WIDE, Panel, View, choice, steps_slider, switch
 
@@ -39,7 +39,7 @@ def method_of(name: str, rank: int, targets: str | tuple[str, ...], model: str) 
     if name == "full":
         return full()
     if name == "hybrid":
-        last = skeleton(model).model.config.num_hidden_layers - 1
+        last = model_config(model).num_hidden_layers - 1
         return hybrid([f"layers.{last}.mlp"], rank=rank, targets=targets)
     return {"LoRA": lora, "DoRA": lora, "QLoRA": qlora}[name](rank=rank, targets=targets, dora=name == "DoRA")
 
