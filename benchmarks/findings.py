@@ -8,45 +8,56 @@ No result in that file is typed by hand. A test fails when file or picture is ol
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from math import hypot
+from pathlib import Path
 from statistics import mean
+
+from costs import cost_table, costs_by_claim
 
 from workbench import reference
 from workbench.claims import claims, two_standard_errors
 from workbench.plots import to_png
 from workbench.plots_runs import pareto
-from workbench.rank_claims import judge_ranks
-from workbench.sweep_rows import grouped
+from workbench.rank_claims import best_by, judge_ranks
+from workbench.sweep_rows import at_best_rate as best_rows
+from workbench.sweep_rows import grouped, mean_of, usable
 from workbench.tasks import DATA_DIR
 
-FINDINGS, PICTURE = (DATA_DIR / "reference" / name for name in ("FINDINGS.md", "gain_and_forgetting.png"))
-TASK = "tickets"  # on which the pilot ran every method
-TEST_ROWS = 120  # that the pilot scored
-FLOAT32_MB = 4 / 1e6
+FINDINGS = DATA_DIR / "reference" / "FINDINGS.md"
+SETTINGS = ("full", "hybrid", "lora", "lora r=64", "auto", "qlora")  # of the study, in the table's order
+TEST_ROWS = {"tickets": 120, "protocol": 120, "orders": 120, "facts": reference.SWEEP_FACTS}  # that the study scored
 OPENING = """# Findings
 
 Written by `benchmarks/findings.py` from the rows in this folder; every number below is computed from them. SmolLM2-135M
-on a CPU, each method at its best rate of those tried, chosen on seed 0; a range is of three seeds. A difference is the
-mean over seeds of the paired difference, with the lowest and highest seed in brackets. It is *within noise* where the
-bracket holds 0 or, for exact match, where two standard errors of the test rows are more. In the pilot all best rates
-but that of full are the highest that were tried: a better one may lie above. `README.md` says what was run, and what
-else to be careful about.
+on a CPU, 60 steps of 16 rows (`facts`: 120), each method at its best rate of those tried, chosen on seed 0 (of equals,
+the one of lower loss); a range is of three seeds. The sweeps on `facts` are another experiment (75 steps; full has one
+seed). `README.md` says what was run, and what else to be careful about.
 
-What the study does not have yet is named below the claims; until then the pilot speaks for all methods but LoRA.
+A difference is the mean over seeds of the paired difference, with the lowest and highest seed in brackets. In exact
+match it is *within noise* where the bracket holds 0, or where it is below two standard errors of the test rows (the
+share behind it), which are taken as independent though both methods have the same: that is cautious. Three seeds agree
+by chance one time in four, so a single *beyond noise* or *all seeds agree* is weak. Seed 0 chose the rate and is in the
+mean, which flatters a method with more rates. LoRA's rates were chosen with frozen weights in bfloat16, so in every
+pair with LoRA seed 0 has LoRA in bfloat16 and the other in float32.
 """
+NAMES = """`lora`, `qlora` (its frozen weights in NF4) and `hybrid` are rank 8, alpha 32; `auto` is what `recommend`
+chooses, its rate included, often the same run as `lora`."""
 CLOSING = """## What a model of 135M parameters on a CPU cannot say
 
 - What LoRA saves at 1B and more, where weights and optimizer states are nearly all of the memory: that is lesson 04's.
 - Whether a larger model, with more to lose and more room, forgets as much or as little.
-- Anything about time on a GPU. Step times here are of a busy machine and are left out on purpose.
+- Anything about time on a GPU.
+- Whether some architectures gain more than others (`architectures`): one pretrained model ships with the course, and an
+  untrained one has nothing to adapt. Their memory can be compared: that is lesson 04's.
 - Whether LoRA meets a ceiling, or only learns more slowly where it is behind: every run is a short one.
 
 ## Beside it: what others published
 
 - *QLoRA* (Dettmers et al., 2023, arXiv 2305.14314): NF4 with adapters matches 16-bit fine-tuning on their benchmarks.
 - *LoRA Learns Less and Forgets Less* (Biderman et al., 2024, arXiv 2405.09673): on code and mathematics at 7B, LoRA
-  learns less than full fine-tuning and forgets less. Compare the line on forgetting above; there each method has its
-  own best rate for the task, and nothing holds it back elsewhere.
+  learns less than full fine-tuning and forgets less. Compare the line on forgetting above: at equal score it may end
+  otherwise than at the best rates.
 - *LoRA Without Regret* (Schulman and Thinking Machines, 2025): adapters on all layers and about ten times full's rate
   match full fine-tuning on data of the size of a fine-tuning set. Compare the line on no-regret.
 """
@@ -54,148 +65,207 @@ CLOSING = """## What a model of 135M parameters on a CPU cannot say
 
 def main() -> None:
     FINDINGS.write_text(findings(), encoding="utf-8")
-    PICTURE.write_bytes(picture())
+    for task in complete():
+        picture_file(task).write_bytes(picture(task))
     print(FINDINGS.relative_to(DATA_DIR.parent))
 
 
-def picture() -> bytes:
-    """Every run of the pilot: what it won and what it forgot."""
-    pilot = reference.pilot(TASK)
-    return to_png(pareto({"exact_match": pilot[0]["base_exact_match"]}, [], "exact_match", pilot))
+def complete() -> list[str]:
+    """The tasks on which the study has every method."""
+    names = {task: {row["name"] for row in rows} for task, rows in by_task().items()}
+    return [task for task, found in names.items() if found.issuperset(reference.COMPARED)]
+
+
+def picture_file(task: str) -> Path:
+    return FINDINGS.with_name(f"gain_and_forgetting_{task}.png")
+
+
+def picture(task: str) -> bytes:
+    """Every run of the study on one task: what it won and what it forgot."""
+    rows = reference.compared(task)
+    return to_png(pareto({"exact_match": rows[0]["base_exact_match"]}, [], "exact_match", rows))
 
 
 def findings() -> str:
     """The whole file."""
-    told, pilot = by_claim(), reference.pilot(TASK)
-    studied = reference.study_rows("lora", "lora r=64", "auto", "full")
-    lines = [f"- **{claim}** ({claims()[claim].text}) {words}" for claim, words in told.items()]
-    missing = [claim for claim in claims() if claim in TRAINED and claim not in told]
+    told = by_claim()
+    lines = [f"- **{claim}** ({claims()[claim].text}) {told[claim]}" for claim in claims() if claim in told]
+    pictures = [
+        f"![Exact match on {task} against loss gained on general text, every run]({picture_file(task).name})"
+        for task in complete()
+    ]
     parts = [
         OPENING,
-        f"## Every method on `{TASK}` (the pilot; LoRA of rank 8, alpha 16)\n\n{method_table(pilot)}",
-        f"Each rate, seed 0:\n\n{rate_table(pilot)}",
-        f"![Exact match against loss gained on general text, every run of the pilot]({PICTURE.name})",
-        f"## On each task (the study; alpha 32, `lora` is rank 8)\n\n{task_table(studied)}",
+        f"## On each task\n\n{NAMES}\n\n{task_table()}",
+        *pictures,
+        f"## Costs, each method alone on `tickets`\n\n{cost_table()}",
         "## By claim\n\n" + "\n".join(lines),
-        f"Not measured yet: {', '.join(missing)}.",
         CLOSING,
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-# The claims that training can test on a model of this size.
-TRAINED = (
-    *("parity", "ceiling", "no-regret", "rank-alpha", "update", "auto", "behaviour", "scoped", "small-models"),
-    *("forgetting", "hybrid", "qlora", "speed", "memory-ratio", "artifact", "new-domain", "architectures"),
-)
-
-
 def by_claim() -> dict[str, str]:
-    pilot = reference.pilot(TASK)
-    exact, forgotten = (paired(pilot, measure) for measure in ("exact_match", "forgetting"))
-    peak = {name: mean(values) for name, values in reference.at_best_rate(pilot, "peak_memory_mb").items()}
-    size = {row["name"]: row["trainable_parameters"] * FLOAT32_MB for row in pilot}
-    told = {
-        "parity": f"On `{TASK}`, full less LoRA in exact match: {exact('full', 'lora', '{:+.1%}')}.",
-        "forgetting": f"Loss on general text, nats a token, full less LoRA: {forgotten('full', 'lora', '{:+.2f}')}.",
-        "hybrid": f"Exact match, hybrid less LoRA: {exact('hybrid', 'lora', '{:+.1%}')}; full less hybrid: "
-        f"{exact('full', 'hybrid', '{:+.1%}')}. Peak memory {peak['hybrid'] / peak['lora']:.2f} times LoRA's.",
-        "qlora": f"Exact match, QLoRA less LoRA: {exact('qlora', 'lora', '{:+.1%}')}. Peak memory "
-        f"{1 - peak['qlora'] / peak['lora']:.0%} lower.",
-        "memory-ratio": f"Full needed {peak['full'] / peak['lora']:.1f} times LoRA's peak memory, and "
-        f"{peak['full'] / peak['qlora']:.1f} times QLoRA's (full in float32, frozen weights in bfloat16 and NF4).",
-        "artifact": f"What trains is {size['lora']:.1f} MB for LoRA of rank 8 and {size['full']:,.0f} MB for full, in "
-        "float32.",
-        "small-models": f"At 135M parameters the memory that LoRA saves is {peak['full'] - peak['lora']:,.0f} MB, of "
-        "what any laptop has; the ratio is under memory-ratio.",
-    }
+    """Claim -> what the rows say of it."""
     rows = reference.sweep_rows
-    ranks, full = rows("rate", "seeds"), rows("full")
     few = [row for row in rows("few") if row["targets"] == "down_proj"]  # on one matrix of one block
-    for verdict in judge_ranks(ranks, few, rows("alpha"), full, reference.study_rows()):
-        told[verdict.claim] = f"{verdict.verdict.capitalize()}: {verdict.evidence}"
-    for claim, words in full_beside_lora().items():
+    verdicts = judge_ranks(rows("rate", "seeds"), few, rows("alpha"), rows("full"), reference.study_rows())
+    told = {}
+    for found in verdicts:
+        where = "On all tasks" if found.claim == "auto" else "On `facts`, in the sweeps"
+        told[found.claim] = f"{where} ({found.verdict}): {found.evidence}"
+    for claim, words in chain(scores_by_claim().items(), costs_by_claim().items()):
         told[claim] = f"{told[claim]} {words}" if claim in told else words
     return told
 
 
-def full_beside_lora() -> dict[str, str]:
-    """What the study adds on the tasks where it has full fine-tuning at its best rate with several seeds."""
-    found = {}
-    for task, rows in grouped(reference.study_rows("lora", "full"), lambda row: row["task"]).items():
-        best = {name: reference.rows_at_best_rate(rows, name) for name in names(rows)}
-        if "full" not in best or len(best["full"]) < 2:
-            continue
-        gap = f"full less LoRA in exact match: {paired(rows, 'exact_match')('full', 'lora', '{:+.1%}')}."
-        found["parity"] = f"{found.get('parity', '')} On `{task}` (the study) {gap}".strip()
-        ratio = best["lora"][0]["learning_rate"] / best["full"][0]["learning_rate"]
-        found["no-regret"] = (
-            f"{found.get('no-regret', '')} On `{task}` LoRA's best rate is {ratio:g} times full's.".strip()
-        )
-        if task == "protocol":
-            found["behaviour"] = f"On `protocol`, an invented format and way of reasoning, {gap}"
-            found["ceiling"] = f"On `protocol`, where both have room above them, {gap}"
-            forgotten = paired(rows, "forgetting")("full", "lora", "{:+.2f}")
-            found["forgetting"] = f"On `protocol` (the study): {forgotten}."
-    return found
+def scores_by_claim() -> dict[str, str]:
+    """What the study's scores say, on the tasks where both methods have several seeds."""
+    full, forgets = difference("full", "lora", "exact_match"), difference("full", "lora", "forgetting")
+    qlora = difference("qlora", "lora", "forgetting")()
+    return {
+        "parity": full(),
+        "scoped": f"Classification (`tickets`) and extraction (`orders`). {full('tickets', 'orders')}",
+        "behaviour": f"`protocol` is an invented format and way of reasoning. {levels('protocol')} {full('protocol')}",
+        "new-domain": f"Facts about an invented world, learnt by heart. {recalls()} {full('facts')}",
+        "ceiling": "For `protocol` see parity; whether it is a ceiling or slowness, a short run cannot tell.",
+        "forgetting": f"{forgets_least()} Both at the rate with the highest score, one of several alike. {forgets()}",
+        "no-regret": f"{rate_ratios()} For the scores at these rates see parity.",
+        "hybrid": f"{difference('hybrid', 'lora', 'exact_match')()} {difference('full', 'hybrid', 'exact_match')()} "
+        f"{difference('hybrid', 'lora', 'forgetting')()}",
+        "qlora": f"{difference('qlora', 'lora', 'exact_match')()} {qlora} QLoRA's is counted from its own 4-bit base; "
+        "what 4 bits cost before any training is lesson 03's.",
+    }
 
 
-def paired(rows: Sequence[Mapping], measure: str) -> Callable[[str, str, str], str]:
+def difference(first: str, second: str, measure: str) -> Callable[..., str]:
+    """A function of some tasks (all, if none is named) that says by how much the first method is above the second."""
+    unit = {"exact_match": "in exact match", "forgetting": "in loss gained on general text, nats a token"}[measure]
+
+    def words(*tasks: str) -> str:
+        found = []
+        for task, rows in by_task().items():
+            if all(len(at_best(rows, name)) > 1 for name in (first, second)) and task in (tasks or by_task()):
+                found.append(f"`{task}` {paired(rows, measure)(first, second)}")
+            elif task in tasks:
+                found.append(f"`{task}` not measured")
+        sentence = f"{spoken(first)} less {spoken(second)} {unit}: {'; '.join(found)}."
+        return sentence[0].upper() + sentence[1:]
+
+    return words
+
+
+def levels(task: str) -> str:
+    """The scores themselves: a difference does not say whether anything was learnt."""
+    rows = by_task()[task]
+    told = (f"{spoken(name)} {spread(at_best(rows, name), 'exact_match', '{:.0%}')}" for name in ("lora", "full"))
+    return f"From {rows[0]['base_exact_match']:.0%} to: {', '.join(told)}."
+
+
+def forgets_least() -> str:
+    """What full has to forget to do as well as LoRA: a rate below its best may do."""
+
+    def told(row: Mapping) -> str:
+        return f"{row['forgetting']:+.2f} (rate {row['learning_rate']:g}, exact match {row['exact_match']:.0%})"
+
+    found = []
+    for task, rows in by_task().items():
+        first = [row for row in rows if row["seed"] == 0]
+        (lora,), full = at_best(first, "lora"), [row for row in first if row["name"] == "full"]
+        as_good = [row for row in full if row["exact_match"] >= lora["exact_match"]]
+        least = told(min(as_good, key=lambda row: row["forgetting"])) if as_good else f"none of {len(full)}"
+        found += [f"`{task}` {least}, LoRA {told(lora)}"] if full else []
+    return (
+        "On seed 0, the run of full that forgets least among those that score no less than LoRA's best (picked on the "
+        f"scored rows, so a little lucky): {'; '.join(found)}."
+    )
+
+
+def rate_ratios() -> str:
+    """The best rate of LoRA over that of full, and over the rates that one seed cannot tell from the best."""
+    found = []
+    for task, rows in by_task().items():
+        best = {name: at_best(rows, name) for name in ("lora", "full")}
+        if all(len(own) > 1 for own in best.values()):
+            ratio = best["lora"][0]["learning_rate"] / best["full"][0]["learning_rate"]
+            alike = [rates_alike(rows, name) for name in ("lora", "full")]
+            low, high = min(alike[0]) / max(alike[1]), max(alike[0]) / min(alike[1])
+            found.append(f"`{task}` {ratio:g} ({low:g} to {high:g} over rates that seed 0 cannot tell from the best)")
+    return f"LoRA's best rate over full's: {'; '.join(found)}."
+
+
+def rates_alike(rows: Sequence[Mapping], name: str) -> list[float]:
+    """The rates whose first seed is within two standard errors of the best one's."""
+    first = [row for row in rows if row["name"] == name and row["seed"] == 0]
+    top = max(row["exact_match"] for row in first)
+    return [
+        row["learning_rate"] for row in first if top - row["exact_match"] <= sampling(rows, top, row["exact_match"])
+    ]
+
+
+def sampling(rows: Sequence[Mapping], *shares: float) -> float:
+    """Two standard errors of the difference of two shares of the task's test rows."""
+    return hypot(*(two_standard_errors(share, TEST_ROWS[rows[0]["task"]]) for share in shares))
+
+
+def recalls() -> str:
+    """What full and the best rank of LoRA recall in the sweeps."""
+    full = mean_of(best_rows(reference.sweep_rows("full")), "exact_match")
+    lora = max(best_by(reference.sweep_rows("rate", "seeds"), "rank").values())
+    return f"In the sweeps full recalls {full:.0%}, the best rank of LoRA {lora:.0%}."
+
+
+def spoken(name: str) -> str:
+    return {"lora": "LoRA", "qlora": "QLoRA"}.get(name, name)
+
+
+def by_task() -> dict[str, list[dict]]:
+    return grouped(usable(reference.study_rows(*SETTINGS), "exact_match"), lambda row: row["task"])
+
+
+def at_best(rows: Sequence[Mapping], name: str) -> list[Mapping]:
+    """The rows of one method at its best rate, or none."""
+    return reference.rows_at_best_rate(rows, name) if name in names(rows) else []
+
+
+def paired(rows: Sequence[Mapping], measure: str) -> Callable[[str, str], str]:
     """How to say the difference of two methods, each at its best rate, seed by seed."""
-    share = measure == "exact_match"
     values = {
         name: {row["seed"]: row[measure] for row in reference.rows_at_best_rate(rows, name)} for name in names(rows)
     }
 
-    def difference(first: str, second: str, form: str) -> str:
+    def words(first: str, second: str) -> str:
         gaps = [values[first][seed] - values[second][seed] for seed in sorted(values[first]) if seed in values[second]]
-        both = [mean(values[name].values()) for name in (first, second)]
-        sampling = hypot(*(two_standard_errors(value, TEST_ROWS) for value in both)) if share else 0.0
-        within = min(gaps) <= 0 <= max(gaps) or abs(mean(gaps)) < sampling
-        noise = "within noise" if within else "beyond noise"
-        if share:
-            noise += f" (two standard errors of the rows: {sampling:.0%})"
+        form, agree = "{:+.2f}", "all seeds agree" if min(gaps) > 0 or max(gaps) < 0 else "within noise"
+        if measure == "exact_match":
+            error = sampling(rows, *(mean(values[name].values()) for name in (first, second)))
+            clear = agree != "within noise" and abs(mean(gaps)) >= error
+            form, agree = "{:+.1%}", f"{'beyond' if clear else 'within'} noise ({error:.0%})"
         told = (form.format(value) for value in (mean(gaps), min(gaps), max(gaps)))
-        return "{} ({} to {}), {}".format(*told, noise)
+        return "{} ({} to {}), {}".format(*told, agree)
 
-    return difference
-
-
-def method_table(rows: Sequence[Mapping]) -> str:
-    head = "| method | rate | exact match | forgetting, nats a token | peak MB | trains, MB in float32 |"
-    lines = [head, "| --- | --- | --- | --- | --- | --- |"]
-    for name in names(rows):
-        own = reference.rows_at_best_rate(rows, name)
-        lines.append(
-            f"| {name} | {own[0]['learning_rate']:g} | {spread(own, 'exact_match', '{:.0%}')} "
-            f"| {spread(own, 'forgetting', '{:+.2f}')} | {mean(row['peak_memory_mb'] for row in own):,.0f} "
-            f"| {own[0]['trainable_parameters'] * FLOAT32_MB:,.2f} |"
-        )
-    return "\n".join(lines)
+    return words
 
 
-def rate_table(rows: Sequence[Mapping]) -> str:
-    lines = ["| method | rate | exact match | forgetting, nats a token |", "| --- | --- | --- | --- |"]
-    for row in sorted((row for row in rows if row["seed"] == 0), key=lambda row: (row["name"], row["learning_rate"])):
-        told = f"{row['exact_match']:.0%} | {row['forgetting']:+.2f}"
-        lines.append(f"| {row['name']} | {row['learning_rate']:g} | {told} |")
-    return "\n".join(lines)
-
-
-def task_table(rows: Sequence[Mapping]) -> str:
-    head = (
-        "| task | setting | best rate | exact match | forgetting | seeds, by precision of the frozen weights | base |"
-    )
+def task_table() -> str:
+    head = "| task | setting | best rate | rates tried | exact match | forgetting | seeds, by precision |"
     lines = [head, "| --- | --- | --- | --- | --- | --- | --- |"]
-    for task in dict.fromkeys(row["task"] for row in rows):
-        here = [row for row in rows if row["task"] == task]
-        for name in names(here):
-            own = reference.rows_at_best_rate(here, name)
+    for task, rows in by_task().items():
+        lines.append(f"| {task} | base | | | {rows[0]['base_exact_match']:.0%} | | |")
+        for name in (name for name in SETTINGS if at_best(rows, name)):
+            own = at_best(rows, name)
             lines.append(
-                f"| {task} | {name} | {own[0]['learning_rate']:g} | {spread(own, 'exact_match', '{:.0%}')} "
-                f"| {spread(own, 'forgetting', '{:+.2f}')} | {seeds_in_words(own)} | {own[0]['base_exact_match']:.0%} |"
+                f"| {task} | {name} | {own[0]['learning_rate']:g} | {rates_tried(task, name)} "
+                f"| {spread(own, 'exact_match', '{:.0%}')} | {spread(own, 'forgetting', '{:+.2f}')} "
+                f"| {seeds_in_words(own)} |"
             )
     return "\n".join(lines)
+
+
+def rates_tried(task: str, name: str) -> str:
+    """How many rates, from which to which, diverged ones among them: "4, 0.0005 to 0.004"."""
+    rates = {row["learning_rate"] for row in reference.study_rows(name) if row["task"] == task}
+    return f"{len(rates)}, {min(rates):g} to {max(rates):g}" if len(rates) > 1 else "as chosen"
 
 
 def seeds_in_words(rows: Sequence[Mapping]) -> str:

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 
 from workbench import (
     Base,
@@ -34,7 +35,7 @@ from workbench import (
 )
 from workbench.reference import STUDY, SWEEP_FACTS, read_rows
 from workbench.runs import ATTENTION, MLP, provenance, table, targets_in_words
-from workbench.sweep_rows import best_rate, usable
+from workbench.sweep_rows import best_rate, grouped, usable
 
 TASKS = ("protocol", "tickets", "facts", "orders")  # first the one on which settings differ most
 SEEDS = (0, 1, 2)
@@ -45,8 +46,8 @@ METHODS = {
     "lora": (lambda rate: lora(8, 32, rate), RATES),
     "lora r=64": (lambda rate: lora(64, 32, rate), RATES),
     "full": (full, (5e-5, 1e-4, 2e-4)),
-    "hybrid": (lambda rate: hybrid(["layers.29.mlp"], rank=8, alpha=32, learning_rate=rate), RATES[:3]),
-    "qlora": (lambda rate: qlora(8, 32, rate), RATES[:3]),
+    "hybrid": (lambda rate: hybrid(["layers.29.mlp"], rank=8, alpha=32, learning_rate=rate), RATES[1:]),
+    "qlora": (lambda rate: qlora(8, 32, rate), RATES[1:]),
     "starved": (lambda rate: lora(1, 32, rate, targets=["q_proj"], layers=[15]), (4e-3, 8e-3, 1.6e-2)),
     "rslora": (lambda rate: lora(8, 32, rate, rslora=True), RATES[:3]),
     # At equal parameters: as many as rank 8 on all linear layers.
@@ -137,7 +138,7 @@ def widen(task: str, name: str) -> None:
 
 
 def measure(task: str, wanted: Sequence[Named], seeds: Sequence[int] = SEEDS[:1]) -> None:
-    """Train what is not stored yet, LoRA on plain weights together, everything else alone; append the rows.
+    """Train what is not stored yet, LoRA together, QLoRA together, everything else alone; append the rows.
 
     What was trained under another name is not trained again: its row is stored under this name too.
     """
@@ -150,13 +151,13 @@ def measure(task: str, wanted: Sequence[Named], seeds: Sequence[int] = SEEDS[:1]
         append([twins[here[seed][1:]] | {"name": name} for seed in absent if here[seed][1:] in twins])
         missing[tuple(seed for seed in absent if here[seed][1:] not in twins)].append((name, method))
     for left, named in missing.items():
-        together = [each for each in named if each[1].name == "lora"]
-        if together and left:
-            train(task, together, left)
+        kinds = grouped(named, lambda each: each[1].name)
+        for kind in ("lora", "qlora"):
+            if kind in kinds and left:
+                train(task, kinds.pop(kind), left)
         for seed in left:
-            for each in named:
-                if each not in together:
-                    train(task, [each], [seed])
+            for each in chain.from_iterable(kinds.values()):
+                train(task, [each], [seed])
 
 
 def train(task_name: str, named: Sequence[Named], seeds: Sequence[int]) -> None:

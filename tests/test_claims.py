@@ -1,7 +1,5 @@
 """The ledger, the bets, and verdicts that follow the numbers wherever they point."""
 
-import json
-
 import pytest
 from test_runs import record
 
@@ -105,15 +103,22 @@ def test_bets_are_kept_and_a_damaged_file_is_no_bet(store):
     assert claims.load_bets(store) == {} and store.all() == []
 
 
-def test_the_pilot_has_what_lesson_06_draws_on():
-    rows = reference.pilot("tickets")
-    assert {"starved", "lora", "qlora", "hybrid", "full"} == {row["name"] for row in rows}
+@pytest.mark.parametrize("task", ["tickets", "protocol"])
+def test_the_study_has_what_lesson_06_draws_on(task):
+    rows = reference.compared(task)
+    assert {row["task"] for row in rows} == {task}
     for name, scores in reference.at_best_rate(rows, "exact_match").items():
         assert len(scores) == 3, f"{name} has {len(scores)} seeds at its best rate"
+        rates = {row["learning_rate"] for row in rows if row["name"] == name}
+        best = reference.best_learning_rate(rows, name)
+        assert min(rates) < best < max(rates), f"the best rate of {name} is at an end of {sorted(rates)}"
     best = {name: reference.best_learning_rate(rows, name) for name in ("lora", "full")}
     assert best["lora"] > best["full"]
-    with pytest.raises(ValueError, match="no pilot"):
-        reference.pilot("facts")
+
+
+def test_a_task_without_every_method_is_named():
+    with pytest.raises(ValueError, match="has no lora, qlora, hybrid, full on 'retrieval'"):
+        reference.compared("retrieval")
 
 
 def test_the_best_rate_goes_by_the_seed_that_all_have_and_then_by_the_loss():
@@ -136,11 +141,3 @@ def test_the_best_rate_goes_by_the_seed_that_all_have_and_then_by_the_loss():
 def test_a_rate_is_carried_over_to_other_sizes():
     assert reference.learning_rate_for(1e-3, 576) == 1e-3
     assert reference.learning_rate_for(1e-3, 2048) == pytest.approx(3.7e-4, rel=0.02)
-
-
-def test_pilot_rows_are_of_the_task_as_it_is_now():
-    from workbench import load_task
-
-    lines = (reference.DATA_DIR / "reference" / "pilot.jsonl").read_text(encoding="utf-8").splitlines()
-    for row in map(json.loads, lines):
-        assert row["task_sha256"] == load_task(row["task"]).sha256, f"the pilot of {row['task']} is of older data"

@@ -25,7 +25,7 @@ RUNS = [
     run(name, exact=0.2 * index + 0.1, forgot=0.1 * index, memory=1e9 * (index + 1))
     for index, name in enumerate(("lora", "qlora", "hybrid", "full"))
 ]
-PILOT = [
+RATE_ROWS = [
     {"method": name, "learning_rate": rate, "seed": seed, "exact_match": 0.2 * seed + rate}
     for name in ("starved", "lora", "qlora", "hybrid", "full")
     for rate in (0.001, 0.01, 0.1)
@@ -53,8 +53,8 @@ FIGURES = {
     "costs": lambda: plots_runs.costs(RUNS),
     "scores": lambda: plots_runs.scores(BEFORE, RUNS, "exact_match", {run.id: 0.05 for run in RUNS}),
     "pareto": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match"),
-    "pareto, stored": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match", reference.pilot("tickets")[:9]),
-    "learning_rates": lambda: plots_runs.learning_rates(PILOT, "exact_match"),
+    "pareto, stored": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match", reference.compared("tickets")[::3]),
+    "learning_rates": lambda: plots_runs.learning_rates(RATE_ROWS, "exact_match"),
     "training_panel": lambda: plots_runs.training_panel(
         {"a": HISTORY}, {"1: lora r=8": (HISTORY[:9], {3: 0.1, 6: 0.4})}, [(30, 0.7)], 30, 16
     ),
@@ -117,7 +117,7 @@ def test_small_matrices_are_drawn_small():
 
 
 def test_stored_runs_stand_small_and_hollow_behind_the_learners():
-    rows = reference.pilot("tickets")
+    rows = reference.compared("tickets")
     figure = plots_runs.pareto(BEFORE, RUNS, "exact_match", rows)
     stored = {line.get_label().removesuffix(", stored"): line for line in figure.axes[0].lines if "stored" in str(line)}
     assert set(stored) == {row["name"] for row in rows}

@@ -12,8 +12,9 @@ from workbench.sweep_rows import at_best_rate as best_rows
 from workbench.sweep_rows import usable
 from workbench.tasks import DATA_DIR
 
-PILOT, SWEEPS, STUDY = (DATA_DIR / "reference" / name for name in ("pilot.jsonl", "sweeps.jsonl", "study.jsonl"))
-PILOT_HIDDEN_SIZE = 576  # SmolLM2-135M
+SWEEPS, STUDY, COSTS = (DATA_DIR / "reference" / f"{name}.jsonl" for name in ("sweeps", "study", "costs"))
+COMPARED = ("lora", "qlora", "hybrid", "full")  # by lesson 06
+STUDY_HIDDEN_SIZE = 576  # SmolLM2-135M
 SWEEP_FACTS = 96  # of the 192, so that a sweep takes minutes
 SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run in sweeps.jsonl
 
@@ -21,19 +22,6 @@ SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run 
 def read_rows(file: Path) -> list[dict]:
     """One row a line of JSON."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def pilot(task: str) -> list[dict]:
-    """The pilot's rows for one task, written by benchmarks/pilot.py: name, learning_rate, seed and the scores.
-
-    Raises ValueError for a task that the pilot did not cover.
-    """
-    rows = [row for row in read_rows(PILOT) if row["task"] == task]
-    if not rows:
-        raise ValueError(
-            f"There is no pilot for {task!r}; run `python benchmarks/pilot.py {task}`, or set rates by hand."
-        )
-    return [row | {"method": row["name"]} for row in usable(rows, "exact_match")]
 
 
 def sweep_rows(*groups: str) -> list[dict]:
@@ -51,6 +39,18 @@ def study_rows(*names: str) -> list[dict]:
     A row is one of `runs.table` with its name ("lora", "full", "auto" ...), the base's exact match and thinned losses.
     """
     return [row for row in read_rows(STUDY) if not names or row["name"] in names]
+
+
+def compared(task: str) -> list[dict]:
+    """The study's finished rows of the methods in COMPARED on one task, "method" being their short name.
+
+    Raises ValueError for a task on which the study does not have them all.
+    """
+    own = [row for row in study_rows(*COMPARED) if row["task"] == task]
+    rows = [row | {"method": row["name"]} for row in usable(own, "exact_match")]
+    if lacking := [name for name in COMPARED if name not in {row["name"] for row in rows}]:
+        raise ValueError(f"The study has no {', '.join(lacking)} on {task!r}; use 'tickets' or 'protocol'.")
+    return sorted(rows, key=lambda row: COMPARED.index(row["name"]))
 
 
 def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
@@ -71,7 +71,7 @@ def at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]
     return {name: [row[measure] for row in rows_at_best_rate(rows, name)] for name in methods}
 
 
-def spread_in_words(rows: Sequence[Mapping], measure: str, where: str = "In the pilot") -> str:
+def spread_in_words(rows: Sequence[Mapping], measure: str, where: str = "In the study") -> str:
     """One sentence: each method's mean and range over seeds."""
     parts = [
         f"{name} {mean(values):.0%} ({min(values):.0%} to {max(values):.0%}, {len(values)} seeds)"
@@ -80,8 +80,8 @@ def spread_in_words(rows: Sequence[Mapping], measure: str, where: str = "In the 
     return f"{where}, {measure.replace('_', ' ')} at each method's best rate: {', '.join(parts)}."
 
 
-def learning_rate_for(rate: float, hidden_size: int, found_at: int = PILOT_HIDDEN_SIZE) -> float:
-    """A rate found on a model of hidden size `found_at` (the pilot's, 576), carried over to another size.
+def learning_rate_for(rate: float, hidden_size: int, found_at: int = STUDY_HIDDEN_SIZE) -> float:
+    """A rate found on a model of hidden size `found_at` (the study's, 576), carried over to another size.
 
     The rule is that of tinker-cookbook for Llama-type models: the best rate falls as hidden size to the power 0.781. It
     is a starting point, not a sweep.

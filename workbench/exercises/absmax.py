@@ -12,7 +12,8 @@ With `bits` bits, symmetric integer quantization has the codes from `-L` to `L`,
 largest magnitude in the block, absmax, gets code `L` or `-L`; every other value gets the nearest code on the same
 scale.
 
-Write `block_codes(values, bits)`: the list of codes of a block, whole numbers. A block of zeros has only zeros.""",
+Write `block_codes(values, bits)`: the codes of a block, a plain list of whole numbers. A block of zeros has
+only zeros.""",
     function="block_codes",
     stub="""\
 def block_codes(values, bits):
@@ -30,14 +31,14 @@ def block_codes(values, bits):
     explanation="Stored are the codes and one absmax a block: value = code / L * absmax. One large value in the block "
     "makes every step of the scale coarser for all the others.",
     hints=(
-        "With 4 bits L is 7. In the block [0.5, -1.0, 0.25] absmax is 1.0, so -1.0 gets -7. What do the others get?",
+        "With 4 bits L is 7. In the block [0.55, -1.0, 0.25] absmax is 1.0, so -1.0 gets -7. What do the others get?",
         "Divide by absmax, and the block runs from -1 to 1. Multiply by L, and it runs from -L to L.",
         "Python's round() gives the nearest whole number. Look out for absmax == 0 before you divide.",
     ),
     cases=(
-        ([0.5, -1.0, 0.25], 4),
-        ([0.01, -0.02, 0.013, 0.004], 4),
-        ([0.01, -0.02, 0.013, 0.004], 8),
+        ([0.55, -1.0, 0.25], 4),
+        ([0.011, -0.02, 0.013, 0.004], 4),
+        ([0.011, -0.02, 0.013, 0.004], 8),
         ([0.3, 0.1, -0.05], 4),
         ([0.0, 0.0, 0.0], 4),
         ([8.0, 0.1, -0.2, 0.3], 4),
@@ -51,7 +52,7 @@ def block_codes(values, bits):
     top = max(values)
     return [round(value / top * largest) if top else 0 for value in values]
 """,
-            "You divide by the largest value. Absmax is the largest magnitude: in [0.5, -1.0, 0.25] it is 1.0, and "
+            "You divide by the largest value. Absmax is the largest magnitude: in [0.55, -1.0, 0.25] it is 1.0, and "
             "without abs() the -1.0 gets a code that does not exist.",
         ),
         Mistake(

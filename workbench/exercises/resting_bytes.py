@@ -8,14 +8,13 @@ EXERCISE = Exercise(
     difficulty="medium",
     minutes=8,
     task="""\
-Just before the optimizer changes the weights (from the second step on), memory holds numbers of two kinds:
+Just before the optimizer changes the weights (from the second step on), memory holds
 
-- `frozen` numbers that never change, stored in `frozen_bits` bits each (32, 16, or 4 for a quantized base);
-- `trained` numbers of `trained_bytes` bytes each. Each of them has a gradient, and AdamW keeps two running averages
-  for it, all of `trained_bytes` bytes as well.
+- `frozen` numbers that never change, in `frozen_bits` bits each (32, 16, or 4 for a quantized base);
+- `trained` numbers of `trained_bytes` bytes each, with a gradient and AdamW's two averages for each, of as many bytes.
 
-Write `resting_bytes(frozen, frozen_bits, trained, trained_bytes)`: the bytes of all of them, when weights, gradients
-and AdamW's averages are in place. In full fine-tuning `frozen` is 0.""",
+Write `resting_bytes(frozen, frozen_bits, trained, trained_bytes)`: the bytes of all of them. In full
+fine-tuning `frozen` is 0.""",
     function="resting_bytes",
     stub="""\
 def resting_bytes(frozen, frozen_bits, trained, trained_bytes):
@@ -28,8 +27,9 @@ def resting_bytes(frozen, frozen_bits, trained, trained_bytes):
     return frozen * frozen_bits / 8 + each * trained * trained_bytes
 """,
     explanation="A billion numbers are 16 GB when all train in float32, and 8 GB in pure bfloat16. With LoRA they are "
-    "2 GB, or 0.5 GB in 4 bits, and ten million adapter numbers add 0.16 GB. So at rest the ratio can be 7, or over "
-    "20: what brings it down in a real step are the activations, which LoRA keeps as well.",
+    "2 GB, or 0.5 GB in 4 bits, and ten million adapter numbers add 0.16 GB. So at rest full in float32 takes 7 times "
+    "as much, and over 20 times as much as with 4 bits; full in bfloat16 takes 3.7 and 12 times. What brings that down "
+    "in a real step are the activations, which LoRA keeps as well.",
     hints=(
         "How many numbers are there in memory for each one that trains? Itself, and what else?",
         "It is four: the number, its gradient, and AdamW's two averages. A frozen number has none of the extras.",
