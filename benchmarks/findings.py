@@ -7,13 +7,13 @@ No result in that file is typed by hand. A test fails when file or picture is ol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import hypot
 from pathlib import Path
 from statistics import mean
 
-from costs import cost_table, costs_by_claim
+import costs
 
 from workbench import reference
 from workbench.claims import claims, two_standard_errors
@@ -98,7 +98,7 @@ def findings() -> str:
         OPENING,
         f"## On each task\n\n{NAMES}\n\n{task_table()}",
         *pictures,
-        f"## Costs, each method alone on `tickets`\n\n{cost_table()}",
+        f"## Costs, each method alone on `{costs.TASK}`\n\n{costs.cost_table()}",
         "## By claim\n\n" + "\n".join(lines),
         CLOSING,
     ]
@@ -114,45 +114,42 @@ def by_claim() -> dict[str, str]:
     for found in verdicts:
         where = "On all tasks" if found.claim == "auto" else "On `facts`, in the sweeps"
         told[found.claim] = f"{where} ({found.verdict}): {found.evidence}"
-    for claim, words in chain(scores_by_claim().items(), costs_by_claim().items()):
+    for claim, words in chain(scores_by_claim().items(), costs.costs_by_claim().items()):
         told[claim] = f"{told[claim]} {words}" if claim in told else words
     return told
 
 
 def scores_by_claim() -> dict[str, str]:
     """What the study's scores say, on the tasks where both methods have several seeds."""
-    full, forgets = difference("full", "lora", "exact_match"), difference("full", "lora", "forgetting")
-    qlora = difference("qlora", "lora", "forgetting")()
+    full, gained, forgotten = ("full", "lora", "exact_match"), "exact_match", "forgetting"
     return {
-        "parity": full(),
-        "scoped": f"Classification (`tickets`) and extraction (`orders`). {full('tickets', 'orders')}",
-        "behaviour": f"`protocol` is an invented format and way of reasoning. {levels('protocol')} {full('protocol')}",
-        "new-domain": f"Facts about an invented world, learnt by heart. {recalls()} {full('facts')}",
+        "parity": difference(*full),
+        "scoped": "Classification (`tickets`) and extraction (`orders`). " + difference(*full, "tickets", "orders"),
+        "behaviour": "`protocol` is an invented format and way of reasoning. "
+        f"{levels('protocol')} {difference(*full, 'protocol')}",
+        "new-domain": f"Facts about an invented world, learnt by heart. {recalls()} {difference(*full, 'facts')}",
         "ceiling": "For `protocol` see parity; whether it is a ceiling or slowness, a short run cannot tell.",
-        "forgetting": f"{forgets_least()} Both at the rate with the highest score, one of several alike. {forgets()}",
+        "forgetting": f"{forgets_least()} Both at the rate with the highest score, one of several alike. "
+        + difference("full", "lora", forgotten),
         "no-regret": f"{rate_ratios()} For the scores at these rates see parity.",
-        "hybrid": f"{difference('hybrid', 'lora', 'exact_match')()} {difference('full', 'hybrid', 'exact_match')()} "
-        f"{difference('hybrid', 'lora', 'forgetting')()}",
-        "qlora": f"{difference('qlora', 'lora', 'exact_match')()} {qlora} QLoRA's is counted from its own 4-bit base; "
-        "what 4 bits cost before any training is lesson 03's.",
+        "hybrid": f"{difference('hybrid', 'lora', gained)} {difference('full', 'hybrid', gained)} "
+        + difference("hybrid", "lora", forgotten),
+        "qlora": f"{difference('qlora', 'lora', gained)} {difference('qlora', 'lora', forgotten)} QLoRA's is counted "
+        "from its own 4-bit base; what 4 bits cost before any training is lesson 03's.",
     }
 
 
-def difference(first: str, second: str, measure: str) -> Callable[..., str]:
-    """A function of some tasks (all, if none is named) that says by how much the first method is above the second."""
+def difference(first: str, second: str, measure: str, *tasks: str) -> str:
+    """By how much the first method is above the second on the named tasks, or on all that have both."""
     unit = {"exact_match": "in exact match", "forgetting": "in loss gained on general text, nats a token"}[measure]
-
-    def words(*tasks: str) -> str:
-        found = []
-        for task, rows in by_task().items():
-            if all(len(at_best(rows, name)) > 1 for name in (first, second)) and task in (tasks or by_task()):
-                found.append(f"`{task}` {paired(rows, measure)(first, second)}")
-            elif task in tasks:
-                found.append(f"`{task}` not measured")
-        sentence = f"{spoken(first)} less {spoken(second)} {unit}: {'; '.join(found)}."
-        return sentence[0].upper() + sentence[1:]
-
-    return words
+    found = []
+    for task, rows in by_task().items():
+        if all(len(at_best(rows, name)) > 1 for name in (first, second)) and task in (tasks or by_task()):
+            found.append(f"`{task}` {paired(rows, measure, first, second)}")
+        elif task in tasks:
+            found.append(f"`{task}` not measured")
+    sentence = f"{spoken(first)} less {spoken(second)} {unit}: {'; '.join(found)}."
+    return sentence[0].upper() + sentence[1:]
 
 
 def levels(task: str) -> str:
@@ -225,26 +222,20 @@ def by_task() -> dict[str, list[dict]]:
 
 def at_best(rows: Sequence[Mapping], name: str) -> list[Mapping]:
     """The rows of one method at its best rate, or none."""
-    return reference.rows_at_best_rate(rows, name) if name in names(rows) else []
+    return best_rows([row for row in rows if row["name"] == name])
 
 
-def paired(rows: Sequence[Mapping], measure: str) -> Callable[[str, str], str]:
-    """How to say the difference of two methods, each at its best rate, seed by seed."""
-    values = {
-        name: {row["seed"]: row[measure] for row in reference.rows_at_best_rate(rows, name)} for name in names(rows)
-    }
-
-    def words(first: str, second: str) -> str:
-        gaps = [values[first][seed] - values[second][seed] for seed in sorted(values[first]) if seed in values[second]]
-        form, agree = "{:+.2f}", "all seeds agree" if min(gaps) > 0 or max(gaps) < 0 else "within noise"
-        if measure == "exact_match":
-            error = sampling(rows, *(mean(values[name].values()) for name in (first, second)))
-            clear = agree != "within noise" and abs(mean(gaps)) >= error
-            form, agree = "{:+.1%}", f"{'beyond' if clear else 'within'} noise ({error:.0%})"
-        told = (form.format(value) for value in (mean(gaps), min(gaps), max(gaps)))
-        return "{} ({} to {}), {}".format(*told, agree)
-
-    return words
+def paired(rows: Sequence[Mapping], measure: str, first: str, second: str) -> str:
+    """The difference of two methods, each at its best rate, seed by seed, and whether it counts."""
+    a, b = ({row["seed"]: row[measure] for row in at_best(rows, name)} for name in (first, second))
+    gaps = [a[seed] - b[seed] for seed in sorted(a) if seed in b]
+    form, agree = "{:+.2f}", "all seeds agree" if min(gaps) > 0 or max(gaps) < 0 else "within noise"
+    if measure == "exact_match":
+        error = sampling(rows, mean(a.values()), mean(b.values()))
+        clear = agree != "within noise" and abs(mean(gaps)) >= error
+        form, agree = "{:+.1%}", f"{'beyond' if clear else 'within'} noise ({error:.0%})"
+    told = (form.format(value) for value in (mean(gaps), min(gaps), max(gaps)))
+    return "{} ({} to {}), {}".format(*told, agree)
 
 
 def task_table() -> str:
@@ -278,10 +269,6 @@ def spread(rows: Sequence[Mapping], measure: str, form: str) -> str:
     values = [row[measure] for row in rows]
     low, middle, high = (form.format(value) for value in (min(values), mean(values), max(values)))
     return middle if len(values) == 1 else f"{middle} ({low} to {high})"
-
-
-def names(rows: Sequence[Mapping]) -> list[str]:
-    return list(dict.fromkeys(row["name"] for row in rows))
 
 
 if __name__ == "__main__":

@@ -58,13 +58,13 @@ def test_the_claims_told_are_of_the_ledger():
     ],
 )
 def test_a_difference_is_paired_by_seed_and_says_whether_it_counts(full, words):
-    say = findings.paired([*rows(0.7, 0.7, 0.7, name="lora"), *rows(*full, name="full")], "exact_match")
-    assert say("full", "lora").startswith(words)
+    told = [*rows(0.7, 0.7, 0.7, name="lora"), *rows(*full, name="full")]
+    assert findings.paired(told, "exact_match", "full", "lora").startswith(words)
 
 
 def test_other_measures_are_judged_by_the_seeds_alone():
-    say = findings.paired([*rows(0.7, 0.7, 0.7, name="lora"), *rows(0.71, 0.72, 0.73, name="full")], "forgetting")
-    assert say("full", "lora") == "+0.02 (+0.01 to +0.03), all seeds agree"
+    told = [*rows(0.7, 0.7, 0.7, name="lora"), *rows(0.71, 0.72, 0.73, name="full")]
+    assert findings.paired(told, "forgetting", "full", "lora") == "+0.02 (+0.01 to +0.03), all seeds agree"
 
 
 def test_a_diverged_run_is_no_score(monkeypatch):

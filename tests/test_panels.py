@@ -2,11 +2,11 @@
 
 import base64
 import threading
-import time
 
 import ipywidgets as widgets
 import pytest
 import torch
+from test_training_panel import wait_for
 
 from workbench import lowrank, plots
 from workbench.lowrank import LoRALinear
@@ -122,15 +122,10 @@ def test_changes_that_pile_up_cost_one_drawing():
     panel = common.Panel("title", {"number": slider}, view)
     threads = [threading.Thread(target=setattr, args=(slider, "value", value)) for value in range(1, 9)]
     threads[0].start()
-    end = time.monotonic() + 60
-    while len(calls) < 2:
-        time.sleep(0.001)
-        assert time.monotonic() < end
+    wait_for(lambda: len(calls) >= 2)
     for thread in threads[1:]:
         thread.start()
-    while slider.value != 8:
-        time.sleep(0.001)
-        assert time.monotonic() < end
+    wait_for(lambda: slider.value == 8)
     gate.set()
     for thread in threads:
         thread.join()

@@ -22,9 +22,9 @@ from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task,
 from workbench.methods import MethodError, apply
 from workbench.models import completion_logits
 from workbench.runs import RunError, RunStore
-from workbench.steps import TrainingError, backward, check_gradients, micro_batches, train_step
+from workbench.steps import TrainingError, adapter_gradients, backward, check_gradients, micro_batches, train_step
 from workbench.tasks import batches, collate, encode
-from workbench.training import score_of_base
+from workbench.training import accelerator_for, score_of_base
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
 FACTS = load_task("facts")
@@ -243,6 +243,16 @@ def test_a_parameter_without_a_gradient_is_named(small, cut, words):
     with pytest.raises(TrainingError) as caught:
         check_gradients(model)
     assert f"1 trainable parameters get no usable gradient, first {name} ({words})" in str(caught.value)
+
+
+def test_adapter_gradients_are_those_of_a_step(small):
+    model = apply(small, lora(rank=2)).train()
+    batch = collate(encode(FACTS.train[:2], small.tokenizer, 512), 0)
+    backward(accelerator_for(small), model, [batch], batch["targets"].numel())
+    expected = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name}
+    found = adapter_gradients(apply(small, lora(rank=2)), batch)
+    assert found.keys() == expected.keys() and all(gradient.any() for gradient in found.values())
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-7) for name in found)
 
 
 def test_a_diverging_run_is_recorded(small, store):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from workbench import WorkbenchError
 from workbench.cli_memory import add_memory
+from workbench.cli_options import full_modules_of, given, refuse_unused, targets_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,7 +143,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     make = qlora if options.quantization else lora
     grid = product(options.ranks, options.alphas, options.learning_rates)
-    methods = [make(rank, alpha, rate, _targets(options)) for rank, alpha, rate in grid]
+    methods = [make(rank, alpha, rate, targets_of(options)) for rank, alpha, rate in grid]
     task, base, config = _task(options), _base(options, quantized=False), _config(options)
     limit = None if options.max_memory is None else _bytes_of(options.max_memory)
     settings = {"seeds": options.seeds, "max_memory": limit, "compiled": options.compile, "on_step": _print_step}
@@ -187,30 +188,17 @@ def _base(options: argparse.Namespace, quantized: bool):
     return load_base(options.model, quantization=quantization, dtype=options.dtype, revision=options.revision)
 
 
-def _targets(options: argparse.Namespace) -> str | list[str]:
-    return "all-linear" if options.targets in (None, "all-linear") else options.targets.split(",")
-
-
 def _method(options: argparse.Namespace):
     """The method as it was asked for, or None for "auto"; raises MethodError for options that it has no use for."""
     from workbench import methods
 
-    of_adapters = ("rank", "alpha", "dropout", "rslora", "dora")
-    given = {name: value for name in of_adapters if (value := getattr(options, name)) is not None}
-    others = [name for name in ("targets", "full_modules") if getattr(options, name) is not None]
-    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
-    unused = [*given, *others, *(rate if options.method == "auto" else ())]
-    if unused and options.method in ("full", "auto"):
-        why = "full fine-tuning has no adapters" if options.method == "full" else "auto chooses by itself"
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-        raise methods.MethodError(f"{names}: {why}; leave it out, or choose another method.")
-    if options.method == "auto":
-        return None
-    if options.method == "full":
-        return methods.full(**rate)
-    adapters = methods.lora(**given, **rate, targets=_targets(options))
-    full_modules = tuple(module for module in (options.full_modules or "").split(",") if module)
-    return replace(adapters, name=options.method, full_modules=full_modules)
+    of_adapters = given(options, ("rank", "alpha", "dropout", "rslora", "dora"))
+    others, rate = given(options, ("targets", "full_modules")), given(options, ("learning_rate",))
+    if options.method in ("full", "auto"):
+        refuse_unused([*of_adapters, *others, *(rate if options.method == "auto" else ())], options.method)
+        return methods.full(**rate) if options.method == "full" else None
+    adapters = methods.lora(**of_adapters, **rate, targets=targets_of(options))
+    return replace(adapters, name=options.method, full_modules=full_modules_of(options))
 
 
 def _record(run) -> dict:

@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import replace
 
-OF_ADAPTERS = ("rank", "targets", "dora", "full_modules")
+from workbench.cli_options import full_modules_of, given, refuse_unused, targets_of
 
 
 def add_memory(commands) -> None:
@@ -46,18 +46,11 @@ def _method(options: argparse.Namespace):
     """The method as it was asked for; raises MethodError for options that it has no use for."""
     from workbench import methods
 
-    given = {name: value for name in OF_ADAPTERS if (value := getattr(options, name)) is not None}
     if options.method == "full":
-        if given:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise methods.MethodError(
-                f"{names}: full fine-tuning has no adapters; leave it out, or choose another method."
-            )
+        refuse_unused(given(options, ("rank", "targets", "dora", "full_modules")), options.method)
         return methods.full()
-    full_modules = tuple(module for module in given.pop("full_modules", "").split(",") if module)
-    if given.get("targets", "all-linear") != "all-linear":
-        given["targets"] = given["targets"].split(",")
-    return replace(methods.lora(**given), name=options.method, full_modules=full_modules)
+    adapters = methods.lora(**given(options, ("rank", "dora")), targets=targets_of(options))
+    return replace(adapters, name=options.method, full_modules=full_modules_of(options))
 
 
 def _print(report) -> None:

@@ -6,7 +6,6 @@ comes and goes; nothing is computed, so a step of an 8B model takes seconds on a
 
 from __future__ import annotations
 
-import copy
 import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedFakeTensorException,
 )
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from workbench import WorkbenchError
 from workbench.machine import first_line
-from workbench.memory_setup import MemoryModelError, Setup
+from workbench.memory_setup import MemoryModelError, Setup, language_model
 from workbench.methods import peft_config
 from workbench.models import Base
 from workbench.recorder import Recorder, Storage
@@ -151,16 +150,10 @@ def build(config: PreTrainedConfig, setup: Setup) -> nn.Module:
 
 
 def _build(config: PreTrainedConfig, setup: Setup) -> nn.Module:
-    method, config = setup.method, copy.deepcopy(config)  # building a model writes into its configuration
+    method = setup.method
     whole = method.name == "full" and setup.dtype == "mixed"
     dtype = torch.float32 if whole or setup.dtype == "float32" else torch.bfloat16
-    try:
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    except Exception as error:  # whatever a family's own code raises
-        first = first_line(error)[:160]
-        raise MemoryModelError(
-            f"transformers cannot build {config.model_type!r} as a language model: {first}"
-        ) from error
+    model = language_model(config, dtype=dtype)
     model.tie_weights()
     kernel = ATTENTION[setup.attention, setup.device]
     model.set_attn_implementation(kernel)

@@ -12,9 +12,9 @@ import os
 from functools import lru_cache
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
-from workbench.memory_setup import Source, model_config
+from workbench.memory_setup import Source, language_model, model_config
 from workbench.methods import Method, lies_within, opened_modules, target_modules
 from workbench.models import Base, linear_modules
 
@@ -31,7 +31,7 @@ def skeleton(model: Source) -> Base:
 @lru_cache(maxsize=32)
 def _skeleton(kind: type[PreTrainedConfig], fields: str, name: str) -> Base:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(kind.from_dict(json.loads(fields)))
+        model = language_model(kind.from_dict(json.loads(fields)))
     return Base(model, None, name, "", "config", None, torch.bfloat16)
 
 

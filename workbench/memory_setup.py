@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from workbench import WorkbenchError
 from workbench.machine import first_line
@@ -97,6 +98,20 @@ def model_config(model: Source) -> PreTrainedConfig:
         f"A model cannot be given as {type(model).__name__}; give a name like 'llama-3.2-1b', a Hub id, the path of a "
         "config.json or its folder, a transformers configuration, or what load_base() returned."
     )
+
+
+def language_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
+    """The language model that `config` describes; with no weights where the default device is meta.
+
+    config: left as it is, though building writes into it. options: of `AutoModelForCausalLM.from_config`. Raises
+    MemoryModelError where transformers cannot.
+    """
+    try:
+        return AutoModelForCausalLM.from_config(copy.deepcopy(config), **options)
+    except Exception as error:  # whatever a family's own code raises
+        raise MemoryModelError(
+            f"transformers cannot build {config.model_type!r} as a language model: {first_line(error)[:160]}"
+        ) from error
 
 
 def _read(name: str) -> PreTrainedConfig:

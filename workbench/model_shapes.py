@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
-from workbench.machine import first_line
-from workbench.memory_setup import MemoryModelError
+from workbench.memory_setup import MemoryModelError, language_model
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma", "gemma2")
 # Normalisations over the hidden size, in a block.
@@ -109,13 +108,8 @@ def _biased(kind: type[PreTrainedConfig], fields: str) -> frozenset[str]:
     config.num_hidden_layers = 1
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:1]
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except Exception as error:  # whatever a family's own code raises
-        raise MemoryModelError(
-            f"transformers cannot build {config.model_type!r}: {first_line(error)[:160]}; correct its configuration."
-        ) from error
+    with torch.device("meta"):
+        model = language_model(config)
     biases = (name.removesuffix(".bias") for name, _ in model.named_parameters() if name.endswith(".bias"))
     biased = frozenset(name.removeprefix(in_block(0, "")) for name in biases)
     unknown = biased.difference(*READERS)

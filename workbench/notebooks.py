@@ -23,7 +23,6 @@ import nbformat
 import psutil
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-KERNEL = "python3"
 # fixed, because the order in which threads add up numbers changes their last digits
 THREADS = os.environ.get("OMP_NUM_THREADS", "2")
 
@@ -144,7 +143,7 @@ def run_notebook(
         }
         with executed.with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "workbench.notebooks", json.dumps(job)],
+                [sys.executable, "-m", "workbench.notebook_process", json.dumps(job)],
                 env=_environment(Path(scratch), tier),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -282,40 +281,3 @@ def _failure(path: Path, executed: Path, reason: str | None) -> CellFailure | No
 
 def _without_colours(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
-
-
-def _execute(job: Mapping[str, object]) -> int:
-    """The child process: papermill, with every default that is wrong for an unattended run set."""
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
-    try:
-        executed = papermill.execute_notebook(
-            job["input"],
-            job["output"],
-            parameters=job["parameters"],
-            kernel_name=KERNEL,
-            cwd=Path(job["input"]).parent,
-            progress_bar=False,
-            start_timeout=120,
-            execution_timeout=job["cell_timeout"],
-            iopub_timeout=60,
-            raise_on_iopub_timeout=True,
-        )
-    except papermill.PapermillExecutionError:
-        reason = ""  # the traceback in the executed copy says it all
-    except CellTimeoutError as error:
-        reason = str(error).splitlines()[0]
-    except DeadKernelError:
-        reason = "The kernel died while this cell ran. The usual cause is that the computer ran out of memory."
-    else:
-        # papermill lets a cell that calls sys.exit() pass, and leaves the cells after it out
-        if all(cell.metadata.papermill.status == "completed" for cell in executed.cells):
-            return 0
-        reason = "This cell left the notebook with SystemExit; the cells after it did not run."
-    Path(job["reason"]).write_text(reason, encoding="utf-8")
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(_execute(json.loads(sys.argv[1])))

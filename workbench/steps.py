@@ -117,6 +117,12 @@ def micro_batches(
         yield [collate(part, pad_id) for part in parts], tokens
 
 
+def adapter_gradients(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:
+    """Name -> gradient of a batch's mean loss, of the B of every adapter; that of an A is zero as long as B is."""
+    F.cross_entropy(completion_logits(model.train(), batch).float(), batch["targets"]).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name}
+
+
 def check_gradients(model: nn.Module, scaled: bool = False) -> None:
     """Raise TrainingError if a trainable parameter gets no finite gradient, or one of zeros that should not be zero.
 

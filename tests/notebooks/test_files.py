@@ -5,7 +5,8 @@ import copy
 import nbformat
 import pytest
 
-from workbench.notebooks import KERNEL, find_notebooks, read_parameters
+from workbench.notebook_process import KERNEL
+from workbench.notebooks import find_notebooks, read_parameters
 
 STRIP = "run `make strip`"
 NOTEBOOK_FILES = [pytest.param(path, id=path.stem) for path in find_notebooks()]

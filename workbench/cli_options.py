@@ -1,0 +1,30 @@
+"""Options that several commands have in common, read in one way."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+
+def targets_of(options: argparse.Namespace) -> str | list[str]:
+    """--targets as `methods.lora` takes it."""
+    return "all-linear" if options.targets in (None, "all-linear") else options.targets.split(",")
+
+
+def full_modules_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """--full-modules as `methods.Method` takes it."""
+    return tuple(module for module in (options.full_modules or "").split(",") if module)
+
+
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, object]:
+    """Those of the options that were typed."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def refuse_unused(names: Iterable[str], method: str) -> None:
+    """Raise MethodError if options were typed that the method, "full" or "auto", has no use for."""
+    from workbench.methods import MethodError
+
+    why = {"full": "full fine-tuning has no adapters", "auto": "auto chooses by itself"}[method]
+    if unused := ", ".join(f"--{name.replace('_', '-')}" for name in names):
+        raise MethodError(f"{unused}: {why}; leave it out, or choose another method.")
