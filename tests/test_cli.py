@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -45,6 +47,33 @@ def test_train_prints_a_record_that_the_store_holds(small_directory, tmp_path, c
         assert main(["train", *arguments, *options]) == 0
         told = capsys.readouterr().out
         assert "finished in" in told and "exact_match:" in told and "saved" in told
+
+
+def test_a_job_stopped_from_outside_keeps_its_run(small_directory, tmp_path):
+    arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "2000", "--batch-size", "4"]
+    arguments += ["--out", str(tmp_path), "--dtype", "float32", "--test-limit", "2"]
+    command = [sys.executable, "-m", "workbench.cli", "train", *arguments]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=os.environ | {"WORKBENCH_PROGRESS": "1"}, text=True, **streams) as process:
+        assert any("step 3/2000" in line for line in process.stderr)
+        process.terminate()
+        process.stderr.read()
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("*.json"))
+    assert process.returncode == 1 and record["status"] == "interrupted" and len(record["history"]) >= 3
+
+
+def test_notebooks_stopped_from_outside_leave_no_process(tmp_path):
+    command = [sys.executable, "-m", "workbench.cli", "notebooks", "01", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        started = []
+        while not any("ipykernel_launcher" in " ".join(child.cmdline()) for child in started):
+            assert process.poll() is None
+            time.sleep(0.1)
+            started = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        told = process.stderr.read()
+    assert process.returncode == 130 and told.endswith("workbench: stopped.\n")
+    assert not any(child.is_running() for child in started)
 
 
 def test_every_option_reaches_the_record(small_directory, tmp_path, capsys):

@@ -1,10 +1,11 @@
-"""The `workbench` command, with its subcommands. Exit status: 0 done, 1 found wanting, 2 asked wrongly."""
+"""The `workbench` command, with its subcommands. Exit status: 0 done, 1 found wanting, 2 asked wrongly, 130 stopped."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,11 +17,16 @@ from workbench.cli_options import full_modules_of, given, refuse_unused, targets
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    # A cluster, a container or a build stops a job with SIGTERM: that keeps what Ctrl-C keeps, and leaves no process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return options.command(options)
     except WorkbenchError as error:
         print(f"workbench: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("workbench: stopped.", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
