@@ -50,7 +50,7 @@ panel = quantization_panel(load_base("smollm2-135m", dtype="float32"))
     "rank_sweep": """
 from workbench import reference
 from workbench.panels.rank_sweep import rank_sweep_panel
-panel = rank_sweep_panel(reference.sweep_rows())
+panel = rank_sweep_panel(reference.stored_sweeps())
 """,
     "training": """
 from workbench import RunStore, TrainConfig, load_base, load_task

@@ -1,13 +1,15 @@
 """Saved adapters are PEFT's own: stock PEFT reads them, and gives the logits that `run.load` gives."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from small_models import write_model
+from safetensors.torch import load_file, save_file
+from small_models import SIZES, write_model
 from transformers import AutoModelForCausalLM
 
 from workbench import RunStore, TrainConfig, full, hybrid, load_base, load_task, lora, qlora, train
@@ -67,6 +69,26 @@ def test_loading_on_the_wrong_base_says_which_is_right(small, base, store):
         run.load(base)
 
 
+def test_a_run_knows_its_directory_by_another_spelling(small, small_directory, store, monkeypatch):
+    run = train(small, load_task("facts"), lora(rank=2), replace(FEW, steps=1, evaluate=False), store)
+    monkeypatch.chdir(small_directory)
+    assert run.load(load_base(".", dtype="float32"))
+
+
+@pytest.mark.parametrize("method", [qlora(rank=2), hybrid(["norm"], rank=2)], ids=lambda method: method.name)
+def test_what_made_up_for_quantization_does_not_go_without_it(small, small_directory, store, method):
+    packed = load_base(str(small_directory), quantization="nf4", dtype="float32")
+    run = train(packed, load_task("facts"), method, replace(FEW, steps=1, evaluate=False), store)
+    assert run.load(packed)
+    with pytest.raises(RunError, match=r"was trained on nf4 weights; load_base\(..., quantization='nf4'\)"):
+        run.load(small)
+
+
+def test_lora_goes_with_a_base_that_is_stored_otherwise(small, small_directory, store):
+    run = train(small, load_task("facts"), lora(rank=2), replace(FEW, steps=1, evaluate=False), store)
+    assert run.load(load_base(str(small_directory), quantization="nf4", dtype="float32"))  # as AdapterLab does
+
+
 def test_a_tuned_base_is_another_base(small, store):
     """What was tuned from it cannot be mistaken for what was tuned from the original."""
     first = train(small, load_task("facts"), full(1e-3), FEW, store)
@@ -98,6 +120,27 @@ def test_an_adapter_of_another_shape_or_a_damaged_one_is_refused(small, base, st
     (run.artifact_dir / "adapter_config.json").write_text("{")
     with pytest.raises(AdapterError):
         load(small, run.artifact_dir)
+
+
+def test_an_adapter_of_more_or_fewer_layers_is_refused(small, base, store, tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "num_hidden_layers", 3)
+    deeper = load_base(write_model(tmp_path / "deeper", "llama", base.tokenizer), dtype="float32")
+    run = train(deeper, load_task("facts"), lora(rank=2), replace(FEW, steps=1, evaluate=False), store)
+    assert load(deeper, run.artifact_dir)
+    with pytest.raises(AdapterError, match=r"model\.layers\.2\.mlp\.down_proj\.lora_A\.weight is in the file only"):
+        load(small, run.artifact_dir)
+
+
+@pytest.mark.filterwarnings("error:Found missing adapter keys")
+@pytest.mark.parametrize("method", [lora(rank=2), hybrid(["norm"], rank=2)], ids=lambda method: method.name)
+def test_an_adapter_with_tensors_missing_is_refused(small, store, method):
+    run = train(small, load_task("facts"), method, replace(FEW, steps=1, evaluate=False), store)
+    weights = run.artifact_dir / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    for name in tensors:
+        save_file({other: tensor for other, tensor in tensors.items() if other != name}, weights)
+        with pytest.raises(AdapterError, match=re.escape(name)):
+            load(small, run.artifact_dir)
 
 
 def test_the_saved_configuration_is_plain(small, store):

@@ -107,7 +107,7 @@ def test_bets_are_kept_and_a_damaged_file_is_no_bet(store):
 def test_the_study_has_what_lesson_06_draws_on(task):
     rows = reference.compared(task)
     assert {row["task"] for row in rows} == {task}
-    for name, scores in reference.at_best_rate(rows, "exact_match").items():
+    for name, scores in reference.scores_at_best_rate(rows, "exact_match").items():
         assert len(scores) == 3, f"{name} has {len(scores)} seeds at its best rate"
         rates = {row["learning_rate"] for row in rows if row["name"] == name}
         best = reference.best_learning_rate(rows, name)

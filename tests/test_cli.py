@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -258,6 +259,17 @@ def test_the_doctor_names_a_cache_that_cannot_be_used(tmp_path, monkeypatch, cap
         (place,) = [number for number, line in enumerate(lines) if line.startswith(f"blocked  {name}: ")]
         assert lines[place + 1].startswith("         -> ") and "WORKBENCH_CACHE" in lines[place + 1]
     assert lines[-1] == "The laptop tier cannot run yet." and not any("Speed" in line for line in lines)
+
+
+def test_the_doctor_looks_at_the_disk_of_the_runs_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "not" / "yet" / "runs"))
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        doctor.shutil, "disk_usage", lambda place: real._replace(free=2e9 if place == tmp_path else 9e10)
+    )
+    disk = {finding.name: finding for finding in examine(time_steps=False)}["Disk"]
+    assert disk.level == "warning" and "WORKBENCH_RUNS" in disk.remedy
+    assert disk.value == f"90 GB free at {machine.cache_dir()}, 2 at {tmp_path / 'not' / 'yet' / 'runs'}"
 
 
 def test_the_doctor_looks_at_the_container_not_at_its_host(tmp_path, monkeypatch):

@@ -81,6 +81,19 @@ def test_label_accuracy_is_the_most_likely_whole_label(base):
     assert label_accuracy(base.model, base.tokenizer, task) == right / len(rows)
 
 
+def test_labels_stay_to_choose_from_when_all_their_examples_are_cut_off(small, monkeypatch):
+    task, asked = load_task("tickets"), []
+
+    def remember(model, prompts, labels):
+        asked.append(labels)
+        return torch.zeros(len(prompts), len(labels))
+
+    monkeypatch.setattr("workbench.evaluation._label_scores", remember)
+    for few in (task, task.head(4)):
+        label_accuracy(small.model, small.tokenizer, few, limit=1)
+    assert asked[0] == asked[1] and len(asked[0]) == 12
+
+
 def test_the_base_fails_the_tasks_but_knows_the_world(base):
     scores = evaluate(base, load_task("orders"), limit=12)
     assert scores["exact_match"] < 0.05

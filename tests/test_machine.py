@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from workbench import full, hybrid, load_base, lora, machine
+from workbench import TrainConfig, full, hybrid, load_base, load_task, lora, machine, sweep, train
 from workbench.methods import apply
 from workbench.models import completion_logits
 from workbench.tasks import Encoded, collate
@@ -63,6 +63,36 @@ def test_the_peak_of_a_training_step_is_that_of_the_profiler(small_directory, me
         live = memory.now
         step()
     assert 0.999 < memory.peak / profiled_peak(step, live) < too_high
+
+
+@pytest.mark.parametrize("stopped_at", [2, None])
+@pytest.mark.parametrize("way", ["train", "sweep"])
+def test_the_peak_on_a_gpu_is_the_trainings_own_also_after_a_stop(small, store, monkeypatch, way, stopped_at):
+    """The small model as if on a card that also holds 5 MB of another's, and 7 MB more at the peak."""
+    real = machine.gpu_peak
+    held = []
+
+    def as_on_a_gpu(device, own):
+        held.append(machine.LiveBytes(own := list(own)).now)
+        return real(torch.device("cuda"), own)
+
+    def tell(entry):
+        if entry["step"] == stopped_at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(machine, "gpu_peak", as_on_a_gpu)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: held[0] + 5 * MB)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: held[0] + 12 * MB)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    task, config = load_task("facts"), TrainConfig(steps=3, batch_size=2, evaluate=False, save=False)
+    if way == "train":
+        run = train(small, task, full(), config, store, on_step=tell)
+        peak = run.peak_memory_bytes
+    else:
+        (run,) = sweep(small, task, [lora(rank=1)], config, store, on_step=tell)
+        peak = run.together["peak_memory_bytes"]
+    assert run.status == ("interrupted" if stopped_at else "finished")
+    assert peak == held[0] + 7 * MB and held[0] >= 4 * run.total_parameters
 
 
 def test_step_times_pick_the_precision_of_this_machine_only(tmp_path, monkeypatch):

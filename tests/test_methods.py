@@ -45,6 +45,8 @@ def fingerprint(base):
         (lambda: full(learning_rate=float("inf")), "learning_rate=inf must be above 0 and finite"),
         (lambda: full(learning_rate=float("nan")), "learning_rate=nan must be above 0 and finite"),
         (lambda: lora(learning_rate="1e-3"), "learning_rate='1e-3' must be a number"),
+        (lambda: lora(layers=[0.5]), "layers=[0.5] must hold whole numbers"),
+        (lambda: lora(init_seed="3"), "init_seed='3' must be a whole number"),
         (lambda: hybrid([]), "needs full_modules"),
         (lambda: hybrid("layers.1.mlp"), "must be a list"),
         (lambda: replace(lora(), full_modules=("norm",)), "belong to hybrid()"),
@@ -83,11 +85,14 @@ def test_numbers_of_every_kind_are_one_setting_in_a_record():
     method = lora(alpha=np.float32(16), learning_rate=np.float64(0.5), dropout=0)
     assert method == lora(alpha=16, learning_rate=0.5)
     assert {type(method.to_dict()[name]) for name in ("alpha", "learning_rate", "dropout")} == {float}
+    whole = lora(rank=np.int64(4), layers=np.arange(2), init_seed=np.int64(3))
+    assert whole == lora(rank=4, layers=[0, 1], init_seed=3)
+    assert {type(number) for number in (whole.rank, *whole.layers, whole.init_seed)} == {int}
 
 
-def test_quantized_bases_take_qlora_only(small_directory):
-    base = load_base(str(small_directory), quantization="nf4", dtype="float32")
-    for method in (lora(), full()):
+def test_quantized_bases_take_qlora_only(small, small_directory):
+    quantized = load_base(str(small_directory), quantization="nf4", dtype="float32")
+    for base, method in ((quantized, lora()), (quantized, full()), (small, qlora())):
         with pytest.raises(MethodError, match="quantiz"):
             apply(base, method)
 

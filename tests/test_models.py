@@ -84,6 +84,27 @@ def test_a_directory_is_identified_by_its_files(small, base, tmp_path):
     assert other.revision != small.revision  # the same sizes, other weights
 
 
+def test_other_weights_are_another_revision_in_the_older_format_too(small, small_directory, tmp_path):
+    folder = shutil.copytree(small_directory, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    weights, revisions = small.model.state_dict(), set()
+    for scale in (1, 2):
+        torch.save(
+            {name: scale * tensor for name, tensor in weights.items()},
+            folder / "pytorch_model.bin",
+        )
+        revisions.add(load_base(folder, dtype="float32").revision)
+    (folder / "tokenizer.model").touch()
+    revisions.add(load_base(folder, dtype="float32").revision)
+    assert len(revisions) == 3
+
+
+def test_a_directory_has_one_name_however_it_is_spelled(small, small_directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(small_directory.parent)
+    (tmp_path / "link").symlink_to(small_directory)
+    for name in (small_directory.name, f"./{small_directory.name}/", small_directory, tmp_path / "link"):
+        assert load_base(name, dtype="float32").name == small.name == str(small_directory.resolve())
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [

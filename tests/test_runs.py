@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workbench.runs import Run, RunError, RunStore, table
+from workbench.runs import Run, RunError, RunStore, slug, table
 
 
 def record(id: str = "a-run", **changes) -> Run:
@@ -74,6 +74,24 @@ def test_ids_are_new_and_readable(store):
     first = store.new_id("my data.csv", "lora r=8", "s0")
     assert first.startswith("my-data.csv-lora-r-8-s0-")
     assert store.new_id("my data.csv", "lora r=8", "s0") != first  # another process may be using it, unsaved
+
+
+@pytest.mark.parametrize("name", ["data..v2", "../data", "a. .b", "..", "x" * 300, "數據"])
+def test_a_task_of_any_name_has_runs(store, name):
+    for id in (store.new_id(name, "lora r=8", "s0"), f"{slug(name, 'lora r=8')}-0123456789"):
+        store.save(record(id))
+        assert store.get(id).id == id
+
+
+def test_what_cannot_be_stored_is_found_before_it_is_there(store):
+    store.check(record())
+    for run, words in (
+        (record("a..b"), "cannot name a run"),
+        (record(seconds=float("inf")), "cannot be written as JSON"),
+        (record(config={"seed": object()}), "cannot be written as JSON"),
+    ):
+        with pytest.raises(RunError, match=words):
+            store.check(run)
 
 
 def test_deleting_takes_record_and_artifact(store):

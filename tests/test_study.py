@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_runs import record
 
-from workbench import RunStore, train
+from workbench import RunStore, TrainConfig, load_task, train
 from workbench.reference import COSTS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -76,30 +76,53 @@ def test_what_is_missing_is_trained_together_where_that_is_possible(trained):
 
 
 def test_a_stopped_sweep_leaves_the_rows_of_what_was_finished(tmp_path, monkeypatch):
-    """Two methods, two seeds; the second method's second seed was under way, and one seed diverged."""
+    """Two methods, three seeds: one diverged, one was under way, the last of each has no scores or never began."""
     methods = [study.lora(8, 32, 3e-3), study.lora(16, 32, 3e-3)]
     named = [("lora", methods[0]), ("twin", methods[0]), ("lora r=16", methods[1])]
-    ends = [(methods[0], 0, "finished"), (methods[0], 1, "diverged"), (methods[1], 0, "finished")]
-    ends.append((methods[1], 1, "interrupted"))
+    scores = {"exact_match": 0.5, "loss": 1.0}
+    ends = [(methods[0], 0, "finished", scores), (methods[0], 1, "diverged", {}), (methods[0], 2, "finished", {})]
+    ends += [(methods[1], 0, "finished", scores), (methods[1], 1, "interrupted", {})]
 
     def stopped(*_, **__):
-        for method, seed, status in ends:
+        for method, seed, status, metrics in ends:
             own = method.to_dict() | {"label": method.label}
             fields = {"method": own, "config": {"seed": seed, "steps": 60}, "before": {"exact_match": 0.0}}
             fields |= {"precision": {"compute": "float32"}, "hardware": {"processor": "any"}}
-            fields |= {"task": {"name": "tickets", "sha256": "0"}, "metrics": {"exact_match": 0.5, "loss": 1.0}}
+            fields |= {"task": {"name": "tickets", "sha256": "0"}, "metrics": metrics}
             yield record(f"{method.rank}-{seed}", status=status, **fields)
 
     monkeypatch.setattr(study, "STUDY", tmp_path / "study.jsonl")
     monkeypatch.setattr(study, "base", lambda quantization: None)
     monkeypatch.setattr(study, "sweep", lambda *_, **__: list(stopped()))
-    with pytest.raises(SystemExit, match="5 of 6 runs are done; the same command goes on"):
-        study.train("tickets", named, [0, 1])
+    with pytest.raises(SystemExit, match="5 of 9 runs are done; the same command goes on"):
+        study.train("tickets", named, [0, 1, 2])
     stored = [(row["name"], row["seed"], row["status"]) for row in study.rows("tickets")]
     of_first = [
         (name, seed, status) for seed, status in ((0, "finished"), (1, "diverged")) for name in ("lora", "twin")
     ]
     assert stored == [*of_first, ("lora r=16", 0, "finished")]
+
+
+def test_a_sweep_that_broke_off_is_taken_up_where_it_was(small, tmp_path, monkeypatch):
+    """The second pass fails, as for want of memory or by a signal; what the first has trained is not trained again."""
+    config = TrainConfig(steps=2, batch_size=2, test_limit=2, save=False)
+    monkeypatch.setattr(study, "STUDY", tmp_path / "study.jsonl")
+    monkeypatch.setattr(study, "STORE", tmp_path / "build")
+    monkeypatch.setattr(study, "base", lambda quantization: small)
+    monkeypatch.setattr(study, "task_and_config", lambda name: (load_task("facts"), config))
+    named = [("lora", study.lora(1, 32, 1e-3)), ("alone", study.lora(2, 32, 1e-3, dora=True))]
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr("workbench.sweeps.carry_out", lambda *_: 1 / 0)
+        study.train("facts", named, [0, 1])
+    assert study.rows("facts") == []
+    monkeypatch.setattr("workbench.sweeps.train_pass", lambda *_: pytest.fail("trained again"))
+    study.train("facts", named, [0, 1])
+    rows = study.scored("facts", "lora") + study.scored("facts", "alone")
+    assert [(row["name"], row["seed"], row["together"]) for row in rows] == [
+        *(("lora", seed, 2) for seed in (0, 1)),
+        *(("alone", seed, None) for seed in (0, 1)),
+    ]
+    assert all(row["losses"] and row["task_sha256"] and row["base_exact_match"] is not None for row in rows)
 
 
 def test_the_rows_are_of_the_tasks_that_ship():

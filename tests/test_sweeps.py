@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train, training
+from workbench.cli import main
 from workbench.passes import Configuration, Needs, needs, train_pass
 from workbench.runs import RunStore
 from workbench.sweeps import COMPILERS, SweepError, plan_passes, shares_a_pass
+from workbench.tasks import Example
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
 FACTS = load_task("facts")
@@ -165,17 +167,25 @@ def test_what_cannot_share_a_pass_is_trained_alone_in_the_same_call(small, store
 
 
 @pytest.mark.parametrize(
-    ("methods", "words"),
+    ("methods", "options", "words"),
     [
-        ([], "at least one method"),
-        ([lora(rank=2), lora(rank=2, targets=["nowhere"])], "no such linear layer"),
-        ([qlora(rank=2)], "does not go with this unquantized base"),
+        ([], {}, "at least one method"),
+        ([lora(rank=2)], {"seeds": []}, "at least one seed"),
+        ([lora(rank=2), lora(rank=2, targets=["nowhere"])], {}, "no such linear layer"),
+        ([qlora(rank=2)], {}, "does not go with this unquantized base"),
+        ([lora(rank=2), full()], {"max_memory": 10**12}, "full is trained alone, where max_memory has no effect"),
+        ([lora(rank=2)], {"executor": ThreadPoolExecutor(1), "on_step": print}, "leave out on_step, or the executor"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_trained(small, store, methods, words):
+def test_mistakes_are_told_before_anything_is_trained(small, store, methods, options, words):
     with pytest.raises(ValueError, match=words):
-        sweep(small, FACTS, methods, QUICK, store)
+        sweep(small, FACTS, methods, QUICK, store, **options)
     assert store.all() == []
+
+
+def test_every_method_has_every_seed_of_a_generator(small, store):
+    runs = sweep(small, FACTS, VARIED[:2], replace(QUICK, steps=1), store, seeds=(seed for seed in (0, 3)))
+    assert [(run.method["rank"], run.config["seed"]) for run in runs] == [(1, 0), (1, 3), (16, 0), (16, 3)]
 
 
 # --- stopping, diverging, going on
@@ -245,6 +255,28 @@ def test_ctrl_c_in_the_middle_is_a_stop(small, store):
 
     runs = sweep(small, FACTS, VARIED[:2], replace(QUICK, save=True), store, on_step=interrupt)
     assert [run.status for run in runs] == ["interrupted"] * 2 and all(run.load(small) for run in runs)
+
+
+def test_ctrl_c_while_scoring_leaves_the_later_ones_to_be_done(small, store, monkeypatch, capsys):
+    training._scores().clear()  # another test may have scored this base
+    scored = []
+
+    def stopped(*_):
+        scored.append(None)
+        if len(scored) == 3:  # after the base and the first configuration
+            raise KeyboardInterrupt
+        return {"loss": 1.0}
+
+    monkeypatch.setattr("workbench.evaluation.evaluate", stopped)
+    monkeypatch.setattr("workbench.evaluation.forgetting", lambda *_: {})
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    config = replace(QUICK, evaluate=True, save=True, test_limit=5)
+    runs = sweep(small, FACTS, VARIED[:3], config, store)
+    assert [run.status for run in runs] == ["finished", "interrupted", "interrupted"] and len(scored) == 3
+    assert "Stopped with 2 configurations to go" in capsys.readouterr().err
+    assert all(store.get(run.id) == run and run.load(small) for run in runs)
+    again = sweep(small, FACTS, VARIED[:3], config, store)
+    assert again[0] == runs[0] and all(run.status == "finished" and run.metrics for run in again)
 
 
 def test_ctrl_c_before_the_first_step_is_a_stop_too(small, store, monkeypatch):
@@ -332,6 +364,20 @@ def test_the_planned_memory_is_the_measured_one(small_directory, store, dtype, r
     assert 0.8 * planned <= measured <= planned
 
 
+@pytest.mark.parametrize(("steps", "seeds"), [(2, (1,)), (1, (1, 0)), (1, (0, 1, 5, 7))])
+def test_no_batch_is_larger_than_was_planned(small, store, steps, seeds):
+    """A row of many tokens, with which seed 1 begins, and one of many targets, whose logits need more.
+
+    Together, the rows of many targets are padded to the many tokens.
+    """
+    task = replace(FACTS, train=(Example("so " * 300, "on"), Example("so", " on" * 15)))
+    config = replace(QUICK, steps=steps, batch_size=1)
+    members = [Configuration(str(seed), VARIED[0], replace(config, seed=seed)) for seed in seeds]
+    planned = needs(small, task, members).of(range(len(seeds)))
+    runs = sweep(small, task, VARIED[:1], config, store, seeds=seeds)
+    assert runs[0].together["configurations"] == len(seeds) and runs[0].together["peak_memory_bytes"] <= planned
+
+
 def test_when_memory_runs_out_after_all_the_pass_is_cut_in_two(small, store, monkeypatch):
     """The allocator refuses more than two configurations at once, as a full machine would."""
     from workbench import passes
@@ -384,6 +430,14 @@ def test_a_pass_that_fails_elsewhere_does_not_take_the_others(small_directory, t
         sweep(base, FACTS, VARIED, QUICK, store, executor)
     assert len(store.all()) == 2
     assert len(sweep(base, FACTS, VARIED, QUICK, store)) == 4 and len(store.all()) == 4
+
+
+def test_the_command_line_sweeps_through_ray_without_telling_each_step(small_directory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("workbench.cluster.RayExecutor", lambda address: ThreadPoolExecutor(max_workers=1))
+    arguments = ["sweep", "--model", str(small_directory), "--dtype", "float32", "--task", "facts", "--test-limit", "1"]
+    arguments += ["--steps", "1", "--batch-size", "1", "--ranks", "1", "--out", str(tmp_path), "--ray", "auto"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    assert len(RunStore(tmp_path).all()) == 1
 
 
 def test_compiling_without_a_compiler_is_a_sentence(small, store, monkeypatch):

@@ -51,6 +51,13 @@ def test_csv_with_own_column_names_quotes_commas_newlines_and_a_byte_order_mark(
     assert task.labels == ("no", "yes")
 
 
+def test_a_whole_emoji_is_kept(tmp_path):
+    path = write_jsonl(tmp_path / "mine.jsonl", [*ROWS, {"prompt": "Glad?", "completion": " 😀"}])
+    assert "\\ud83d\\ude00" in path.read_text(encoding="utf-8")  # JSON writes it as two halves
+    task = load_task(path)
+    assert Example("Glad?", " 😀") in {*task.train, *task.test}
+
+
 def test_folder_with_train_and_test_files(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", ROWS[:6])
     (tmp_path / "test.csv").write_text("prompt,completion\nNew?, answer\n", encoding="utf-8")
@@ -74,6 +81,7 @@ def test_a_repeated_prompt_stays_on_one_side_of_the_split(tmp_path):
         ('{"prompt": "a", "completion": "  "}', 'row 2: column "completion" is empty'),
         ('{"prompt": "a", "completion": 3}', 'row 2: column "completion" must be text, and holds int'),
         ('{"prompt": null, "completion": "b"}', 'row 2: column "prompt" must be text, and holds nothing'),
+        (r'{"prompt": "a", "completion": "x\ud83d"}', r'row 2: column "completion" holds half .*\\ud83d'),
         ('{"prompt": "a", ', r"row 2: bad JSON \(.*character \d+\)"),
         ('["a", "b"]', "row 2: a list, but each line must be one JSON object"),
     ],
@@ -179,6 +187,8 @@ def test_a_row_that_is_too_long_is_named(base):
     rows = [Example("short", " row"), Example("word " * 40, " row")]
     with pytest.raises(TaskError, match=r"Row 2 \('word word.*\d+ tokens, but max_length is 20"):
         encode(rows, base.tokenizer, max_length=20)
+    with pytest.raises(TaskError, match=r"^Test row 2"):
+        encode(rows, base.tokenizer, max_length=20, what="Test row")
 
 
 # --- batches and tensors

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,18 +13,19 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from test_methods import fingerprint
 from torch._subclasses import FakeTensorMode
 
-from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
+from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train, training
 from workbench.methods import MethodError, apply
 from workbench.models import completion_logits
 from workbench.runs import RunError, RunStore
 from workbench.steps import TrainingError, adapter_gradients, backward, check_gradients, micro_batches, train_step
-from workbench.tasks import batches, collate, encode
+from workbench.tasks import Example, TaskError, batches, collate, encode
 from workbench.training import accelerator_for, score_of_base
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
@@ -268,7 +270,7 @@ def test_a_run_that_breaks_in_its_last_update_is_recorded_too(small, store):
 
 
 def test_stopping_while_scoring_keeps_the_run(small, store, monkeypatch):
-    from workbench import evaluation, training
+    from workbench import evaluation
 
     config = replace(QUICK, evaluate=True, save=True, test_limit=3)
     training._scores().clear()  # another test may have scored this base
@@ -326,12 +328,31 @@ print(run.status, "|", run.advice)
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"warmup": 1.0}, "warmup=1.0"),
         ({"clip": 0}, "clip=0"),
+        ({"clip": math.inf}, "clip=inf must be above 0 and finite; to clip nothing, use a large number"),
+        ({"weight_decay": math.inf}, "weight_decay=inf"),
+        ({"weight_decay": -1}, "weight_decay=-1"),
+        ({"test_limit": 2.5}, "test_limit=2.5 must be a whole number"),
+        ({"test_limit": 0}, "test_limit=0 must be at least 1"),
+        ({"seed": 1.5}, "seed=1.5 must be a whole number"),
+        ({"warmup": "long"}, "warmup='long' must be a number"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, words):
     with pytest.raises(TrainingError) as caught:
         TrainConfig(**changes)
     assert words in str(caught.value)
+
+
+def test_numpys_numbers_and_a_name_with_dots_are_recorded(small, store):
+    config = replace(QUICK, steps=np.int64(1), seed=np.int64(3), warmup=np.float32(0), test_limit=np.int32(2))
+    run = train(small, replace(FACTS, name="data..v2"), lora(rank=1, layers=np.arange(2)), config, store)
+    assert store.get(run.id) == run and run.config["seed"] == 3 and run.method["layers"] == [0, 1]
+
+
+def test_a_record_that_cannot_be_kept_is_told_before_the_base_is_scored(small, store, monkeypatch):
+    monkeypatch.setattr("workbench.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
+    with pytest.raises(RunError, match="cannot be written as JSON"):
+        train(small, FACTS, lora(rank=1), replace(QUICK, evaluate=True, checkpointing=np.bool_(False)), store)
 
 
 def test_two_precisions_one_after_the_other(small, small_directory, store):
@@ -354,10 +375,53 @@ def test_a_train_step_returns_the_loss_before_its_update(small):
     assert second < first
 
 
-def test_a_wrong_target_is_told_before_the_base_is_scored(small, store, monkeypatch):
+@pytest.mark.parametrize(
+    ("quantization", "method", "words"),
+    [
+        (None, lora(targets=["nosuch"]), "has no such linear layer"),
+        (None, qlora(), "does not go with this unquantized base"),
+        ("nf4", lora(), "does not go with this nf4 base"),
+        ("nf4", full(), "cannot train nf4 weights"),
+        ("nf4", hybrid(["layers.1.mlp"]), "cannot be trained whole"),
+    ],
+)
+def test_what_cannot_work_is_told_before_the_base_is_scored(
+    small_directory, store, monkeypatch, quantization, method, words
+):
+    base = load_base(small_directory, quantization, dtype="float32")
     monkeypatch.setattr("workbench.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
-    with pytest.raises(MethodError, match="has no such linear layer"):
-        train(small, FACTS, lora(targets=["nosuch"]), replace(QUICK, evaluate=True, test_limit=5), store)
+    config = replace(QUICK, evaluate=True, test_limit=5)
+    for act in (train, lambda base, task, method, config, store: sweep(base, task, [method], config, store)):
+        with pytest.raises(MethodError, match=words):
+            act(base, FACTS, method, config, store)
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "save", "words"),
+    [(1, True, "^Scoring ran out"), (2, True, "^Trained and saved. Scoring"), (2, False, "^Trained and not saved. Sc")],
+)
+def test_running_out_of_memory_while_scoring_is_recorded(small, store, monkeypatch, fails_at, save, words):
+    training._scores().clear()  # another test may have scored this base
+    calls = []
+
+    def out_of_memory(*arguments):
+        calls.append(arguments)
+        if len(calls) == fails_at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return {"loss": 1.0}
+
+    monkeypatch.setattr("workbench.evaluation.evaluate", out_of_memory)
+    run = train(small, FACTS, lora(rank=1), replace(QUICK, steps=1, evaluate=True, save=save, test_limit=6), store)
+    assert run.status == "out_of_memory" and re.search(words, run.advice) and store.get(run.id) == run
+    assert len(run.history) == fails_at - 1 and bool(run.artifact) == (save and fails_at == 2)
+
+
+def test_a_row_that_is_too_long_is_named_with_its_split(small, store):
+    for evaluate_too, split in ((False, "Train"), (True, "Test")):
+        short = replace(FACTS, train=FACTS.train[:1], test=(Example("so " * 60, " long"),))
+        task = short if evaluate_too else replace(short, train=short.test)
+        with pytest.raises(TaskError, match=f"^{split} row 1 "):
+            train(small, task, lora(rank=1), replace(QUICK, steps=1, evaluate=evaluate_too, max_length=50), store)
 
 
 def test_a_shorter_max_length_is_not_hidden_by_a_score_of_the_base(small, store):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
@@ -39,16 +39,20 @@ def save(model: nn.Module, directory: str | os.PathLike) -> int:
 def load(base: Base, directory: str | os.PathLike) -> nn.Module:
     """The tuned model: `base` with the adapter in a stock PEFT wrapper (sharing the base's weights), or the checkpoint.
 
-    Raises AdapterError when the directory is incomplete or the adapter belongs to another architecture.
+    Raises AdapterError when the directory is incomplete or the adapter belongs to another architecture: every tensor of
+    its file has a place in the model, and the other way round.
     """
     directory = Path(directory)
     if (directory / "adapter_config.json").is_file():
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+                warnings.filterwarnings("ignore", message="Found missing adapter keys")  # which are refused here
                 model = PeftModel.from_pretrained(share(base.model), directory)
-            _restore_opened_modules(model, directory)
-        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+            weights = load_peft_weights(str(directory), device=str(model.device))
+            _check_names(model, weights)
+            _restore_opened_modules(model, weights)
+        except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
             words = f"The adapter in {directory} is damaged or does not fit {base.name}: {first_line(error)}"
             raise AdapterError(words) from error
     elif (directory / "config.json").is_file():
@@ -189,14 +193,22 @@ def spectra(model: PeftModel) -> dict[str, torch.Tensor]:
     return found
 
 
-def _restore_opened_modules(model: PeftModel, directory: Path) -> None:
+def _check_names(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
+    """PEFT skips a tensor that has no place in the model, and leaves one that the file lacks at its first value."""
+    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if different := sorted(wanted.keys() ^ weights.keys()):
+        place = "model" if different[0] in wanted else "file"
+        raise AdapterError(f"{different[0]} is in the {place} only.")
+
+
+def _restore_opened_modules(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
     """A hybrid's opened modules as they were trained, in float32: PEFT loads them in the base's dtype."""
     if not model.peft_config["default"].modules_to_save:
         return
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             module.modules_to_save.float()
-    set_peft_model_state_dict(model, load_peft_weights(str(directory), device=str(model.device)))
+    set_peft_model_state_dict(model, weights)
 
 
 def directory_bytes(directory: str | os.PathLike) -> int:

@@ -46,11 +46,10 @@ def claims() -> dict[str, Claim]:
 
 def save_bets(bets: Mapping[str, str], store: RunStore | None = None) -> None:
     """Keep the learner's bets beside their runs. bets: claim id -> one of the verdicts."""
-    known = claims()
     for claim, bet in bets.items():
-        if claim not in known or bet not in VERDICTS:
+        if claim not in BETS or bet not in VERDICTS:
             raise ValueError(
-                f"{claim!r}: {bet!r} is not a bet; use the claims' ids and {SUPPORTED!r}, {DEPENDS!r}, ..."
+                f"{claim!r}: {bet!r} is not a bet; the claims are {', '.join(BETS)}, the bets {', '.join(VERDICTS)}."
             )
     write_json((store or RunStore()).path / "learner" / "bets.json", dict(bets))
 

@@ -152,14 +152,14 @@ def _sweep(options: argparse.Namespace) -> int:
     methods = [make(rank, alpha, rate, targets_of(options)) for rank, alpha, rate in grid]
     task, base, config = _task(options), _base(options, quantized=False), _config(options)
     limit = None if options.max_memory is None else _bytes_of(options.max_memory)
-    settings = {"seeds": options.seeds, "max_memory": limit, "compiled": options.compile, "on_step": _print_step}
+    store, settings = RunStore(options.out), {"seeds": options.seeds, "max_memory": limit, "compiled": options.compile}
     if options.ray:
         from workbench.cluster import RayExecutor
 
         with RayExecutor(options.ray) as executor:
-            runs = sweep(base, task, methods, config, RunStore(options.out), executor, **settings)
+            runs = sweep(base, task, methods, config, store, executor, **settings)
     else:
-        runs = sweep(base, task, methods, config, RunStore(options.out), **settings)
+        runs = sweep(base, task, methods, config, store, on_step=_print_step, **settings)
     if options.json:
         print(json.dumps([_record(run) for run in runs], indent=1))
     else:

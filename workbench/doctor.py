@@ -77,14 +77,18 @@ def _memory() -> Finding:
 
 
 def _disk() -> Finding:
-    place = cache_dir()
-    place.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(place).free
-    value = f"{free / GB:.0f} GB free at {place}"
+    from workbench.runs import RunStore
+
+    cache, runs = cache_dir(), RunStore().path
+    cache.mkdir(parents=True, exist_ok=True)
+    there = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())  # the store may not be yet
+    free, free_for_runs = (shutil.disk_usage(place).free for place in (cache, there))
+    value = f"{free / GB:.0f} GB free at {cache}, {free_for_runs / GB:.0f} at {runs}"
     if free < 1 * GB:
         return Finding("Disk", "blocked", value, "Free some space, or set WORKBENCH_CACHE to another disk.")
-    if free < NEEDED_DISK_GB * GB:
-        return Finding("Disk", "warning", value, "Saved full checkpoints take 0.5 GB each; delete old runs.")
+    if free_for_runs < NEEDED_DISK_GB * GB:
+        remedy = "Saved full checkpoints take 0.5 GB each; delete old runs, or set WORKBENCH_RUNS to another disk."
+        return Finding("Disk", "warning", value, remedy)
     return Finding("Disk", "ok", value)
 
 

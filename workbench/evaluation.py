@@ -30,7 +30,7 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     model = in_float32(base.model)
     was_training = model.training
     model.eval()
-    rows = encode(task.test[:limit], base.tokenizer, max_length)
+    rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     scores = score(model, rows)
     if task.labels:
         scores["label_accuracy"] = label_accuracy(model, base.tokenizer, task, limit, max_length)
@@ -99,7 +99,7 @@ def label_accuracy(model: nn.Module, tokenizer, task: Task, limit: int | None = 
     label_ids = [[*_tokens(tokenizer, text), tokenizer.eos_token_id] for text in completions]
     right = [task.labels.index(example.completion.strip()) for example in task.test[:limit]]
     groups = defaultdict(list)
-    for index, row in enumerate(encode(task.test[:limit], tokenizer, max_length)):
+    for index, row in enumerate(encode(task.test[:limit], tokenizer, max_length, what="Test row")):
         groups[row.prompt_length].append((index, row.ids[: row.prompt_length]))
     hits = 0
     for group in groups.values():
@@ -128,8 +128,13 @@ def _label_scores(model: nn.Module, prompts: torch.Tensor, labels: list[list[int
 
 
 def _completion(task: Task, label: str) -> str:
-    """The label as the task writes it (a completion keeps the space in front of it)."""
-    return next(e.completion for e in (*task.test, *task.train) if e.completion.strip() == label)
+    """The label as the task writes it: a completion keeps the space in front of it.
+
+    `Task.head` may have cut off every example of a label, which is still one to choose from: it is written as others.
+    """
+    written = [example.completion for example in (*task.test, *task.train)]
+    like = next((text for text in written if text.strip() == label), written[0])
+    return like.replace(like.strip(), label)
 
 
 @cache

@@ -8,7 +8,7 @@ import platform
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -193,6 +193,18 @@ class LiveBytes(TorchDispatchMode):
 
     def _forget(self, key: int) -> None:
         self.now -= self._sizes.pop(key)
+
+
+def gpu_peak(device: torch.device, own: Iterable[torch.Tensor]) -> Callable[[], int] | None:
+    """A function that tells the most bytes a training has had on its GPU since now; None where `device` is no GPU.
+
+    own: what the training holds there already. All else on the card, such as another base of the session, is left out.
+    """
+    if device.type != "cuda":
+        return None
+    others = torch.cuda.memory_allocated(device) - LiveBytes(own).now
+    torch.cuda.reset_peak_memory_stats(device)
+    return lambda: torch.cuda.max_memory_allocated(device) - others
 
 
 def progress_wanted() -> bool:

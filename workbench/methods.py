@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -58,8 +58,17 @@ class Method:
             )
         if self.name == "full":
             return
+        for name in ("rank", "init_seed"):
+            if isinstance(value := getattr(self, name), Integral) and not isinstance(value, bool):
+                object.__setattr__(self, name, int(value))  # a record in JSON takes none of numpy's numbers
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
             raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
+        if not isinstance(self.init_seed, int | None):
+            raise MethodError(f"init_seed={self.init_seed!r} must be a whole number, or None for the run's own seed.")
+        if self.layers is not None:
+            if not all(isinstance(layer, Integral) for layer in self.layers):
+                raise MethodError(f"layers={list(self.layers)!r} must hold whole numbers, the indices of blocks.")
+            object.__setattr__(self, "layers", tuple(map(int, self.layers)))
         if not 0 < self.alpha < inf:
             raise MethodError(f"alpha={self.alpha:g} must be above 0 and finite; alpha / rank scales the update.")
         if not 0 <= self.dropout < 1:
@@ -130,24 +139,37 @@ def hybrid(full_modules: Sequence[str], *args, **options) -> Method:
     return Method(**(asdict(adapters) | {"name": "hybrid", "full_modules": tuple(full_modules)}))
 
 
+def check_method(base: Base, method: Method) -> None:
+    """Raise MethodError if `method` cannot be applied to `base`, before any time is spent on either."""
+    if method.name == "full" and base.quantization:
+        raise MethodError(f"full() cannot train {base.quantization} weights; load the base without quantization.")
+    if method.name == "full":
+        return
+    if method.name == "qlora" and not base.quantization:
+        remedy = f"load_base({base.name!r}, quantization='nf4')"
+        raise MethodError(f"qlora() does not go with this unquantized base; {remedy} gives its own.")
+    if method.name == "lora" and base.quantization:
+        raise MethodError(
+            f"lora() does not go with this {base.quantization} base; take qlora(), or a base without quantization."
+        )
+    target_modules(base, method)
+    for name in opened_modules(base, method):
+        if any(not parameter.is_floating_point() for parameter in base.model.get_submodule(name).parameters()):
+            raise MethodError(
+                f"{name} holds {base.quantization} weights, which cannot be trained whole; open others, e.g. ['norm']."
+            )
+
+
 def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
     """A trainable model; `base` itself is untouched.
 
     Full fine-tuning gets a float32 copy. The others share the base's frozen weights and add float32 adapters through
-    PEFT, drawn from `method.init_seed` (or `seed`).
+    PEFT, drawn from `method.init_seed` (or `seed`). Raises MethodError for what `check_method` refuses.
     """
+    check_method(base, method)
     if method.name == "full":
-        if base.quantization:
-            raise MethodError(f"full() cannot train {base.quantization} weights; load the base without quantization.")
         with head_lock:
             return copy.deepcopy(base.model).float().requires_grad_(True)
-    if method.name == "qlora" and not base.quantization:
-        raise MethodError(f"qlora() needs a quantized base: load_base({base.name!r}, quantization='nf4').")
-    if method.name == "lora" and base.quantization:
-        raise MethodError("This base is quantized, so the method is qlora(); or load the base without quantization.")
-    for name in opened_modules(base, method):
-        if any(not parameter.is_floating_point() for parameter in base.model.get_submodule(name).parameters()):
-            raise MethodError(f"{name} holds {base.quantization} weights, which cannot be trained whole.")
     init_seed = seed if method.init_seed is None else method.init_seed
     with forked_random_state(base.model.device), warnings.catch_warnings():
         torch.manual_seed(init_seed)

@@ -27,6 +27,7 @@ PRESETS = {
     "qwen3-1.7b": "Qwen/Qwen3-1.7B-Base",
     "llama3.2-1b": "meta-llama/Llama-3.2-1B",
 }
+REVISION_FILES = (".json", ".safetensors", ".bin", ".model")  # weights, and all that their use depends on
 REVISION_SAMPLE_BYTES = 4_000_000
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
 
@@ -41,7 +42,7 @@ class Base:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    name: str
+    name: str  # as it was asked for; of a directory the whole path, so that runs know it again however it is spelled
     revision: str
     source: str  # "package", "hub" or "directory"
     quantization: str | None
@@ -105,6 +106,7 @@ def load_base(
     _settle_int8_state(model)
     quicken(model)
     model.requires_grad_(False)
+    name = location if source == "directory" else name
     return Base(model.eval(), tokenizer, name, found, source, quantization, dtype)
 
 
@@ -155,10 +157,8 @@ def in_float32(model: nn.Module) -> nn.Module:
     """`model` itself if it computes in float32, else a copy that does; quantized weights stay shared and quantized."""
     lower = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.dtype != torch.float32]
     lower = [t for t in lower if type(t).__name__ not in ("Params4bit", "Int8Params")]
-    layers_4bit = [
-        m for m in model.modules() if getattr(m, "compute_dtype", torch.float32) not in (None, torch.float32)
-    ]
-    if not lower and not layers_4bit:
+    others_4bit = {getattr(module, "compute_dtype", None) for module in model.modules()} - {None, torch.float32}
+    if not lower and not others_4bit:
         return model
     memo = _shared_tensors(model)
     for tensor in lower:
@@ -180,7 +180,7 @@ def _locate(name: str, revision: str | None) -> tuple[str, str, str]:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} holds no config.json; give the directory that save_pretrained wrote.")
-        return str(path), "directory", _directory_revision(path)
+        return str(path.resolve()), "directory", _directory_revision(path)
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith(("/", "\\"))
     if looks_like_path or name.count("/") != 1:
         known = ", ".join([PACKAGED, *PRESETS])
@@ -193,7 +193,7 @@ def _locate(name: str, revision: str | None) -> tuple[str, str, str]:
 def _directory_revision(path: Path) -> str:
     """Identify a local model by the names, sizes, beginnings and ends of its files; weights may take gigabytes."""
     digest = hashlib.sha256()
-    for file in sorted(path.glob("*.json")) + sorted(path.glob("*.safetensors")):
+    for file in [file for ending in REVISION_FILES for file in sorted(path.glob(f"*{ending}"))]:
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(REVISION_SAMPLE_BYTES))

@@ -189,8 +189,10 @@ def _check_request(path: Path, out_dir: Path, parameters: Mapping[str, object]) 
         raise ValueError(f"{path.name} has no parameter {', '.join(unknown)}. It has: {', '.join(known)}.")
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out_dir).close()  # a folder that is there may still not take a file
     except OSError as error:
-        raise ValueError(f"The folder {out_dir} for the executed copies cannot be made: {error.strerror}.") from error
+        reason = f"The folder {out_dir} for the executed copies cannot be made or written to ({error.strerror})"
+        raise ValueError(f"{reason}: name another folder.") from error
     executed = out_dir / path.name
     if executed.exists() and executed.samefile(path):
         raise ValueError(f"The executed copy would take the place of {path}: name another folder for the copies.")

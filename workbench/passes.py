@@ -6,8 +6,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 
 import torch
 from peft import PeftModel
@@ -19,7 +20,7 @@ from workbench.models import Base, completion_logits
 from workbench.runs import Run, RunStore
 from workbench.slices import carry_together, slice_losses, stack
 from workbench.steps import TrainConfig, adamw, check_gradients, micro_batches, optimizer_tensors
-from workbench.tasks import Encoded, Task, encode
+from workbench.tasks import Encoded, Task, batches, collate, encode
 from workbench.training import (
     DIVERGED_ADVICE,
     OUT_OF_MEMORY_ADVICE,
@@ -101,9 +102,8 @@ def train_pass(
         half = len(members) // 2
         machine.say(f"Out of memory with {len(members)} configurations at once: first {half} of them, then the rest.")
         runs = train_pass(base, task, members[:half], store, compiled, on_step)
-        if any(run.status == "interrupted" for run in runs):
-            return runs
-        return runs + train_pass(base, task, members[half:], store, compiled, on_step)
+        stopped = any(run.status == "interrupted" for run in runs)
+        return runs if stopped else runs + train_pass(base, task, members[half:], store, compiled, on_step)
     _keep_all(runs, lanes, base, task, members[0].config, store)
     return runs
 
@@ -112,7 +112,7 @@ def train_pass(
 class Needs:
     """Bytes of tensors in a pass: the base, each member's adapter with all that trains it, and activations.
 
-    activations: of one member, in forward and backward of the longest batch; at_once: how many members' are alive.
+    activations: of one member, in forward and backward of the largest batch; at_once: how many members' are alive.
     """
 
     base: int
@@ -135,17 +135,30 @@ def needs(base: Base, task: Task, members: Sequence[Configuration]) -> Needs:
     accelerator = accelerator_for(base)
     with machine.forked_random_state(base.model.device):
         run = new_run(largest.id, base, task, largest.method, largest.config, RunStore())  # which is not stored
-        lane = _lane(base, run, largest, rows, accelerator)
-        plan = [batch for batches, _ in lane.steps for batch in batches]
-        lane.batches, lane.tokens = [max(plan, key=lambda batch: batch["input_ids"].numel())], 1
+        lane, pad_id = _lane(base, run, largest, rows, accelerator), base.tokenizer.pad_token_id or 0
+        lane.batches, lane.tokens = [_largest_batch(rows, members, pad_id)], 1
         carrier = _carrier(base, [lane.model], largest.config)
         with machine.LiveBytes(_held(base, [lane])) as memory:
-            _backward(accelerator, carrier, [lane], base.tokenizer.pad_token_id or 0)
+            _backward(accelerator, carrier, [lane], pad_id)
     fixed = machine.LiveBytes(_held(base, [])).now
     copies = base.dtype.itemsize  # of an adapter in the dtype of the frozen weights, for the way back
     activations = memory.peak - fixed - max(counts) * (8 + copies)  # values and gradients in float32
     at_once = _lanes_at_once(base, [lane])
     return Needs(fixed, [count * (BYTES_A_PARAMETER + copies) for count in counts], activations, at_once)
+
+
+def _largest_batch(rows: list[Encoded], members: Sequence[Configuration], pad_id: int) -> dict[str, torch.Tensor]:
+    """As wide as the widest micro-batch of any member, with the completion tokens of the one that has most of them.
+
+    In a pass the two can meet: a slice is padded to the width of its neighbours, whose seeds order the rows otherwise.
+    """
+    config, seeds = members[0].config, {member.config.seed for member in members}
+    count = config.steps * config.accumulation
+    plan = [part for seed in seeds for part in batches(len(rows), config.batch_size, count, seed)]
+    fullest = max(plan, key=lambda part: sum(rows[index].completion_tokens for index in part))
+    batch = collate([rows[index] for index in fullest], pad_id)
+    ids, width = batch["input_ids"], max(len(rows[index].ids) for index in chain(*plan))
+    return batch | {"input_ids": nn.functional.pad(ids, (0, width - ids.shape[1]), value=pad_id)}
 
 
 def _lane(base: Base, run: Run, member: Configuration, rows: list[Encoded], accelerator) -> Lane:
@@ -163,9 +176,7 @@ def _fit(accelerator, base: Base, lanes: list[Lane], compiled: bool, on_step) ->
     """The loop. Fills in each run's history, status, times and, for the pass, its peak memory."""
     config, pad_id = lanes[0].config, base.tokenizer.pad_token_id or 0
     going, carriers, started = list(lanes), None, None
-    on_gpu, peak = accelerator.device.type == "cuda", None
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+    gpu_peak, peak = machine.gpu_peak(accelerator.device, _held(base, lanes)), None
     for step in range(config.steps):
         for lane in going:
             lane.batches, lane.tokens = next(lane.steps)
@@ -176,14 +187,12 @@ def _fit(accelerator, base: Base, lanes: list[Lane], compiled: bool, on_step) ->
             started = time.perf_counter()
         tick = time.perf_counter()
         # The second step is the first with the optimizers' states in place.
-        if step == min(1, config.steps - 1) and not on_gpu:
-            with machine.LiveBytes(_held(base, going)) as memory:
-                losses = _step(accelerator, carriers, pad_id, step)
-            peak = memory.peak
-        else:
+        measured = step == min(1, config.steps - 1) and not gpu_peak
+        with machine.LiveBytes(_held(base, going)) if measured else nullcontext() as memory:
             losses = _step(accelerator, carriers, pad_id, step)
         seconds = time.perf_counter() - tick
-        peak = torch.cuda.max_memory_allocated() if on_gpu else peak
+        if gpu_peak or measured:
+            peak = gpu_peak() if gpu_peak else memory.peak
         for lane, loss in zip(going, losses, strict=True):
             lane.run.together = {"configurations": len(lanes), "peak_memory_bytes": peak}
             if not math.isfinite(loss):
@@ -278,11 +287,12 @@ def _keep_all(runs: Sequence[Run], lanes: Sequence[Lane], base: Base, task: Task
     """Save and score; runs that were stopped before their lane was there are recorded only."""
     for lane in lanes:
         lane.optimizer = None  # its state is not needed for the scoring
-    for run, lane in zip_longest(runs, lanes):
+    for number, (run, lane) in enumerate(zip_longest(runs, lanes), start=1):
         keep(run, lane and lane.model, base, task, config, store)
         if run.status == "interrupted" and not run.metrics:
-            # Whoever stops the scoring does not want the next one to begin.
+            # Whoever stops the scoring does not want the next one to begin; a run without scores is not finished.
             config = replace(config, evaluate=False)
+            _end(runs[number:], "interrupted")
 
 
 def _end(runs: Sequence[Run], status: str, advice: str | None = None) -> None:

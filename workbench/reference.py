@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from workbench.steps import TrainConfig
-from workbench.sweep_rows import at_best_rate as best_rows
-from workbench.sweep_rows import usable
+from workbench.sweep_rows import at_best_rate, usable
 from workbench.tasks import DATA_DIR
 
 SWEEPS, STUDY, COSTS = (DATA_DIR / "reference" / f"{name}.jsonl" for name in ("sweeps", "study", "costs"))
@@ -24,7 +23,7 @@ def read_rows(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def sweep_rows(*groups: str) -> list[dict]:
+def stored_sweeps(*groups: str) -> list[dict]:
     """The stored rank sweeps on the first SWEEP_FACTS of `facts`: all groups, or those named.
 
     Written by benchmarks/sweep_grid.py. A row is one of `runs.table` with its group, memorised_bits and, thinned, the
@@ -60,12 +59,12 @@ def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
 
 def rows_at_best_rate(rows: Sequence[Mapping], name: str) -> list[Mapping]:
     """The finished rows of one method at its own best rate, one a seed. Raises ValueError if there are none."""
-    if not (own := best_rows([row for row in rows if row["name"] == name])):
+    if not (own := at_best_rate([row for row in rows if row["name"] == name])):
         raise ValueError(f"There are no finished rows for {name!r}.")
     return own
 
 
-def at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]]:
+def scores_at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list[float]]:
     """Method -> its values of `measure` by seed, each method at its own best rate."""
     methods = dict.fromkeys(row["name"] for row in rows)
     return {name: [row[measure] for row in rows_at_best_rate(rows, name)] for name in methods}
@@ -75,7 +74,7 @@ def spread_in_words(rows: Sequence[Mapping], measure: str, where: str = "In the 
     """One sentence: each method's mean and range over seeds."""
     parts = [
         f"{name} {mean(values):.0%} ({min(values):.0%} to {max(values):.0%}, {len(values)} seeds)"
-        for name, values in at_best_rate(rows, measure).items()
+        for name, values in scores_at_best_rate(rows, measure).items()
     ]
     return f"{where}, {measure.replace('_', ' ')} at each method's best rate: {', '.join(parts)}."
 

@@ -93,9 +93,11 @@ class Run:
                 f"Run {self.id} was trained on {self.base['name']} ({self.base['revision']}), "
                 f"not on {base.name} ({base.revision}); load that base."
             )
-        if base.quantization != self.base["quantization"] and self.method["name"] == "qlora":
-            wanted = self.base["quantization"]
-            raise RunError(f"Run {self.id} was trained on {wanted} weights; load_base(..., quantization={wanted!r}).")
+        # A LoRA's updates go with any storage of the base; these were trained to make up for the errors of one.
+        wanted = self.base["quantization"]
+        if base.quantization != wanted and self.method["name"] in ("qlora", "hybrid"):
+            kind = wanted or "unquantized"
+            raise RunError(f"Run {self.id} was trained on {kind} weights; load_base(..., quantization={wanted!r}).")
         tuned = replace(base, model=adapters.load(base, self.artifact_dir), revision=f"{base.revision} + {self.id}")
         if self.method["name"] == "full":
             return replace(tuned, quantization=None, dtype=torch.float32)
@@ -103,8 +105,9 @@ class Run:
 
 
 def slug(*words: str) -> str:
-    """Words as they may stand in a run's id."""
-    return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-.")
+    """Words as they may stand in a run's id, which names files: no "..", and not too long for one."""
+    plain = re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower())
+    return re.sub(r"\.+", ".", plain)[:100].strip("-.")
 
 
 class RunStore:
@@ -128,6 +131,15 @@ class RunStore:
             TemporaryFile(dir=self.path).close()
         except OSError as error:
             raise RunError(f"No runs can be kept in {self.path} ({error.strerror}); choose another folder.") from error
+
+    def check(self, run: Run) -> None:
+        """Raises RunError for a name or a record that `save` could not write, before minutes of training are lost."""
+        self._file(run.id)
+        try:
+            json.dumps(run.to_dict(), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            words = f"The record of run {run.id} cannot be written as JSON ({error})"
+            raise RunError(f"{words}; give method and config plain, finite numbers and texts.") from error
 
     def save(self, run: Run) -> Path:
         write_json(self._file(run.id), run.to_dict())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -44,16 +45,27 @@ class TrainConfig:
     save: bool = True
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulation", "max_length"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise TrainingError(f"{name}={value!r} must be a whole number of at least 1.")
-        if self.test_limit is not None and self.test_limit < 1:
-            raise TrainingError(f"test_limit={self.test_limit} must be at least 1, or None for every test row.")
+        counts = ["steps", "batch_size", "accumulation", "max_length"]
+        counts += [] if self.test_limit is None else ["test_limit"]
+        self._make_plain([*counts, "seed"], Integral, int, "a whole number")
+        self._make_plain(["warmup", "clip", "weight_decay"], Real, float, "a number")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name}={getattr(self, name)} must be at least 1.")
         if not 0 <= self.warmup < 1:
             raise TrainingError(f"warmup={self.warmup} is a share of the steps: at least 0 and below 1.")
-        if not self.clip > 0:
-            raise TrainingError(f"clip={self.clip} must be above 0.")
+        if not 0 < self.clip < math.inf:  # a record in JSON could not hold infinity
+            raise TrainingError(f"clip={self.clip:g} must be above 0 and finite; to clip nothing, use a large number.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise TrainingError(f"weight_decay={self.weight_decay:g} must be at least 0 and finite.")
+
+    def _make_plain(self, names: list[str], kind: type, plain: type, words: str) -> None:
+        """Python's own numbers: a record in JSON takes none of numpy's."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TrainingError(f"{name}={value!r} must be {words}.")
+            object.__setattr__(self, name, plain(value))
 
     def learning_rate_factor(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to 0; `step` counts from 0."""

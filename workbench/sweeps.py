@@ -21,7 +21,7 @@ import torch
 from accelerate import PartialState
 
 from workbench import WorkbenchError, machine
-from workbench.methods import Method, target_modules
+from workbench.methods import Method, check_method
 from workbench.models import Base, load_base
 from workbench.passes import Configuration, Needs, needs, train_pass
 from workbench.runs import Run, RunError, RunStore, slug
@@ -56,6 +56,7 @@ def sweep(
         job elsewhere, and its runs are stored here as it ends. Its attribute `workers`, if it has one, says how many
         jobs it carries at once, each with as much free memory as there is here.
     max_memory: bytes of tensors that a pass may hold, the base included; default: the base and 70 % of what is free.
+        Not with methods that cannot share a pass, such as full(): each is trained alone, as `train` does it.
     compiled: put the model through torch.compile first: minutes of compiling, worth it in long sweeps only.
     on_step: called after each step with step, steps, seconds, seconds_left (of the whole sweep) and `runs`, the pass's
         records so far; returning True stops the sweep, as Ctrl-C and Jupyter's stop button do. Not with an executor.
@@ -65,9 +66,13 @@ def sweep(
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
     config, store, methods = config or TrainConfig(), store or RunStore(), list(methods)
+    seeds = [config.seed] if seeds is None else list(seeds)
     store.make_ready()
+    if executor and on_step:
+        raise SweepError("on_step cannot be called from an executor's processes: leave out on_step, or the executor.")
     if compiled and base.model.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
+    _check(base, methods, seeds, max_memory)
     wanted = _configurations(base, task, methods, config, seeds)
     done = {each.id: run for each in wanted if (run := _finished(store, each))}
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
@@ -120,21 +125,24 @@ def plan_passes(needs: Needs, room: int, at_most: int) -> list[list[int]]:
     return sorted(sorted(group) for group in passes)
 
 
-def _configurations(base, task, methods, config: TrainConfig, seeds) -> list[Configuration]:
-    """Checked before anything is trained, so that a mistake in the last method does not wait for the first."""
+def _check(base: Base, methods: list[Method], seeds: list[int], max_memory: int | None) -> None:
+    """Before anything is trained, so that a mistake in the last method does not wait for the first."""
     if PartialState().num_processes > 1:
         raise SweepError("A sweep runs in one process; start it without accelerate launch, or give it an executor.")
     if not methods:
         raise SweepError("Give at least one method, e.g. [lora(rank=r) for r in (1, 4, 16)].")
+    if not seeds:
+        raise SweepError("Give at least one seed, e.g. seeds=[0, 1, 2], or leave seeds out.")
     for method in methods:
-        if method.name != "full":
-            target_modules(base, method)
-        if (method.name == "qlora") != bool(base.quantization):
-            base_kind = base.quantization or "unquantized"
-            raise SweepError(f"{method.label} does not go with this {base_kind} base; sweep it over its own base.")
+        check_method(base, method)
+        if max_memory is not None and not shares_a_pass(base, method):
+            raise SweepError(f"{method.label} is trained alone, where max_memory has no effect: sweep it without.")
+
+
+def _configurations(base, task, methods, config: TrainConfig, seeds: list[int]) -> list[Configuration]:
     configurations = []
     for method in methods:
-        for seed in (config.seed,) if seeds is None else seeds:
+        for seed in seeds:
             own = replace(config, seed=seed)
             description = [base.name, base.revision, base.quantization, base.dtype_name, task.sha256, task.labels]
             description += [replace(method, reasons=()).to_dict(), asdict(own)]

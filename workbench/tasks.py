@@ -12,6 +12,7 @@ import io
 import json
 import math
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,22 +113,26 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
         raise TaskError(f"{path}, line {reader.reader.line_num}: bad CSV ({error}).") from error
 
 
+def _fault(row: dict, column: str) -> str | None:
+    """What is wrong with a row's column, and what to do, in words; None if nothing is."""
+    if column not in row:
+        remedy = 'Name yours, e.g. load_task(..., prompt="question", completion="answer").'
+        return f'no column "{column}" (columns: {", ".join(map(str, row)) or "none"}). {remedy}'
+    if not isinstance(text := row[column], str):
+        return f'column "{column}" must be text, and holds {"nothing" if text is None else type(text).__name__}.'
+    if not text.strip():
+        return f'column "{column}" is empty.'
+    if half := re.search(r"[\ud800-\udfff]", text):
+        return f'column "{column}" holds half a character ({half[0]!a}), as of an emoji cut in two; remove it.'
+    return None
+
+
 def _examples(rows: Iterable[tuple[int, dict]], where: str, prompt: str, completion: str) -> list[Example]:
     """Checks each row and maps the columns; `where` names the file in messages."""
     examples = []
     for number, row in rows:
-        for column in (prompt, completion):
-            if column not in row:
-                present = ", ".join(map(str, row)) or "none"
-                raise TaskError(
-                    f'{where}, row {number}: no column "{column}" (columns: {present}). '
-                    f'Name yours, e.g. load_task(..., prompt="question", completion="answer").'
-                )
-            if not isinstance(row[column], str):
-                kind = "nothing" if row[column] is None else type(row[column]).__name__
-                raise TaskError(f'{where}, row {number}: column "{column}" must be text, and holds {kind}.')
-            if not row[column].strip():
-                raise TaskError(f'{where}, row {number}: column "{column}" is empty.')
+        if fault := _fault(row, prompt) or _fault(row, completion):
+            raise TaskError(f"{where}, row {number}: {fault}")
         examples.append(Example(row[prompt], row[completion]))
     if not examples:
         raise TaskError(f"{where}: no rows.")
@@ -169,15 +174,9 @@ def _read_hub(
         ) from error
     if "train" not in splits:
         raise TaskError(f'Hub dataset "{name}": no split "train" (splits: {", ".join(splits)}).')
-    parts = [
-        _examples(enumerate(splits[split], start=1), f"{name} ({split})", prompt, completion)
-        for split in ("train", "test")
-        if split in splits
-    ]
+    wanted = [split for split in ("train", "test") if split in splits]
+    parts = [_examples(enumerate(splits[each], 1), f"{name} ({each})", prompt, completion) for each in wanted]
     return parts[0], parts[1] if len(parts) == 2 else None
-
-
-# --- the task ---------------------------------------------------------------------------------------------------
 
 
 def _hold_out(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -252,11 +251,13 @@ def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return added[:1] if added and added[0] == tokenizer.bos_token_id else []
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
+def encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, what: str = "Row"
+) -> list[Encoded]:
     """Prompt and completion are tokenized apart, so that their boundary is one; end-of-text is appended.
 
     The beginning-of-text token appears only if the tokenizer adds it by itself. Raises TaskError for a row of more
-    than `max_length` tokens: a cut-off completion would teach the model to stop in the middle.
+    than `max_length` tokens: a cut-off completion would teach the model to stop in the middle. `what` names it there.
     """
     prompts = tokenizer([row.prompt for row in examples], add_special_tokens=False)["input_ids"]
     completions = tokenizer([row.completion for row in examples], add_special_tokens=False)["input_ids"]
@@ -266,7 +267,7 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
         ids = (*start, *prompt, *completion, tokenizer.eos_token_id)
         if len(ids) > max_length:
             raise TaskError(
-                f"Row {number} ({examples[number - 1].prompt[:30]!r}...): {len(ids)} tokens, "
+                f"{what} {number} ({examples[number - 1].prompt[:30]!r}...): {len(ids)} tokens, "
                 f"but max_length is {max_length}. Shorten the row or raise max_length."
             )
         encoded.append(Encoded(ids, len(start) + len(prompt)))
@@ -281,9 +282,8 @@ def batches(encoded_count: int, batch_size: int, steps: int, seed: int) -> list[
     if encoded_count < 1 or batch_size < 1:
         raise ValueError(f"At least one row and one row a batch are needed, not {encoded_count} and {batch_size}.")
     generator = random.Random(seed)
-    order: list[int] = []
-    for _ in range(math.ceil(steps * batch_size / encoded_count)):
-        order += generator.sample(range(encoded_count), encoded_count)
+    epochs = math.ceil(steps * batch_size / encoded_count)
+    order = [index for _ in range(epochs) for index in generator.sample(range(encoded_count), encoded_count)]
     return [order[start : start + batch_size] for start in range(0, steps * batch_size, batch_size)]
 
 

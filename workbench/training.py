@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from workbench import adapters, evaluation, machine
-from workbench.methods import Method, apply, target_modules, trainable_parameters
+from workbench.methods import Method, apply, check_method, trainable_parameters
 from workbench.models import Base
 from workbench.runs import Run, RunStore
 from workbench.steps import (
@@ -37,7 +37,6 @@ OUT_OF_MEMORY_ADVICE = (
     "Halve batch_size and double accumulation (same result), turn on checkpointing, shorten max_length, "
     "or train less: lora() instead of full(), qlora() instead of lora()."
 )
-
 DIVERGED_ADVICE = "The loss is no longer a number: lower the learning rate, or lengthen the warm-up."
 
 
@@ -53,12 +52,12 @@ def train(
 
     on_step: called after each step with its history entry plus "steps", "seconds_left" and the "model" as it is then;
     returning True stops the run, which is then kept as "interrupted", as Ctrl-C and Jupyter's stop button do.
-    Raises MethodError, TaskError or TrainingError for what cannot work; running out of memory or diverging is recorded.
+    Raises MethodError, TaskError, TrainingError or RunError for what cannot work; running out of memory or diverging is
+    recorded.
     """
     config, store = config or TrainConfig(), store or RunStore()
     store.make_ready()
-    if method.name != "full":
-        target_modules(base, method)  # a wrong name is told before the base is scored
+    check_method(base, method)  # what cannot work is told before the base is scored
     run = new_run(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
     return carry_out(run, base, task, method, config, store, on_step)
 
@@ -80,13 +79,17 @@ def alone_in_this_process() -> Iterator[None]:
 @alone_in_this_process()
 def carry_out(run: Run, base: Base, task: Task, method: Method, config: TrainConfig, store: RunStore, on_step) -> Run:
     """Train as `run` says, then save, score and store it."""
-    rows = encode(task.train, base.tokenizer, config.max_length)
-    run.before = score_of_base(base, task, config)
-    model = None
+    rows = encode(task.train, base.tokenizer, config.max_length, what="Train row")
+    accelerator, model = accelerator_for(base), None
+    run.precision = precision_of(base, method, accelerator)
+    try:
+        run.before = score_of_base(base, task, config)
+    except TrainingError as error:
+        run.status, run.advice = "out_of_memory", str(error)
+        keep(run, model, base, task, config, store, accelerator.is_main_process)
+        return run
     with machine.forked_random_state(base.model.device):
         torch.manual_seed(config.seed)
-        accelerator = accelerator_for(base)
-        run.precision = precision_of(base, method, accelerator)
         try:
             model = apply(base, method, seed=config.seed)
             count_parameters(run, model)
@@ -118,20 +121,29 @@ def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: Ru
 def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
     """Fill in the scores; stopping here, or running out of memory, keeps the run without them."""
     try:
-        metrics = evaluation.evaluate(tuned, task, config.test_limit, config.max_length)
+        metrics = _evaluate(tuned, task, config)
     except KeyboardInterrupt:
         run.status = "interrupted"
         return
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        run.status, run.advice = "out_of_memory", "Trained and saved, but scoring ran out of memory; lower test_limit."
+    except TrainingError as error:
+        kept = "saved" if run.artifact else "not saved"
+        run.status, run.advice = "out_of_memory", f"Trained and {kept}. {error}"
         return
     if not all(math.isfinite(value) for value in metrics.values()):
         run.status, run.advice = "diverged", DIVERGED_ADVICE
         return
     run.metrics = metrics
     run.forgetting = evaluation.forgetting(run.before, metrics)
+
+
+def _evaluate(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
+    """The scores of a base or of a tuned one; raises TrainingError where memory runs out."""
+    try:
+        return evaluation.evaluate(base, task, config.test_limit, config.max_length)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError("Scoring ran out of memory: lower test_limit, or set evaluate=False.") from error
 
 
 def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None:
@@ -143,11 +155,7 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
     optimizer = adamw(trained, method.learning_rate, config)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     steps = micro_batches(rows, config, accelerator.process_index, accelerator.num_processes, pad_id)
-    on_gpu, others_bytes = accelerator.device.type == "cuda", 0
-    if on_gpu:
-        # Other models on the card, such as the base that a full copy was made from, are not this run's.
-        others_bytes = torch.cuda.memory_allocated() - machine.LiveBytes([*model.parameters(), *model.buffers()]).now
-        torch.cuda.reset_peak_memory_stats()
+    gpu_peak = machine.gpu_peak(accelerator.device, [*model.parameters(), *model.buffers()])
     started, skipped = time.perf_counter(), 0
     try:
         for step, (batches_of_step, tokens) in enumerate(steps):
@@ -161,7 +169,7 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
             step_now = partial(train_step, accelerator, wrapped, optimizer, trained, batches_of_step, tokens, config)
             tick = time.perf_counter()
             # The second step is the first with the optimizer's state in place.
-            if step == min(1, config.steps - 1) and not on_gpu:
+            if step == min(1, config.steps - 1) and not gpu_peak:
                 live = [*model.parameters(), *model.buffers(), *optimizer_tensors(optimizer)]
                 with machine.LiveBytes(live) as memory:
                     loss = step_now()
@@ -183,13 +191,13 @@ def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None
                 break
     finally:
         run.seconds = time.perf_counter() - started
+        if gpu_peak:
+            run.peak_memory_bytes = gpu_peak()
         optimizer.zero_grad(set_to_none=True)
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         accelerator.free_memory()  # it would keep the optimizer's state alive through the scoring
     if run.history and skipped == len(run.history):
         run.status, run.advice = "diverged", "Every step overflowed in float16: use bfloat16 or float32."
-    if on_gpu:
-        run.peak_memory_bytes = torch.cuda.max_memory_allocated() - others_bytes
 
 
 def _rehearse(accelerator, model, wrapped, batches_of_step, tokens) -> float:
@@ -236,13 +244,16 @@ def count_parameters(run: Run, model: torch.nn.Module) -> None:
 
 
 def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
-    """The base's own scores (none if `config.evaluate` is off), computed once for each base and task in a session."""
+    """The base's own scores (none if `config.evaluate` is off), computed once for each base and task in a session.
+
+    Raises TrainingError where memory runs out: no method could be trained and scored then.
+    """
     if not config.evaluate:
         return {}
     own = (base.name, base.revision, base.quantization, base.dtype_name)
     key = (*own, task.sha256, tuple(task.labels or ()), config.test_limit, config.max_length)
     if key not in _scores():
-        _scores()[key] = evaluation.evaluate(base, task, config.test_limit, config.max_length)
+        _scores()[key] = _evaluate(base, task, config)
     return dict(_scores()[key])
 
 
@@ -252,8 +263,8 @@ def _scores() -> dict:
 
 
 def new_run(run_id: str, base: Base, task: Task, method: Method, config: TrainConfig, store: RunStore) -> Run:
-    """The record as far as it is known before the first step."""
-    return Run(
+    """The record as far as it is known before the first step; raises RunError if `store` could not keep it."""
+    run = Run(
         id=run_id,
         status="finished",
         base={
@@ -279,3 +290,5 @@ def new_run(run_id: str, base: Base, task: Task, method: Method, config: TrainCo
         general_text_sha256=evaluation.general_text()[1],
         folder=str(store.path),
     )
+    store.check(run)
+    return run
