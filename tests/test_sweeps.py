@@ -364,13 +364,13 @@ def test_the_planned_memory_is_the_measured_one(small_directory, store, dtype, r
     assert 0.8 * planned <= measured <= planned
 
 
-@pytest.mark.parametrize(("steps", "seeds"), [(2, (1,)), (1, (1, 0)), (1, (0, 1, 5, 7))])
-def test_no_batch_is_larger_than_was_planned(small, store, steps, seeds):
-    """A row of many tokens, with which seed 1 begins, and one of many targets, whose logits need more.
+@pytest.mark.parametrize(("targets", "steps", "seeds"), [(15, 2, (1,)), (15, 1, (1, 0)), (5, 1, (0, 1, 5, 7))])
+def test_no_batch_is_larger_than_was_planned(small, store, targets, steps, seeds):
+    """A row of many tokens, with which only seed 1 begins, and one of more targets, which takes more from 15 on.
 
-    Together, the rows of many targets are padded to the many tokens.
+    Of four together, three have the targets and all are padded to the many tokens.
     """
-    task = replace(FACTS, train=(Example("so " * 300, "on"), Example("so", " on" * 15)))
+    task = replace(FACTS, train=(Example("so " * 300, "on"), Example("so", " on" * targets)))
     config = replace(QUICK, steps=steps, batch_size=1)
     members = [Configuration(str(seed), VARIED[0], replace(config, seed=seed)) for seed in seeds]
     planned = needs(small, task, members).of(range(len(seeds)))

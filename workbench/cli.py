@@ -17,8 +17,9 @@ from workbench.cli_options import full_modules_of, given, refuse_unused, targets
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    # A cluster, a container or a build stops a job with SIGTERM: that keeps what Ctrl-C keeps, and leaves no process.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments is None:  # a process of its own, not a call from Python
+        # A cluster, a container or a build stops a job with SIGTERM: keep what Ctrl-C keeps, and leave no process.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return options.command(options)
     except WorkbenchError as error:
