@@ -29,8 +29,9 @@ SETTINGS = ("full", "hybrid", "lora", "lora r=64", "auto", "qlora")  # of the st
 OPENING = """# Findings
 
 Written by `benchmarks/findings.py` from the rows in this folder; every number below is computed from them.
-SmolLM2-135M-Instruct on a CPU, 60 steps of 16 rows (`facts`: 120), each method at its best rate of those tried, chosen
-on seed 0 (of equals, the one of lower loss); a range is of three seeds. The packaged weights were stored in 4 bits once
+SmolLM2-135M-Instruct on a CPU, 60 steps of 16 rows (`facts`: 120), each method at its best rate of those tried: the
+best on seed 0 (of equals, the one of lower loss), or by the mean where another rate has as many seeds (LoRA on
+`tickets`, which so has two chances). A range is of three seeds. The packaged weights were stored in 4 bits once
 (Q4_1): QLoRA's NF4 quantizes them a second time. No prompt names labels or format, so a base's 0 % says little. The
 sweeps on `facts` are another experiment (75 steps; full has one seed). `README.md` says what was run, and what else to
 be careful about.

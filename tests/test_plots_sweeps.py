@@ -113,6 +113,14 @@ def test_the_lower_loss_decides_between_equal_scores():
     assert [one["learning_rate"] for one in sweep_rows.at_best_rate(rows)] == [2e-3]
 
 
+def test_where_several_rates_have_all_seeds_the_mean_decides():
+    rows = [row(8, seed, learning_rate=rate, exact_match=score) for rate, seed, score in (
+        (1e-3, 0, 0.8), (1e-3, 1, 0.5), (2e-3, 0, 0.7), (2e-3, 1, 0.7), (4e-3, 0, 0.79), (5e-4, 1, 0.9),
+    )]  # fmt: skip
+    assert sweep_rows.best_rate(rows) == 2e-3
+    assert sweep_rows.best_rate(rows[2:]) == 4e-3, "the leader on the first seed has no other yet"
+
+
 def test_line_and_band_are_mean_and_range_of_the_seeds():
     exact = figures.against_rank(STUDY).axes[1]
     ((x, y),) = lines(exact, "mean")

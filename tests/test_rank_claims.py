@@ -140,12 +140,13 @@ def test_the_best_found_is_the_best_of_the_first_seed_and_needs_as_many_seeds_as
     rows.append(row(4, 1.0, seed=1, name="lora", method="lora r=4", task="task 0"))  # not on the first seed
     (found,) = regrets(rows)
     assert found.best == (0.81, 0.83) and not found.inside
-    words = "task 0: chosen 80% (80% to 81%), best of 2 settings 82% (81% to 83%) with rank 16, alpha 32, rate 0.002"
+    words = "task 0: chosen 80% (80% to 81%), the first seed's best of 2 settings 82% (81% to 83%) with rank 16, "
+    words += "alpha 32, rate 0.002"
     assert str(found) == words
     (found,) = regrets(study((0.80, 0.81), (0.81, 0.83), rival=8))
     assert str(found) == words.replace("rank 16", "rank 8") + ", rank and alpha as chosen"
     (found,) = regrets(study((0.80, 0.81), (0.80, 0.81), rival=8))
-    assert str(found) == "task 0: chosen 80% (80% to 81%), itself the best of 2 settings" and found.inside
+    assert str(found) == "task 0: chosen 80% (80% to 81%), itself the first seed's best of 2 settings" and found.inside
     rslora = [one | {"rslora": one["name"] == "lora"} for one in study((0.80, 0.81), (0.81, 0.83), rival=8)]
     (found,) = regrets(rslora)
     assert str(found) == words.replace("rank 16", "rank 8") + " (all-linear, rsLoRA)"

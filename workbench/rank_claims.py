@@ -47,10 +47,10 @@ class Regret:
     def __str__(self) -> str:
         chosen = f"{mean(self.chosen):.0%} ({min(self.chosen):.0%} to {max(self.chosen):.0%})"
         if self.same and self.chosen == self.best:
-            return f"{self.task}: chosen {chosen}, itself the best of {self.tried} settings"
+            return f"{self.task}: chosen {chosen}, itself the first seed's best of {self.tried} settings"
         best = f"{mean(self.best):.0%} ({min(self.best):.0%} to {max(self.best):.0%}) with {self.setting}"
         same = ", rank and alpha as chosen" if self.same else ""
-        return f"{self.task}: chosen {chosen}, best of {self.tried} settings {best}{same}"
+        return f"{self.task}: chosen {chosen}, the first seed's best of {self.tried} settings {best}{same}"
 
 
 def regrets(study: Sequence[Mapping]) -> list[Regret]:
@@ -116,7 +116,7 @@ def best_by(rows: Sequence[Mapping], variable: str) -> dict[float, float]:
 
 
 def best_rates(rows: Sequence[Mapping]) -> dict[float, float]:
-    """Each rank, rising -> its best learning rate on the first seed."""
+    """Each rank, rising -> its best learning rate."""
     return {rank: group[0]["learning_rate"] for rank, group in by_best_rate(rows).items()}
 
 

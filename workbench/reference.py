@@ -53,7 +53,7 @@ def compared(task: str) -> list[dict]:
 
 
 def best_learning_rate(rows: Sequence[Mapping], name: str) -> float:
-    """The rate with the highest exact match on the first seed, which every rate has; of equals, that of lower loss."""
+    """The best rate of one method, as in `sweep_rows.best_rate`."""
     return rows_at_best_rate(rows, name)[0]["learning_rate"]
 
 

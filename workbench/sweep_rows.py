@@ -25,11 +25,19 @@ def grouped(rows: Iterable[Mapping], key: Callable[[Mapping], Hashable]) -> dict
 def best_rate(rows: Sequence[Mapping]) -> float:
     """The learning rate with the highest exact match on the first seed, which every rate has.
 
-    The lower loss decides between equals. rows: at least one, all with both scores.
+    If it has further seeds, the highest mean among the rates that have them all decides: one seed is a weak judge. The
+    lower loss decides between equals. rows: at least one, all with both scores.
     """
     first = min(row["seed"] for row in rows)
-    rates = grouped((row for row in rows if row["seed"] == first), lambda row: row["learning_rate"])
-    return max(rates, key=lambda rate: (mean_of(rates[rate], "exact_match"), -mean_of(rates[rate], "loss")))
+    rates = grouped(rows, lambda row: row["learning_rate"])
+    seeds = {rate: {row["seed"] for row in own} for rate, own in rates.items()}
+
+    def highest(among: Iterable[float], of_seeds: set[int]) -> float:
+        chosen = {rate: [row for row in rates[rate] if row["seed"] in of_seeds] for rate in among}
+        return max(chosen, key=lambda rate: (mean_of(chosen[rate], "exact_match"), -mean_of(chosen[rate], "loss")))
+
+    leader = highest((rate for rate in rates if first in seeds[rate]), {first})
+    return highest((rate for rate in rates if seeds[rate] >= seeds[leader]), seeds[leader])
 
 
 def at_best_rate(rows: Sequence[Mapping]) -> list[Mapping]:
