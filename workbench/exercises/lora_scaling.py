@@ -8,8 +8,8 @@ EXERCISE = Exercise(
     difficulty="easy",
     minutes=5,
     task="""\
-You found settings that work: some `alpha` at some `rank`. Now you want to try `new_rank`, and change nothing else: the
-factor in front of `B A` should stay what it was.
+You found settings that work: some `alpha` at some `rank`. Now you want to try `new_rank`, with the
+same factor in front of `B A`. (The same factor is not the same movement: try your answer in the panel above.)
 
 Write `matching_alpha(alpha, rank, new_rank, rslora)`: the alpha to use with `new_rank`. The factor is `alpha / rank`,
 or `alpha / sqrt(rank)` when `rslora` is true.""",
