@@ -8,6 +8,7 @@ No result in that file is typed by hand. A test fails when file or picture is ol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import chain
 from math import hypot
 from pathlib import Path
@@ -215,9 +216,14 @@ def rates_alike(rows: Sequence[Mapping], name: str) -> list[float]:
 
 def sampling(rows: Sequence[Mapping], *shares: float) -> float:
     """Two standard errors of the difference of two shares of the test rows that the study scored."""
-    task, config = study.task_and_config(rows[0]["task"])
-    count = min(config.test_limit or len(task.test), len(task.test))
+    count = rows_scored(rows[0]["task"])
     return hypot(*(two_standard_errors(share, count) for share in shares))
+
+
+@cache
+def rows_scored(task_name: str) -> int:
+    task, config = study.task_and_config(task_name)
+    return min(config.test_limit or len(task.test), len(task.test))
 
 
 def recalls() -> str:
