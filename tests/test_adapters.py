@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from small_models import SIZES, write_model
 from transformers import AutoModelForCausalLM
 
-from workbench import RunStore, TrainConfig, full, hybrid, load_base, load_task, lora, qlora, train
-from workbench.adapters import AdapterError, change, load, merge, rescale, spectra, truncate
+from workbench import RunStore, TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, train
+from workbench.adapters import AdapterError, change, load, merge, spectra
 from workbench.lowrank import best_rank_r
 from workbench.models import linear_modules
 from workbench.runs import RunError
@@ -53,8 +53,6 @@ def test_a_full_checkpoint_loads_with_plain_transformers(small, store):
 
 
 def test_scores_after_loading_are_the_recorded_ones(small, small_directory, store):
-    from workbench import evaluate
-
     quantized = load_base(str(small_directory), quantization="nf4", dtype="float32")
     lower = load_base(str(small_directory), dtype="bfloat16")
     opened = hybrid(["layers.1.mlp"], rank=2)  # trained in float32 on a bfloat16 base, and loaded as such
@@ -175,7 +173,7 @@ def updates(model) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("rank", [1, 3, 8, 20])
 def test_a_truncated_adapter_is_the_nearest_of_its_rank(tuned, rank):
     before, logits = updates(tuned), tuned(IDS).logits
-    cut = truncate(tuned, rank)
+    cut = change(tuned, rank=rank)
     for name, update in updates(cut).items():
         assert torch.allclose(update, best_rank_r(before[name], min(rank, 8)), atol=1e-6)
     assert all(torch.equal(update, before[name]) for name, update in updates(tuned).items())
@@ -185,10 +183,10 @@ def test_a_truncated_adapter_is_the_nearest_of_its_rank(tuned, rank):
 
 def test_another_alpha_weighs_the_update(tuned, small):
     before = updates(tuned)
-    for name, update in updates(rescale(tuned, 3.0)).items():
+    for name, update in updates(change(tuned, alpha=3.0)).items():
         assert torch.allclose(update, before[name] / 4)
-    assert torch.equal(rescale(tuned, 0)(IDS).logits, small.model(IDS).logits)
-    assert torch.equal(rescale(tuned, 12)(IDS).logits, tuned(IDS).logits)
+    assert torch.equal(change(tuned, alpha=0)(IDS).logits, small.model(IDS).logits)
+    assert torch.equal(change(tuned, alpha=12)(IDS).logits, tuned(IDS).logits)
 
 
 def test_only_the_selected_modules_act(tuned, small):
@@ -203,7 +201,7 @@ def test_spectra_are_the_singular_values_of_the_updates(tuned):
     for name, values in spectra(tuned).items():
         expected = torch.linalg.svdvals(updates(tuned)[name])
         assert len(values) == 8 and torch.allclose(values, expected[:8], atol=1e-6)
-    assert {len(values) for values in spectra(truncate(tuned, 2)).values()} == {2}
+    assert {len(values) for values in spectra(change(tuned, rank=2)).values()} == {2}
 
 
 def test_a_merged_model_computes_what_the_adapter_does(tuned, small):
@@ -221,6 +219,14 @@ def test_a_merged_model_computes_what_the_adapter_does(tuned, small):
     assert rounded.get_parameter(untouched) is small.model.get_parameter(untouched)
 
 
+@pytest.mark.parametrize("method", [full(1e-3), lora(rank=2)], ids=lambda method: method.name)
+def test_a_merged_base_trains_and_is_saved_whole(tuned, small, store, method):
+    merged = replace(small, model=merge(small.model, tuned), revision=f"{small.revision} + merged")
+    run = train(merged, load_task("facts"), method, FEW, store)
+    assert run.before["loss"] == pytest.approx(evaluate(replace(small, model=tuned), load_task("facts"), 4)["loss"])
+    assert evaluate(run.load(merged), load_task("facts"), limit=4) == run.metrics
+
+
 def test_merging_into_4_bit_weights_says_what_to_do(tuned, small):
     packed = load_base(small.name, quantization="nf4", dtype="float32")
     with pytest.raises(AdapterError, match="dequantize_base"):
@@ -229,15 +235,15 @@ def test_merging_into_4_bit_weights_says_what_to_do(tuned, small):
 
 def test_what_cannot_be_cut_or_rescaled_says_so(tuned, small, store):
     for call, words in (
-        (lambda: truncate(tuned, 0), "at least 1"),
-        (lambda: rescale(tuned, -1), "0 or more"),
+        (lambda: change(tuned, rank=0), "at least 1"),
+        (lambda: change(tuned, alpha=-1), "0 or more"),
         (lambda: change(tuned, targets=["k_proj"]), "it has them on .*down_proj"),
     ):
         with pytest.raises(AdapterError, match=words):
             call()
     run = train(small, load_task("facts"), lora(rank=2, dora=True), replace(FEW, evaluate=False), store)
     with pytest.raises(AdapterError, match="DoRA"):
-        truncate(run.load(small).model, 1)
+        change(run.load(small).model, rank=1)
     with pytest.raises(AdapterError, match="merge_and_unload can"):
         merge(small.model, run.load(small).model)
     run = train(small, load_task("facts"), hybrid(["layers.1.mlp"], rank=2), replace(FEW, evaluate=False), store)
@@ -252,7 +258,7 @@ def test_a_rank_above_a_layers_smaller_side_can_be_cut_and_told(small, store):
     model = run.load(small).model
     values = spectra(model)
     assert {len(each) for each in values.values()} == {narrow + 8}
-    cut = truncate(model, narrow + 4)
+    cut = change(model, rank=narrow + 4)
     for name, each in spectra(cut).items():
         kept = min(narrow + 4, *linear_modules(small.model)[name.removeprefix("base_model.model.")])
         torch.testing.assert_close(each[:kept], values[name][:kept], rtol=1e-3, atol=1e-5)

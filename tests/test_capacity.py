@@ -17,7 +17,7 @@ from workbench.capacity import (
 )
 from workbench.generate import information_bits
 from workbench.methods import adapter_parameters
-from workbench.tasks import Example, encode
+from workbench.tasks import Example, TaskError, encode
 
 FACTS = load_task("facts")
 
@@ -76,6 +76,14 @@ def test_much_to_learn_asks_for_a_higher_rank_and_in_the_end_for_full(small):
 def test_a_quantized_base_gets_qlora(small_directory):
     base = load_base(str(small_directory), quantization="nf4", dtype="float32")
     assert recommend(base, FACTS).name == "qlora"
+
+
+def test_a_row_that_is_too_long_is_said_to_be_one_of_the_sample(small):
+    """Every second row is sampled, so the eleventh of the sample is not the eleventh of the task."""
+    rows = [Example(f"{number}:", " 1") for number in range(128)]
+    rows[20] = Example("long " * 60, " 1")
+    with pytest.raises(TaskError, match=r"^Sampled train row 11 \('long long"):
+        recommend(small, replace(FACTS, train=tuple(rows)), TrainConfig(max_length=50))
 
 
 def test_rows_carry_their_bits(small, store):

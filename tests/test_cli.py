@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from workbench import doctor, machine, notebooks
 from workbench.cli import main
-from workbench.doctor import as_markdown, examine
+from workbench.doctor import as_markdown
 
 
 def test_importing_the_package_loads_no_torch_and_is_quick():
@@ -102,6 +102,18 @@ def test_a_run_that_diverges_is_exit_1(small_directory, tmp_path, capsys):
     assert main(["train", *arguments, "--method", "full"]) == 1
     told = capsys.readouterr().out
     assert ": diverged in" in told and "lower the learning rate" in told
+
+
+@pytest.mark.parametrize("command", [["train", "--rank", "1"], ["sweep", "--ranks", "1"]], ids=lambda each: each[0])
+def test_a_run_that_finds_the_disk_full_is_exit_1(small_directory, tmp_path, capsys, monkeypatch, command):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("workbench.adapters.save", full)
+    arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "1", "--batch-size", "2"]
+    arguments += ["--test-limit", "2", "--out", str(tmp_path), "--dtype", "float32", "--json"]
+    assert main([*command, *arguments]) == 1
+    assert "Trained, but not saved: [Errno 28] No space left" in capsys.readouterr().out
 
 
 def test_auto_chooses_and_says_why(small_directory, tmp_path, capsys):
@@ -206,7 +218,7 @@ def test_notebooks_are_counted_and_a_failure_is_exit_1(tmp_path, monkeypatch, ca
 
 
 def test_the_doctor_finds_this_machine_fit():
-    findings = {finding.name: finding for finding in examine(time_steps=False)}
+    findings = {finding.name: finding for finding in (check() for check in doctor.CHECKS.values())}
     assert set(findings) == {
         "Python",
         "Packages",
@@ -267,7 +279,7 @@ def test_the_doctor_looks_at_the_disk_of_the_runs_too(tmp_path, monkeypatch):
     monkeypatch.setattr(
         doctor.shutil, "disk_usage", lambda place: real._replace(free=2e9 if place == tmp_path else 9e10)
     )
-    disk = {finding.name: finding for finding in examine(time_steps=False)}["Disk"]
+    disk = doctor.CHECKS["Disk"]()
     assert disk.level == "warning" and "WORKBENCH_RUNS" in disk.remedy
     assert disk.value == f"90 GB free at {machine.cache_dir()}, 2 at {tmp_path / 'not' / 'yet' / 'runs'}"
 
@@ -276,7 +288,7 @@ def test_the_doctor_looks_at_the_container_not_at_its_host(tmp_path, monkeypatch
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     for name, content in zip(machine.CGROUP_FILES[0], (2_000_000_000, 500_000_000, "inactive_file 0"), strict=False):
         (tmp_path / name).write_text(str(content))
-    memory = {finding.name: finding for finding in examine(time_steps=False)}["Memory"]
+    memory = doctor.CHECKS["Memory"]()
     assert (memory.level, memory.value) == ("blocked", "1.5 GB free of 2.0")
 
 
@@ -284,5 +296,5 @@ def test_the_doctor_counts_threads_where_cores_are_not_told(monkeypatch):
     """As psutil does in some containers and on some ARM boards."""
     real = doctor.machine.psutil.cpu_count
     monkeypatch.setattr(doctor.machine.psutil, "cpu_count", lambda logical=True: real() if logical else None)
-    processor = {finding.name: finding for finding in examine(time_steps=False)}["Processor"]
+    processor = doctor.CHECKS["Processor"]()
     assert processor.value.startswith(f"{os.cpu_count()} cores")

@@ -111,7 +111,7 @@ def waited_for(condition, seconds: float = 120) -> bool:
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(WorkbenchError, match=r"pip install \.\[cluster\]"):
+    with pytest.raises(WorkbenchError, match=r'pip install -c constraints\.txt -e "\.\[cluster\]"'):
         RayExecutor()
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from transformers import GenerationConfig
 
 from workbench import load_task
 from workbench.evaluation import (
@@ -138,3 +139,19 @@ def test_answers_stop_by_themselves_or_at_the_limit(base):
     impatient = deepcopy(base.tokenizer)
     impatient.eos_token = impatient.convert_ids_to_tokens(impatient(" Paris")["input_ids"][0])
     assert answers(replace(base, tokenizer=impatient), asked, max_new_tokens=4) == ["Paris"]
+
+
+def test_answers_are_greedy_whatever_the_models_own_generation_settings(small, monkeypatch):
+    asked = [Example(prompt, "") for prompt in PROMPTS[:2]]
+    expected = []
+    for example in asked:
+        ids = small.tokenizer(example.prompt)["input_ids"]
+        count = len(ids) + 6
+        with torch.no_grad():
+            while len(ids) < count:
+                ids.append(small.model(torch.tensor([ids])).logits[0, -1].argmax().item())
+        expected.append(small.tokenizer.decode(ids[-6:], skip_special_tokens=True).strip())
+    first = small.tokenizer(expected[0])["input_ids"][0]
+    own = GenerationConfig(repetition_penalty=5.0, num_beams=3, no_repeat_ngram_size=2, suppress_tokens=[first])
+    monkeypatch.setattr(small.model, "generation_config", own)
+    assert answers(small, asked, max_new_tokens=6) == expected

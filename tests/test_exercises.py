@@ -64,6 +64,35 @@ def test_an_exception_is_reported_with_its_type_and_line(id):
     assert "ZeroDivisionError (division by zero) on its line 3: return 1 / total" in result.message
 
 
+def test_an_exception_in_a_helper_is_reported_with_the_line_that_calls_it():
+    def helper(value):
+        return value / 0
+
+    def broken(*arguments):
+        return helper(1)
+
+    message = exercises.check("02.scaling", broken).message
+    assert message == "Your function raised ZeroDivisionError (division by zero) on its line 2: return helper(1)"
+
+
+def test_the_right_values_in_another_kind_of_list_are_told_so():
+    import numpy as np
+
+    exercise = exercises.find("03.absmax")
+    right = function_from(exercise.solution, exercise.function)
+    hint = "it should give [4, -7, 2] (the values are right; return a plain list)."
+    for kind in (tuple, np.array):
+        result = exercises.check("03.absmax", lambda values, bits, kind=kind: kind(right(values, bits)))
+        assert not result.passed and result.message.endswith(hint)
+    assert "plain list" not in exercises.check("03.absmax", lambda values, bits: (1, 2, 3)).message
+    assert "plain list" not in exercises.check("03.absmax", lambda values, bits: [*right(values, bits), 1]).message
+
+
+def test_who_only_prints_is_told_that_this_is_not_returning():
+    result = exercises.check("02.scaling", lambda *arguments: print("128"))
+    assert not result.started and "use return, printing is not enough" in result.message
+
+
 def test_a_function_with_the_wrong_arguments_is_reported():
     assert "TypeError" in exercises.check("02.scaling", lambda alpha: alpha).message
     assert "'a' is not defined" in exercises.check("02.scaling", lambda *x: a).message  # noqa: F821

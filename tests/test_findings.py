@@ -12,6 +12,7 @@ from workbench.claims import claims
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import findings
+import study_words
 
 # By training a model of this size; architectures would need a second pretrained one.
 TESTABLE = {"parity", "ceiling", "no-regret", "rank-alpha", "behaviour", "scoped", "small-models", "forgetting"}
@@ -59,19 +60,19 @@ def test_the_claims_told_are_of_the_ledger():
 )
 def test_a_difference_is_paired_by_seed_and_says_whether_it_counts(full, words):
     told = [*rows(0.7, 0.7, 0.7, name="lora"), *rows(*full, name="full")]
-    assert findings.paired(told, "exact_match", "full", "lora").startswith(words)
+    assert study_words.paired(told, "exact_match", "full", "lora").startswith(words)
 
 
 def test_other_measures_are_judged_by_the_seeds_alone():
     told = [*rows(0.7, 0.7, 0.7, name="lora"), *rows(0.71, 0.72, 0.73, name="full")]
-    assert findings.paired(told, "forgetting", "full", "lora") == "+0.02 (+0.01 to +0.03), all seeds agree"
+    assert study_words.paired(told, "forgetting", "full", "lora") == "+0.02 (+0.01 to +0.03), all seeds agree"
 
 
 def test_a_diverged_run_is_no_score(monkeypatch):
     """Widening goes towards rates that break; such a row has no exact match."""
-    stored = reference.study_rows()
-    broken = next(row for row in stored if row["name"] == "full") | {"exact_match": None, "status": "diverged"}
+    stored = reference.study_rows
+    broken = stored("full")[0] | {"exact_match": None, "status": "diverged"}
     broken |= {"learning_rate": 1.0, "forgetting": None, "loss": None}
     expected = findings.by_claim()
-    monkeypatch.setattr(reference, "study_rows", lambda *names: [*stored, broken] if "full" in names else stored)
+    monkeypatch.setattr(reference, "study_rows", lambda *names: stored(*names) + [broken] * ("full" in names))
     assert findings.by_claim() == expected and "to 1 |" in findings.task_table()

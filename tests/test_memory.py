@@ -200,7 +200,10 @@ def test_the_closed_form_agrees_on_kernels_and_optimizers(options):
     assert_agree(CONFIGS["llama"], full(), options | {"sequence_length": 256})
 
 
-SHALLOW = LlamaConfig(**SIZES | {"num_hidden_layers": 6, "vocab_size": 2000})
+SHALLOW_SIZES = SIZES | {"num_hidden_layers": 6, "vocab_size": 2000}
+SHALLOW = LlamaConfig(**SHALLOW_SIZES)
+
+LONG_ROW = {"batch_size": 1, "sequence_length": 1024}
 
 
 @pytest.mark.parametrize(
@@ -215,6 +218,21 @@ SHALLOW = LlamaConfig(**SIZES | {"num_hidden_layers": 6, "vocab_size": 2000})
 def test_the_closed_form_knows_the_end_of_the_backward_pass(method, options, within):
     """Nearly all gradients are there while the lowest block, computed again, goes through the backward pass."""
     assert_agree(SHALLOW, method, {"checkpointing": True, "sequence_length": 256, **options}, within)
+
+
+@pytest.mark.parametrize(
+    ("config", "method", "options"),
+    [
+        (SHALLOW, lora(8), {}),
+        (SHALLOW, lora(8), {"dtype": "float32", "sequence_length": 2048}),
+        (SHALLOW, full(), {"dtype": "mixed"}),  # in the lowest block, when nearly all gradients are there
+        (SHALLOW, lora(8, layers=[4, 5]), {"dtype": "float32", "checkpointing": False}),
+        (Gemma2Config(**SHALLOW_SIZES, head_dim=64), lora(8), {}),  # keeps the scores that it caps, too
+    ],
+)
+def test_the_closed_form_knows_the_scores_of_eager_attention(config, method, options):
+    """In a long row, their gradients in float32 are more than all the rest of a block."""
+    assert_agree(config, method, {"attention": "eager", "checkpointing": True, **LONG_ROW, **options}, within=0.03)
 
 
 def test_small_tensors_keep_their_8_bit_optimizers_state_in_float32():

@@ -46,6 +46,9 @@ def fingerprint(base):
         (lambda: full(learning_rate=float("nan")), "learning_rate=nan must be above 0 and finite"),
         (lambda: lora(learning_rate="1e-3"), "learning_rate='1e-3' must be a number"),
         (lambda: lora(layers=[0.5]), "layers=[0.5] must hold whole numbers"),
+        (lambda: lora(layers=5), "layers=5 must be a list: layers=[5]"),
+        (lambda: lora(targets=None), "targets=None must be 'all-linear' or a list of names"),
+        (lambda: hybrid(8), "full_modules=8 must be a list"),
         (lambda: lora(init_seed="3"), "init_seed='3' must be a whole number"),
         (lambda: hybrid([]), "needs full_modules"),
         (lambda: hybrid("layers.1.mlp"), "must be a list"),
@@ -79,6 +82,14 @@ def test_a_model_without_linear_layers_is_refused(small, method):
     base = replace(small, name="gpt2", model=AutoModelForCausalLM.from_config(sizes))
     with pytest.raises(MethodError, match=r"gpt2 has no nn\.Linear layers"):
         apply(base, method)
+
+
+@pytest.mark.parametrize("method", [full(), lora(), hybrid(["norm"])], ids=lambda method: method.name)
+def test_a_base_that_carries_an_adapter_is_refused(small, method):
+    """PEFT would save the adapter alone of what full() trained, and take no second one."""
+    carrying = replace(small, model=apply(small, lora(rank=2)), revision="1 + a-run")
+    with pytest.raises(MethodError, match=r"\(1 \+ a-run\) carries an adapter: merge it .* or train the plain base"):
+        apply(carrying, method)
 
 
 def test_numbers_of_every_kind_are_one_setting_in_a_record():

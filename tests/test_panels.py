@@ -168,6 +168,17 @@ def test_a_number_is_kept_and_compared():
     assert isinstance(predict.predict_number("?", 0.0, 1.0, 0.5, 0.1).control, widgets.FloatSlider)
 
 
+def test_a_question_asked_again_keeps_its_answer():
+    """A click on the picked choice makes its cell the active one, and *Run* begins there."""
+    options = ["little", "half"]
+    predict.predict_choice("Asked twice?", options, default="half").control.value = "little"
+    again = predict.predict_choice("Asked twice?", options, default="half")
+    assert again.value == "little" and again.changed
+    again.control.value = "half"
+    assert not predict.predict_choice("Asked twice?", options, default="half").changed
+    assert predict.predict_choice("Asked twice?", ["half", "all"], default="half").value == "half", "other options"
+
+
 def test_a_prediction_leaves_its_words_in_a_saved_notebook(monkeypatch):
     guess = predict.predict_choice("How <much>?", ["little", "half"], default="half")
     (live, _), (still, _) = shown(guess, monkeypatch)

@@ -33,7 +33,7 @@ RATE_ROWS = [
 ]
 
 FIGURES = {
-    "matrices": lambda: figures.matrices({"B": TALL, "A": WIDE, "dW": TALL @ WIDE}, (plots.TIMES, "="), shared=["dW"]),
+    "matrices": lambda: figures.matrices({"B": TALL, "A": WIDE, "dW": TALL @ WIDE}, (plots.TIMES, "=")),
     "spectra": lambda: figures.spectra(SPECTRA),
     "errors_by_rank": lambda: figures.errors_by_rank(BEST, {name: {4: row[4]} for name, row in BEST.items()}),
     "descents": lambda: figures.descents({1: HISTORY, 4: HISTORY}, {1: 0.4, 4: 0.1}),
@@ -44,7 +44,7 @@ FIGURES = {
         0.8,
         SPECTRA["noise"],
     ),
-    "update_sizes": lambda: figures.update_sizes(RANKS, SIZES, ("alpha / r", 4)),
+    "update_sizes": lambda: figures.update_sizes(RANKS, SIZES),
     "parameter_bars": lambda: figures.parameter_bars({"query, value": 230_400, "all linear": 2_442_240}, "Rank 8"),
     "losses": lambda: plots_runs.losses(
         {"lora r=8": ("lora", HISTORY), "full": ("full", HISTORY)}, 30, ": full, 9 s left"

@@ -66,8 +66,8 @@ FIGURES = {
     "against_rank, one row": lambda: figures.against_rank([row()]),
     "against_rank, diverged": lambda: figures.against_rank(DIVERGED, [row(4, status="diverged")]),
     "against_rank, live alone": lambda: figures.against_rank([row(status="diverged")], LIVE),
-    "against_rank, three measures": lambda: figures.against_rank(STUDY, measures=("loss", "exact_match", "forgetting")),
     "against_rank, full alone": lambda: figures.against_rank(FULL),
+    "against rank, three measures": lambda: figures.against(STUDY, measures=("loss", "exact_match", "forgetting")),
     "against learning rate": lambda: figures.against(STUDY[:3], LIVE, "learning_rate", mark=2e-3),
     "against alpha": lambda: figures.against(ALPHAS, (), "alpha", mark=64),
     "bits": lambda: figures.bits_against_parameters(STUDY + FEW + FULL, LIVE),
@@ -78,7 +78,7 @@ FIGURES = {
     "rate_map": lambda: figures.rate_map(STUDY),
     "rate_map, one row": lambda: figures.rate_map([row()]),
     "rate_map, diverged": lambda: figures.rate_map(DIVERGED),
-    "rate_map, alpha": lambda: figures.rate_map(ALPHAS, down="alpha", across="rank", measure="loss"),
+    "rate_map, alpha": lambda: figures.rate_map(ALPHAS, down="alpha"),
     "by_targets": lambda: figures.by_targets(TARGETS + FULL),
     "by_targets, one seed": lambda: figures.by_targets([row(targets="mlp"), row(targets="attention", rslora=True)]),
     "by_targets, diverged": lambda: figures.by_targets([*TARGETS, row(8, status="diverged")]),
@@ -251,17 +251,14 @@ def test_a_cell_says_the_mean_of_its_seeds_and_blank_is_not_run():
     assert outlined(axes) == {(0, 1), (1, 1), (2, 1), (3, 0)}, "a setting that can diverge is not the best"
 
 
-def test_low_is_best_for_a_loss_and_darker_is_better_throughout():
-    for measure, order in (("exact_match", 1), ("loss", -1)):
-        axes = figures.rate_map(STUDY, measure=measure).axes[0]
-        assert {column for _, column in outlined(axes)} == {1}
-        fills = {
-            (round(p.get_y() + 0.5), round(p.get_x() + 0.5)): p.get_facecolor() for p in axes.patches if p.get_fill()
-        }
-        text = cells(axes)
-        by_value = sorted(text, key=lambda place, text=text, order=order: order * float(text[place]))
-        brightness = [np.dot(to_rgb(fills[place]), GREY) for place in by_value]
-        assert brightness == sorted(brightness, reverse=True)
+def test_the_best_rate_is_outlined_and_darker_is_better_throughout():
+    axes = figures.rate_map(STUDY).axes[0]
+    assert {column for _, column in outlined(axes)} == {1}
+    fills = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): p.get_facecolor() for p in axes.patches if p.get_fill()}
+    text = cells(axes)
+    by_value = sorted(text, key=lambda place: float(text[place]))
+    brightness = [np.dot(to_rgb(fills[place]), GREY) for place in by_value]
+    assert brightness == sorted(brightness, reverse=True)
 
 
 def test_between_equal_cells_the_lower_loss_is_outlined():
@@ -269,10 +266,10 @@ def test_between_equal_cells_the_lower_loss_is_outlined():
     assert outlined(figures.rate_map(rows).axes[0]) == {(0, 1)}
 
 
-def test_a_map_of_alpha_over_rank():
-    axes = figures.rate_map(ALPHAS, down="alpha", across="rank").axes[0]
+def test_a_map_of_alpha():
+    axes = figures.rate_map(ALPHAS, down="alpha").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["8", "16", "64"]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("alpha", "rank r") and len(cells(axes)) == 3
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("alpha", "learning rate") and len(cells(axes)) == 3
 
 
 def test_the_numbers_can_be_read_on_every_shade():

@@ -116,9 +116,9 @@ def test_one_step_off_is_from_the_mean_at_the_best_rate_to_both_neighbours():
         ("ceiling", {"ranks": [row(1, 0.99), row(8, 0.985)], "full": [row(None, 1.0, 1e-4)]}, UNTESTED),
         ("auto", {}, SUPPORTED),
         ("auto", {"study": study((0.80,), (0.80,))}, UNTESTED),
-        ("auto", {"study": study((0.80, 0.77), (0.79, 0.83))}, SUPPORTED),  # the best on the seed that chooses it
+        ("auto", {"study": study((0.80, 0.78), (0.79, 0.83))}, SUPPORTED),  # below its mean, not below its worst seed
         ("auto", {"study": study((0.78, 0.77), (0.79, 0.83))}, NOT_SUPPORTED),
-        ("auto", {"study": study((0.78, 0.77), (0.79, 0.83), rival=8)}, NOT_SUPPORTED),  # though only the rate is off
+        ("auto", {"study": study((0.78, 0.77), (0.79, 0.83), rival=8)}, UNTESTED),  # only the rate is off
         ("auto", {"study": study((0.78, 0.77), (0.79, 0.83), (0.9, 0.9), (0.9, 0.91))}, DEPENDS),
     ],
 )
@@ -134,24 +134,22 @@ def test_without_a_part_nothing_is_claimed_that_needs_it(part):
         assert untested == ({"auto"} if part == "study" else set(found) - {"auto"})
 
 
-def test_the_best_found_is_the_best_of_the_first_seed_and_needs_as_many_seeds_as_the_choice():
-    rows = study((0.80, 0.81), (0.81, 0.83))
+def test_what_the_choice_missed_is_told_apart_by_rate_and_by_rank():
+    rows = study((0.80, 0.82), (0.85, 0.87))
     rows += [row(8, 1.0, seed=seed, name="qlora", method="qlora r=8", task="task 0") for seed in (0, 1)]
-    rows.append(row(4, 1.0, seed=1, name="lora", method="lora r=4", task="task 0"))  # not on the first seed
+    rows += [row(8, 1.0, seed=seed, name="mlp", method="lora r=8", task="task 0", targets="mlp") for seed in (0, 1)]
+    rows.append(row(64, 1.0, name="lora r=64", method="lora r=64", task="task 0"))  # luck, as far as one seed can tell
     (found,) = regrets(rows)
-    assert found.best == (0.81, 0.83) and not found.inside
-    words = "task 0: chosen 80% (80% to 81%), the first seed's best of 2 settings 82% (81% to 83%) with rank 16, "
-    words += "alpha 32, rate 0.002"
-    assert str(found) == words
-    (found,) = regrets(study((0.80, 0.81), (0.81, 0.83), rival=8))
-    assert str(found) == words.replace("rank 16", "rank 8") + ", rank and alpha as chosen"
-    (found,) = regrets(study((0.80, 0.81), (0.80, 0.81), rival=8))
-    assert str(found) == "task 0: chosen 80% (80% to 81%), itself the first seed's best of 2 settings" and found.inside
-    rslora = [one | {"rslora": one["name"] == "lora"} for one in study((0.80, 0.81), (0.81, 0.83), rival=8)]
-    (found,) = regrets(rslora)
-    assert str(found) == words.replace("rank 16", "rank 8") + " (all-linear, rsLoRA)"
-    rows.append(row(64, 1.0, name="lora r=64", method="lora r=64", task="task 0"))
-    assert regrets(rows) == [], "a single run that is better leaves the question open"
+    first = "task 0: chosen 81% (80% to 82%), its rate the best tried; the best of 1 other ranks and alphas "
+    assert str(found) == first + "86% (85% to 87%) (rank 16, alpha 32, rate 0.002)" and not found.inside
+    rate_alone = study((0.80, 0.82), (0.85, 0.87), rival=8)
+    (found,) = regrets(rate_alone)
+    words = "task 0: chosen 81% (80% to 82%); at rate 0.002, the best tried for its rank and alpha, 86% (85% to 87%); "
+    assert str(found) == words + "no other rank or alpha has several seeds"
+    twins = [one | {"name": "twin"} for one in rate_alone]
+    assert regrets([*rate_alone, *twins]) == [found]
+    (found,) = regrets([one | {"rslora": one["name"] == "lora"} for one in rate_alone])
+    assert str(found) == first + "86% (85% to 87%) (rank 8, alpha 32, rsLoRA, rate 0.002)"
 
 
 def test_one_seed_a_setting_is_no_yardstick():

@@ -1,6 +1,8 @@
 """Records: written whole, read back the same, damage reported and skipped, names kept inside the folder."""
 
+import errno
 import json
+import re
 
 import pytest
 
@@ -61,6 +63,32 @@ def test_a_record_that_json_cannot_hold_leaves_the_old_one(store):
         store.save(record(seconds=float("nan")))
     assert store.get("a-run").seconds == 1.0
     assert [path.name for path in store.path.iterdir()] == ["a-run.json"]
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_half_an_artifact_is_none(store):
+    run = record()
+    with store.saving(run) as folder:
+        folder.mkdir(parents=True)
+        run.artifact, run.artifact_bytes = run.id, 4
+        raise FULL
+    assert not folder.exists() and (run.artifact, run.artifact_bytes) == (None, None)
+    assert re.fullmatch(r"Trained, but not saved: .*No space left on device; free some space.*", run.advice)
+    with pytest.raises(KeyboardInterrupt), store.saving(run) as folder:
+        folder.mkdir()
+        raise KeyboardInterrupt
+    assert not folder.exists()
+
+
+def test_a_record_that_the_disk_does_not_take_is_one_clear_sentence(store, monkeypatch):
+    def full(*_):
+        raise FULL
+
+    monkeypatch.setattr("workbench.runs.write_json", full)
+    with pytest.raises(RunError, match=r"a-run could not be recorded in .*No space left on device\); free some space"):
+        store.save(record())
 
 
 @pytest.mark.parametrize("id", ["../outside", "a/b", "", ".hidden", "a..b", "a\\b", "C:x"])

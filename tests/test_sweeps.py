@@ -9,12 +9,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from test_training import breaks_off
 
 from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train, training
 from workbench.cli import main
@@ -279,6 +281,30 @@ def test_ctrl_c_while_scoring_leaves_the_later_ones_to_be_done(small, store, mon
     assert again[0] == runs[0] and all(run.status == "finished" and run.metrics for run in again)
 
 
+def test_an_adapter_that_finds_the_disk_full_takes_no_other_with_it(small, store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.adapters.save", breaks_off(OSError(28, "No space left on device"), at=2))
+        runs = sweep(small, FACTS, VARIED[:3], replace(QUICK, save=True), store)
+    assert [run.status for run in runs] == ["finished"] * 3
+    assert [bool(run.artifact) for run in runs] == [True, False, True]
+    assert "free some space" in runs[1].advice and all(store.get(run.id) == run for run in runs)
+    again = sweep(small, FACTS, VARIED[:3], replace(QUICK, save=True), store)
+    assert (again[0], again[2]) == (runs[0], runs[2]) and again[1].load(small)  # only the second is trained again
+
+
+@pytest.mark.parametrize("evaluated", [True, False], ids=["scored", "unscored"])
+def test_ctrl_c_while_saving_keeps_the_others(small, store, monkeypatch, evaluated):
+    config = replace(QUICK, save=True, evaluate=evaluated, test_limit=3)
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.adapters.save", breaks_off(KeyboardInterrupt(), at=2))
+        runs = sweep(small, FACTS, VARIED[:3], config, store)
+    last = "interrupted" if evaluated else "finished"  # what has no scores to wait for is whole
+    assert [run.status for run in runs] == ["finished", "interrupted", last]
+    assert [bool(run.artifact) for run in runs] == [True, False, True] and all(store.get(run.id) == run for run in runs)
+    again = sweep(small, FACTS, VARIED[:3], config, store)
+    assert all(run.status == "finished" and run.load(small) for run in again) and again[0] == runs[0]
+
+
 def test_ctrl_c_before_the_first_step_is_a_stop_too(small, store, monkeypatch):
     from workbench import passes
 
@@ -404,12 +430,17 @@ def test_when_memory_runs_out_after_all_the_pass_is_cut_in_two(small, store, mon
 # --- executors
 
 
-def test_any_executor_carries_the_passes(small_directory, tmp_path):
+class InThreads(ThreadPoolExecutor):
+    """What `sweep` uses of a RayExecutor, in this process."""
+
+    workers = 2
+
+
+def test_an_executor_carries_the_passes(small_directory, tmp_path):
     base = load_base(str(small_directory), dtype="float32")
     config = replace(QUICK, save=True, evaluate=True, test_limit=4)
     here = sweep(base, FACTS, VARIED, config, RunStore(tmp_path / "here"))
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        executor.workers = 2
+    with InThreads(max_workers=1) as executor:
         there = sweep(base, FACTS, VARIED, config, RunStore(tmp_path / "there"), executor)
     assert {run.together["configurations"] for run in there} == {2}
     for a, b in zip(here, there, strict=True):
@@ -418,9 +449,7 @@ def test_any_executor_carries_the_passes(small_directory, tmp_path):
 
 
 def test_a_pass_that_fails_elsewhere_does_not_take_the_others(small_directory, tmp_path):
-    class Unlucky(ThreadPoolExecutor):
-        workers = 2
-
+    class Unlucky(InThreads):
         def submit(self, function, *arguments):
             self.jobs = getattr(self, "jobs", 0) + 1
             return super().submit(function if self.jobs > 1 else lambda *_: 1 / 0, *arguments)
@@ -432,8 +461,25 @@ def test_a_pass_that_fails_elsewhere_does_not_take_the_others(small_directory, t
     assert len(sweep(base, FACTS, VARIED, QUICK, store)) == 4 and len(store.all()) == 4
 
 
+def test_what_comes_back_to_a_full_disk_takes_no_other_with_it(small_directory, store, monkeypatch):
+    real, written = Path.write_bytes, []
+
+    def full(file, content):
+        written.append(file)
+        if store.path in file.parents and len([each for each in written if store.path in each.parents]) == 2:
+            raise OSError(28, "No space left on device")
+        return real(file, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    base = load_base(str(small_directory), dtype="float32")
+    with InThreads(max_workers=1) as executor:
+        runs = sweep(base, FACTS, VARIED[:2], replace(QUICK, steps=1, save=True), store, executor)
+    assert [bool(run.artifact) for run in runs] == [False, True] and "free some space" in runs[0].advice
+    assert not (store.path / runs[0].id).exists() and runs[1].load(base)
+
+
 def test_the_command_line_sweeps_through_ray_without_telling_each_step(small_directory, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("workbench.cluster.RayExecutor", lambda address: ThreadPoolExecutor(max_workers=1))
+    monkeypatch.setattr("workbench.cluster.RayExecutor", lambda address: InThreads(max_workers=1))
     arguments = ["sweep", "--model", str(small_directory), "--dtype", "float32", "--task", "facts", "--test-limit", "1"]
     arguments += ["--steps", "1", "--batch-size", "1", "--ranks", "1", "--out", str(tmp_path), "--ray", "auto"]
     assert main(arguments) == 0, capsys.readouterr().err

@@ -144,6 +144,17 @@ def test_an_unknown_name_without_network_is_one_clear_sentence():
     assert "the network" in text and "\n" not in text
 
 
+def test_a_hub_dataset_that_cannot_be_read_is_one_clear_sentence(tmp_path, monkeypatch):
+    import datasets
+
+    folder, real = tmp_path / "data", datasets.load_dataset
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": \n', encoding="utf-8")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: real(str(folder), cache_dir=str(tmp_path / "cache")))
+    text = fault("somebody/broken-data")
+    assert '"somebody/broken-data"' in text and "dataset: JSON parse error" in text and "\n" not in text
+
+
 # --- tokens
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from test_methods import fingerprint
 from torch._subclasses import FakeTensorMode
 
@@ -286,6 +287,42 @@ def test_stopping_while_scoring_keeps_the_run(small, store, monkeypatch):
     run = train(small, FACTS, lora(rank=2), config, store)
     assert len(calls) == 2 and run.status == "interrupted" and run.metrics == {}
     assert store.get(run.id).load(small)
+
+
+def breaks_off(error: BaseException, at: int = 1):
+    """adapters.save, but the call number `at` gets half through and raises."""
+    from workbench import adapters
+
+    calls, real = [], adapters.save
+
+    def save(model, folder):
+        calls.append(folder)
+        if len(calls) != at:
+            return real(model, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_config.json").write_text("{")
+        raise error
+
+    return save
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+)
+def test_what_cannot_be_saved_is_scored_and_recorded_with_advice(small, store, monkeypatch, error):
+    monkeypatch.setattr("workbench.adapters.save", breaks_off(error))
+    run = train(small, FACTS, lora(rank=2), replace(QUICK, evaluate=True, save=True, test_limit=3), store)
+    assert run.status == "finished" and run.metrics and run.artifact is run.artifact_bytes is None
+    assert re.fullmatch("Trained, but not saved: .*No space left.*; free some space and train again.", run.advice)
+    assert store.get(run.id) == run and not (store.path / run.id).exists()
+
+
+def test_stopping_while_saving_keeps_the_record_without_half_an_adapter(small, store, monkeypatch):
+    monkeypatch.setattr("workbench.adapters.save", breaks_off(KeyboardInterrupt()))
+    run = train(small, FACTS, lora(rank=2), replace(QUICK, evaluate=True, save=True, test_limit=3), store)
+    assert run.status == "interrupted" and run.artifact is None and not run.metrics and len(run.history) == 4
+    assert store.get(run.id) == run and not (store.path / run.id).exists()
 
 
 def test_stopping_keeps_what_was_learned(small, store):

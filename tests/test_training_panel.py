@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from small_models import write_model
 
-from workbench import RunStore, TrainConfig, load_base, load_task, lora, train
+from workbench import RunStore, TrainConfig, full, load_base, load_task, lora, train
 from workbench.panels import common, training
 from workbench.panels.training import METHODS, TrainingPanel, method_for
 
@@ -41,6 +41,23 @@ def test_it_trains_what_its_controls_say_and_what_train_would(small, store, tmp_
     assert run.metrics == expected.metrics and run.status == "finished" and run.method == expected.method
     assert not panel.controls["rank"].disabled and panel.stop_button.disabled
     assert f"Exact match {run.metrics['exact_match']:.0%} on all scored rows" in panel.message.value
+
+
+def test_full_and_adapters_each_keep_their_own_learning_rate(small, store):
+    """The adapters' rate would wreck a model that is trained whole."""
+    panel = panel_of(small, store)
+    method, rate = panel.controls["method"], panel.controls["learning_rate"]
+    assert rate.value == lora().learning_rate
+    rate.value = 4e-3
+    method.value = "full"
+    assert rate.value == full().learning_rate
+    rate.value = 2e-4
+    method.value = "hybrid"
+    assert rate.value == 4e-3
+    method.value = "lora"
+    assert rate.value == 4e-3
+    method.value = "full"
+    assert rate.value == 2e-4
 
 
 def test_loss_and_score_move_while_it_trains(small, store, monkeypatch):

@@ -67,30 +67,17 @@ def load(base: Base, directory: str | os.PathLike) -> nn.Module:
     return model.requires_grad_(False).eval()
 
 
-def truncate(model: PeftModel, rank: int) -> PeftModel:
-    """A copy whose updates are each cut to the nearest of rank `rank` (their SVD, see `lowrank.truncate`).
-
-    alpha / r in front stays what it was in training. An update whose rank cannot be above `rank` stays as it is, and so
-    do modules trained whole. Raises AdapterError for a rank below 1, and for DoRA, whose update is no product.
-    """
-    return change(model, rank=rank)
-
-
-def rescale(model: PeftModel, alpha: float) -> PeftModel:
-    """A copy with another alpha: each update is multiplied by alpha / (alpha in training). 0 turns them off.
-
-    Modules trained whole stay as they were trained.
-    """
-    return change(model, alpha=alpha)
-
-
 def change(
     model: PeftModel, rank: int | None = None, alpha: float | None = None, targets: Sequence[str] | None = None
 ) -> PeftModel:
-    """`truncate` and `rescale` at once, each if it is given: copying the tree of modules takes time.
+    """A copy with other updates. Modules trained whole stay as they are, and so does what is not asked for.
 
+    rank: each update is cut to the nearest of this rank (its SVD, see `lowrank.truncate`); one whose rank cannot be
+        above it stays as it is. alpha / r in front stays what it was in training. Raises AdapterError for a rank below
+        1, and for DoRA, whose update is no product.
+    alpha: each update is multiplied by alpha / (alpha in training); 0 turns them off.
     targets: only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with []. Raises
-    AdapterError for a name without adapters.
+        AdapterError for a name without adapters.
 
     The copy shares every tensor that is not changed. It is to look at, not to save: PEFT's configuration in it is still
     that of the training.

@@ -18,10 +18,13 @@ from workbench.trained_parts import LOWERED, Line, Parts, Roles
 class Blocks(Parts):
     """The lines of the sum that are about blocks."""
 
-    def _kept_by_blocks(self) -> list[Line]:
-        active, h = self.blocks[self._first_kept() :], self.shape.hidden
+    def _kept_by_blocks(self, above: int = 0) -> list[Line]:
+        """above: how many of the highest blocks to leave out."""
+        active, h = self.blocks[self._first_kept() : len(self.blocks) - above], self.shape.hidden
         if self.setup.checkpointing:
             return [self._per_token("activations", "block inputs", [self.stream * h] * len(active))]
+        if not active:
+            return []
         sizes = Counter()
         for roles, blocks in Counter(active).items():
             for size in self._kept(roles):
@@ -63,6 +66,26 @@ class Blocks(Parts):
             sizes = Counter(2 * number for number in chain(*self._trained_in(roles)))
             lines.append(Line("activations", LOWERED, sizes))
         return lines
+
+    def _at_scores(self, roles: Roles, backward: bool) -> list[Line]:
+        """A block while its eager attention holds most: what comes after the scores is not there yet, or has gone."""
+        shape, length, before = self.shape, self.setup.sequence_length, self._before_scores(roles)
+        low, scores = 2 if self.mixed else self.compute, shape.heads * length
+        kept = Counter(self._kept(before)) - Counter([4 * shape.hidden, *[self.compute * shape.inner] * 3])
+        # Two gradients in float32; they come when the lowered probabilities, which are among what is kept, have gone.
+        words, beside = ("gradients of the scores", [4, low]) if backward else ("scores", [4])
+        lines = [
+            self._per_token("activations", "one block, up to its attention", kept),
+            self._per_token("temporaries", words, [size * scores for size in beside]),
+        ]
+        if self.setup.checkpointing or not backward:
+            lines.append(self._per_token("activations", "mask", [low * length]))
+        return lines + (self._again(before)[1:] if backward else [])
+
+    @staticmethod
+    def _before_scores(roles: Roles) -> Roles:
+        """Of a block's layers, those that come before the scores."""
+        return tuple(names & frozenset(READERS[0]) for names in roles)
 
     def _kept(self, roles: Roles) -> list[int]:
         """Bytes a token of each tensor that a block keeps."""
@@ -118,7 +141,8 @@ class Blocks(Parts):
             sizes += [self._cache()] * 2  # beside their repetitions
         scores = shape.heads * setup.sequence_length
         if setup.attention == "eager":
-            return [*sizes, 4 * scores, *([2 * scores] if c == 2 else [])]
+            capped = [c * scores] if shape.capped_scores else []
+            return [*sizes, *capped, 4 * scores, *([2 * scores] if c == 2 else [])]
         return [*sizes, c * setup.sequence_length, 4 * shape.heads]
 
     def _cache(self) -> int:

@@ -52,7 +52,7 @@ def bits_to_learn(base: Base, task: Task, max_length: int = 512) -> float:
     distinct = list(dict.fromkeys(task.train))
     count = min(SAMPLE_ROWS, len(distinct))
     sample: list[Example] = [distinct[place * len(distinct) // count] for place in range(count)]
-    rows = encode(sample, base.tokenizer, max_length)
+    rows = encode(sample, base.tokenizer, max_length, "Sampled train row")
     tokens = sum(row.completion_tokens for row in rows) / len(rows)
     return score(in_float32(base.model), rows)["loss"] * tokens * len(distinct) / math.log(2)
 

@@ -138,7 +138,7 @@ def _train(options: argparse.Namespace) -> int:
         print(json.dumps(_record(run), indent=1))
     else:
         _print_run(run)
-    return 0 if run.status == "finished" else 1
+    return 0 if run.status == "finished" and run.artifact else 1  # a full disk leaves no artifact
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -165,8 +165,8 @@ def _sweep(options: argparse.Namespace) -> int:
         print(json.dumps([_record(run) for run in runs], indent=1))
     else:
         _print_sweep(runs)
-    wanted = len(methods) * len(options.seeds)
-    return 0 if len(runs) == wanted and all(run.status in ("finished", "diverged") for run in runs) else 1
+    done = [run for run in runs if run.status == "diverged" or (run.status == "finished" and run.artifact)]
+    return 0 if len(done) == len(methods) * len(options.seeds) else 1
 
 
 def _bytes_of(gigabytes: float) -> int:

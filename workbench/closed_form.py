@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from workbench.block_memory import Blocks
-from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, BLOCK_SCALES, SMALLEST_8BIT, Setup
+from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, SMALLEST_8BIT, Setup
 from workbench.model_shapes import shape_of
+from workbench.quantization import SCALE_BLOCK
 from workbench.trained_parts import LOWERED, Line, Roles
 
 SHARDED = ("weights", "adapters", "gradients", "optimizer state")  # by ZeRO stage 3
@@ -71,7 +72,7 @@ class _Form(Blocks):
             packed = Counter()
             for size, count in linear.items():
                 scales = -(-size // BLOCK_4BIT)
-                for part in (size // 2, scales, 4 * -(-scales // BLOCK_SCALES), 4 * (16 + 256)):
+                for part in (size // 2, scales, 4 * -(-scales // SCALE_BLOCK), 4 * (16 + 256)):
                     packed[part] += count
             words = f"{self._numbers(linear):,} weights in 4 bits, a scale of 8 bits for every {BLOCK_4BIT} of them"
             lines += [Line("weights", words, packed), self._line("weights", "other weights", rest, self.stream)]
@@ -134,9 +135,24 @@ class _Form(Blocks):
         }
         if self.full and self.shape.tied:
             moments["backward", "end"].append(self._one("temporaries", OTHER_GRADIENT, self.whole * self.table))
+        if self.setup.attention == "eager":
+            moments |= self._moments_of_scores(kept, held, lowered)
         if self.setup.optimizer == "adamw":
             moments["optimizer", "update"].append(Line("temporaries", ROOTS, self._gradients().tensors))
         return moments
+
+    def _moments_of_scores(self, kept, held, lowered) -> dict[tuple[str, str], list[Line]]:
+        """Eager attention makes whole matrices of scores: in a long row, more than all the rest of a block."""
+        block, lowest, in_use = self._largest(), self.blocks[self._first_kept()], []
+        if not self.setup.checkpointing:
+            block, kept, in_use = self.blocks[-1], self._kept_by_blocks(above=1), lowered
+        back = [*held, *self._head_gradient(), *self._at_scores(block, backward=True)]
+        gradients = self._gradients_above(self._before_scores(lowest))
+        return {
+            ("forward", "scores"): [*kept, *lowered, *held, *self._at_scores(block, backward=False)],
+            ("backward", "scores"): [*kept, *in_use, *back],
+            ("backward", "lowest scores"): [gradients, *held, *self._at_scores(lowest, backward=True)],
+        }
 
     def _head_gradient(self) -> list[Line]:
         if not self._is_opened("lm_head"):

@@ -40,7 +40,9 @@ class RayExecutor(futures.Executor):
         try:
             import ray
         except ImportError as error:
-            raise WorkbenchError("A sweep on a cluster needs Ray: pip install .[cluster]") from error
+            raise WorkbenchError(
+                'A sweep on a cluster needs Ray: python -m pip install -c constraints.txt -e ".[cluster]"'
+            ) from error
         self._ray, self._pending = ray, set()
         self._mine = not ray.is_initialized()
         if self._mine:

@@ -28,10 +28,10 @@ class Finding:
     remedy: str = ""
 
 
-def examine(time_steps: bool = True) -> list[Finding]:
+def examine() -> list[Finding]:
     """Every finding about this machine. Timing the steps (about 15 seconds) also picks the precision of later runs."""
     findings = [_tried(name, check) for name, check in CHECKS.items()]
-    if time_steps and findings[-1].level != "blocked":  # the model's
+    if findings[-1].level != "blocked":  # the model's
         findings.append(_tried("Speed", _steps))
     return findings
 

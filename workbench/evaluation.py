@@ -56,17 +56,24 @@ def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -
     written = []
     for example in examples:
         ids = [*start_ids(base.tokenizer), *_tokens(base.tokenizer, example.prompt)]
-        prompt = torch.tensor([ids], device=model.device)
         with head_lock:
-            out = model.generate(
-                input_ids=prompt,
-                attention_mask=torch.ones_like(prompt),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=base.tokenizer.eos_token_id,
-                pad_token_id=base.tokenizer.eos_token_id,
-            )
-        written.append(base.tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True).strip())
+            tokens = _greedy(model, ids, base.tokenizer.eos_token_id, max_new_tokens)
+        written.append(base.tokenizer.decode(tokens, skip_special_tokens=True).strip())
+    return written
+
+
+def _greedy(model: nn.Module, ids: list[int], end: int, count: int) -> list[int]:
+    """The most likely next token, again and again, until it is `end` or there are `count` of them.
+
+    `model.generate` would add what the model's own generation_config asks for: penalties, beams, suppressed tokens.
+    """
+    written: list[int] = []
+    cache = None
+    while len(written) < count and written[-1:] != [end]:
+        new = torch.tensor([written[-1:] or ids], device=model.device)
+        out = model(input_ids=new, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        written.append(out.logits[0, -1].argmax().item())
     return written
 
 
@@ -117,7 +124,7 @@ def _label_scores(model: nn.Module, prompts: torch.Tensor, labels: list[list[int
     longest = max(map(len, labels))
     padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in labels], device=prompts.device)
     real = torch.tensor([[1.0] * len(ids) + [0.0] * (longest - len(ids)) for ids in labels], device=prompts.device)
-    first = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
+    first = model(input_ids=prompts, use_cache=True)
     first.past_key_values.batch_repeat_interleave(len(labels))
     # The last token of a label predicts nothing that is asked for, so it need not go through the model.
     rest = model(input_ids=padded[:, :-1].repeat(len(prompts), 1), past_key_values=first.past_key_values).logits.float()

@@ -213,9 +213,9 @@ def facts(rng: random.Random) -> tuple[list[Row], list[Row]]:
     return rows, list(rows)
 
 
-def information_bits(count: int = FACTS, digits: int = FACT_DIGITS) -> float:
-    """Bits needed to store `count` independent, uniform codes of `digits` decimal digits: count * log2(10^digits)."""
-    return count * digits * math.log2(10)
+def information_bits(count: int = FACTS) -> float:
+    """Bits needed to store `count` independent, uniform codes of FACT_DIGITS digits: count * log2(10^FACT_DIGITS)."""
+    return count * FACT_DIGITS * math.log2(10)
 
 
 # --- protocol: an invented notation with the derivation written out ---------------------------------------------

@@ -159,8 +159,8 @@ def fit_low_rank(target: Tensor, rank: int, steps: int = 400, learning_rate: flo
     """Plain gradient descent on |B A - target|^2 / 2 from LoRA's start: A random, B zero.
 
     The gradients are dB = E A^T and dA = B^T E with E = B A - target: while B is zero, A does not move.
-    learning_rate is in units of 1 / (largest singular value of target), so it means the same for every target;
-    above about 1 the descent diverges, which raises ValueError.
+    learning_rate is in units of 1 / (largest singular value of target), so it means the same for every target. Above
+    about 1 the descent does not settle: it ends with a larger error, or diverges, which raises ValueError.
     """
     target = _checked_matrix(target)
     _check_rank(rank, *target.shape)

@@ -20,7 +20,6 @@ from workbench.models import Base
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
 # What bitsandbytes stores. They are here, and not beside its stand-ins, for formulas that have no use for the library.
 BLOCK_4BIT = 64  # weights that share one scale in 4-bit storage
-BLOCK_SCALES = 256  # scales that share one float32, with double quantization
 BLOCK_8BIT = 256  # values that share one scale in the 8-bit optimizers
 SMALLEST_8BIT = 4096  # tensors of fewer numbers keep float32 state
 

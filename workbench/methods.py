@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from numbers import Integral, Real
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from workbench import WorkbenchError
@@ -118,6 +118,10 @@ def lora(
     init_seed: int | None = None,
 ) -> Method:
     """Low-rank adapters beside frozen weights."""
+    if not isinstance(targets, Iterable):
+        raise MethodError(f"targets={targets!r} must be 'all-linear' or a list of names, e.g. targets=['q_proj'].")
+    if not isinstance(layers, Iterable | None):
+        raise MethodError(f"layers={layers!r} must be a list: layers=[{layers!r}].")
     targets = targets if isinstance(targets, str) else tuple(targets)
     layers = None if layers is None else tuple(layers)
     return Method("lora", learning_rate, rank, alpha, targets, layers, dropout, rslora, dora, init_seed=init_seed)
@@ -133,14 +137,19 @@ def hybrid(full_modules: Sequence[str], *args, **options) -> Method:
 
     full_modules: ends of module names, e.g. ["layers.29.mlp"]; they get no adapter and are trained in float32.
     """
-    if isinstance(full_modules, str):
-        raise MethodError(f"full_modules must be a list: full_modules=[{full_modules!r}].")
+    if isinstance(full_modules, str) or not isinstance(full_modules, Iterable):
+        raise MethodError(f"full_modules={full_modules!r} must be a list, e.g. full_modules=['layers.29.mlp'].")
     adapters = lora(*args, **options)
     return Method(**(asdict(adapters) | {"name": "hybrid", "full_modules": tuple(full_modules)}))
 
 
 def check_method(base: Base, method: Method) -> None:
     """Raise MethodError if `method` cannot be applied to `base`, before any time is spent on either."""
+    if isinstance(base.model, PeftModel):  # which takes no second adapter, and would save the first alone after full()
+        raise MethodError(
+            f"This base ({base.revision}) carries an adapter: merge it into the plain one's weights, "
+            "replace(base, model=adapters.merge(plain.model, base.model)), or train the plain base."
+        )
     if method.name == "full" and base.quantization:
         raise MethodError(f"full() cannot train {base.quantization} weights; load the base without quantization.")
     if method.name == "full":

@@ -41,6 +41,7 @@ class Shape:
     vocabulary: int
     tied: bool
     capped: bool
+    capped_scores: bool
     biased: frozenset[str]  # the linear layers with a bias
 
     @property
@@ -97,6 +98,7 @@ def shape_of(config: PreTrainedConfig) -> Shape:
         config.vocab_size,
         config.tie_word_embeddings,
         bool(getattr(config, "final_logit_softcapping", None)),
+        bool(getattr(config, "attn_logit_softcapping", None)),
         _biased(type(config), config.to_json_string(use_diff=False)),
     )
 

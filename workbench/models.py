@@ -156,7 +156,6 @@ def completion_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch
 def in_float32(model: nn.Module) -> nn.Module:
     """`model` itself if it computes in float32, else a copy that does; quantized weights stay shared and quantized."""
     lower = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.dtype != torch.float32]
-    lower = [t for t in lower if type(t).__name__ not in ("Params4bit", "Int8Params")]
     others_4bit = {getattr(module, "compute_dtype", None) for module in model.modules()} - {None, torch.float32}
     if not lower and not others_4bit:
         return model

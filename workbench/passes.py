@@ -289,7 +289,7 @@ def _keep_all(runs: Sequence[Run], lanes: Sequence[Lane], base: Base, task: Task
         lane.optimizer = None  # its state is not needed for the scoring
     for number, (run, lane) in enumerate(zip_longest(runs, lanes), start=1):
         keep(run, lane and lane.model, base, task, config, store)
-        if run.status == "interrupted" and not run.metrics:
+        if config.evaluate and run.status == "interrupted" and not run.metrics:
             # Whoever stops the scoring does not want the next one to begin; a run without scores is not finished.
             config = replace(config, evaluate=False)
             _end(runs[number:], "interrupted")

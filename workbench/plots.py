@@ -38,6 +38,8 @@ SERIES = (
     {"color": PALETTE["pink"], "marker": "D", "linestyle": ":", "linewidth": 1.8},
     {"color": PALETTE["ink"], "marker": "v", "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.8},
 )
+# Marks the learner's own setting.
+RING = {"marker": "o", "markersize": 15, "markerfacecolor": "none", "markeredgewidth": 2, "color": PALETTE["ink"]}
 TIMES = "\N{MULTIPLICATION SIGN}"
 MATRIX_COLOURS = "cividis"  # rises evenly in brightness, so it survives a grey print
 

@@ -9,22 +9,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
 
-from workbench.plots import MATRIX_COLOURS, PALETTE, SERIES, TIMES, finished, legend_below, new_figure, style
+from workbench.plots import MATRIX_COLOURS, PALETTE, RING, SERIES, TIMES, finished, legend_below, new_figure, style
 
 
-def matrices(pictures: Mapping[str, np.ndarray | None], signs: Sequence[str], shared: Sequence[str] = ()) -> Figure:
+def matrices(pictures: Mapping[str, np.ndarray], signs: Sequence[str]) -> Figure:
     """Matrices side by side, every cell drawn equally large, so that small matrices look small.
 
-    pictures: title -> (rows, columns). signs: the text between neighbours, one fewer than pictures. shared: titles
-    drawn on one common colour scale; every other picture has its own, from -max to +max.
+    pictures: title -> (rows, columns). signs: the text between neighbours, one fewer than pictures.
     """
     figure = new_figure(10.5, 2.2)
-    draw_matrices(figure.add_subplot(), pictures, signs, shared)
+    draw_matrices(figure.add_subplot(), pictures, signs)
     shapes = ", ".join(f"{title} is {matrix.shape[0]} by {matrix.shape[1]}" for title, matrix in pictures.items())
     return finished(figure, f"Matrices drawn as coloured cells, to one scale of size: {shapes}.")
 
 
 def draw_matrices(axes: Axes, pictures: Mapping, signs: Sequence[str], shared: Sequence[str] = ()) -> None:
+    """shared: titles drawn on one common colour scale; every other picture has its own, from -max to +max."""
     common = max((abs(pictures[title]).max() for title in shared), default=0.0)
     tallest = max(matrix.shape[0] for matrix in pictures.values())
     left, gap, label_room = 0.0, 10, 17
@@ -136,24 +136,25 @@ def low_rank_panel(
 # --- notebook 02 ------------------------------------------------------------------------------------------------
 
 
-def update_sizes(ranks: Sequence[int], sizes: Mapping[str, Sequence[float]], mark: tuple[str, int] | None = None):
+def update_sizes(ranks: Sequence[int], sizes: Mapping[str, Sequence[float]]) -> Figure:
     """Size of the update's output against rank under several scaling rules, both axes logarithmic.
 
-    sizes: rule -> RMS of what the update adds / RMS of the base layer's output, one per rank. mark: (rule, rank).
+    sizes: rule -> RMS of what the update adds / RMS of the base layer's output, one per rank.
     """
     figure = new_figure(8.0, 3.9)
-    draw_update_sizes(figure.add_subplot(), ranks, sizes, mark)
+    draw_update_sizes(figure.add_subplot(), ranks, sizes)
     legend_below(figure, figure.axes[0])
     ends = "; ".join(f"{rule}: from {row[0]:.3g} to {row[-1]:.3g}" for rule, row in sizes.items())
     return finished(figure, f"Size of the update's output from rank {ranks[0]} to rank {ranks[-1]}. {ends}.")
 
 
 def draw_update_sizes(axes: Axes, ranks: Sequence[int], sizes: Mapping, mark: tuple[str, int] | None = None) -> None:
+    """mark: (rule, rank) to put a ring around."""
     style(axes, "How far the layer's output has moved", "rank r", "update / base output (RMS)")
     for look, (rule, row) in zip(SERIES, sizes.items(), strict=False):
         axes.plot(ranks, row, label=rule, markersize=6, **look)
         if mark and mark[0] == rule:
-            axes.plot([mark[1]], [row[ranks.index(mark[1])]], **_ring())
+            axes.plot([mark[1]], [row[ranks.index(mark[1])]], **RING)
     _powers_of_two(axes, ranks)
     _plain_log(axes, lambda value, _: f"{100 * value:g} %")
 
@@ -185,7 +186,7 @@ def layer_panel(
     for look, (rule, row) in zip(SERIES, factors.items(), strict=False):
         left.plot(ranks, row, label=rule, markersize=6, **look)
         if rule == mark[0]:
-            left.plot([mark[1]], [row[ranks.index(mark[1])]], **_ring())
+            left.plot([mark[1]], [row[ranks.index(mark[1])]], **RING)
     _powers_of_two(left, ranks)
     _plain_log(left, lambda value, _: f"{value:g}")
     draw_update_sizes(right, ranks, sizes, mark)
@@ -194,11 +195,6 @@ def layer_panel(
     return finished(
         figure, f"With {mark[0]} at rank {mark[1]} the factor is {factor:.3g}; the output has moved by {size:.2%}."
     )
-
-
-def _ring() -> dict:
-    """Marks the learner's own setting."""
-    return {"marker": "o", "markersize": 15, "markerfacecolor": "none", "color": PALETTE["ink"], "markeredgewidth": 2}
 
 
 def _powers_of_two(axes: Axes, ranks: Sequence[int]) -> None:

@@ -56,7 +56,6 @@ def training_panel(
     finals: Sequence[tuple[int, float]],
     steps: int,
     rows: int,
-    note: str = "",
 ) -> Figure:
     """Loss while a run trains and, every few steps, its exact match on `rows` test rows.
 
@@ -66,7 +65,7 @@ def training_panel(
     figure = new_figure(10.5, 3.9)
     figure.get_layout_engine().set(wspace=0.05)
     left, right = figure.subplots(1, 2)
-    style(left, f"Training loss{note}", "step", "loss (nats per completion token)")
+    style(left, "Training loss", "step", "loss (nats per completion token)")
     style(right, f"Exact match on {rows} test rows", "step", "share of rows")
     for place, history in enumerate(earlier.values()):
         path = [entry["step"] for entry in history], [entry["loss"] for entry in history]

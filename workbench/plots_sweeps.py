@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from workbench.plots import PALETTE, SERIES, finished, new_figure, style
+from workbench.plots import PALETTE, RING, SERIES, finished, new_figure, style
 from workbench.plots_runs import METHOD_STYLE
 from workbench.sweep_rows import (
     at_best_rate,
@@ -48,20 +48,17 @@ VARIABLES = {"rank": "rank r", "learning_rate": "learning rate", "alpha": "alpha
 RISING = LinearSegmentedColormap.from_list("rising", ["#EDF4FA", PALETTE["blue"], "#00263C"])
 LOOKS = (*SERIES, *({**look, "fillstyle": "none"} for look in SERIES))
 FULL = {"color": METHOD_STYLE["full"]["color"], "linestyle": "--", "linewidth": 1.8}
-RING = {"marker": "o", "markersize": 15, "markerfacecolor": "none", "markeredgewidth": 2, "color": PALETTE["ink"]}
 STAR = {"marker": "*", "markersize": 15, "markerfacecolor": PALETTE["yellow"], "color": PALETTE["ink"]}
 WHOLE = {"linestyle": "", "clip_on": False, "zorder": 4}  # a marker on the edge of the axes is drawn whole
 
 
-def against_rank(
-    rows: Sequence[Mapping], live: Sequence[Mapping] = (), measures: Sequence[str] = ("loss", "exact_match")
-) -> Figure:
-    """Measures against rank, each rank at its own best learning rate (see `at_best_rate`), full fine-tuning too.
+def against_rank(rows: Sequence[Mapping], live: Sequence[Mapping] = ()) -> Figure:
+    """Loss and exact match against rank, each rank at its own best learning rate, full fine-tuning too.
 
-    rows: of one setting of targets and alpha. measures: names in MEASURES. Raises ValueError if nothing has finished.
+    rows: of one setting of targets and alpha. Raises ValueError if nothing has finished.
     """
     chosen = [row for group in by_best_rate(rows).values() for row in group]
-    figure = against(chosen, [row for row in live if row["status"] == "finished"], "rank", measures)
+    figure = against(chosen, [row for row in live if row["status"] == "finished"])
     rates = sorted({row["learning_rate"] for row in chosen if row["rank"] is not None})
     words = f" Best learning rates of the ranks: {', '.join(f'{rate:g}' for rate in rates)}." if rates else ""
     return finished(figure, figure.alt + words + left_out_in_words([*rows, *live]))
@@ -171,44 +168,41 @@ def _draw_bound(axes: Axes, information_bits: float, bits_a_parameter: float) ->
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
-def rate_map(
-    rows: Sequence[Mapping], down: str = "rank", across: str = "learning_rate", measure: str = "exact_match"
-) -> Figure:
-    """A map of one measure over two variables: each cell the mean of its seeds, the best cell of a row outlined.
+def rate_map(rows: Sequence[Mapping], down: str = "rank") -> Figure:
+    """A map of exact match over learning rate and `down`: each cell the mean of its seeds, a row's best cell outlined.
 
     Between equals the lower test loss decides, as in `sweep_rows.best_rate`.
     Cells that were not run are blank, those where no seed survived say "div."; where some did, the mean is theirs and
     the number of the others stands below, and such a cell is never called best. Raises ValueError if nothing finished.
     """
-    require_finished(rows, [measure])
-    name, unit, pick = MEASURES[measure]
-    downs, acrosses = (sorted({row[key] for row in rows}, key=lambda v: (v is None, v)) for key in (down, across))
-    cells = grouped(rows, lambda row: (row[down], row[across]))
-    means = {place: mean_of(scored, measure) for place, cell in cells.items() if (scored := usable(cell, measure))}
-    losses = {place: mean_of(usable(cell, "loss"), "loss") for place, cell in cells.items() if usable(cell, "loss")}
-    sign, best = (1 if pick is max else -1), {}
+    require_finished(rows, ["exact_match"])
+    downs, rates = (sorted({row[key] for row in rows}, key=lambda v: (v is None, v)) for key in (down, "learning_rate"))
+    cells = grouped(rows, lambda row: (row[down], row["learning_rate"]))
+    means, losses = (
+        {place: mean_of(scored, measure) for place, cell in cells.items() if (scored := usable(cell, measure))}
+        for measure in ("exact_match", "loss")
+    )
+    best = {}
     for y in downs:
-        whole = [x for x in acrosses if (y, x) in means and all(row["status"] == "finished" for row in cells[y, x])]
+        whole = [x for x in rates if (y, x) in means and all(row["status"] == "finished" for row in cells[y, x])]
         if whole:
-            best[y] = max(whole, key=lambda x, y=y: (sign * means[y, x], -losses.get((y, x), math.inf)))
-    figure = new_figure(max(5.0, 2.2 + 0.95 * len(acrosses)), 1.5 + 0.45 * len(downs))
+            best[y] = max(whole, key=lambda x, y=y: (means[y, x], -losses.get((y, x), math.inf)))
+    figure = new_figure(max(5.0, 2.2 + 0.95 * len(rates)), 1.5 + 0.45 * len(downs))
     ranks = {row["rank"] for row in rows}
     same = f" at rank {ranks.pop()}" if down != "rank" and len(ranks) == 1 else ""
-    title = f"{name.capitalize()}{same}: darker is better"
-    axes = style(figure.add_subplot(), title, VARIABLES[across], VARIABLES[down])
+    axes = style(figure.add_subplot(), f"Exact match{same}: darker is better", "learning rate", VARIABLES[down])
     low, high = min(means.values()), max(means.values())
     for (y, x), cell in cells.items():
         diverged = sum(row["status"] == "diverged" for row in cell)
         shade, text = None, "div." if diverged else ""
         if (y, x) in means:
-            share = (means[y, x] - low) / (high - low) if high > low else 0.5
-            shade = share if pick is max else 1 - share
+            shade = (means[y, x] - low) / (high - low) if high > low else 0.5
             text = f"{means[y, x]:.2f}" + (f"\n{diverged} div." if diverged else "")
         if text:
-            _draw_cell(axes, acrosses.index(x), downs.index(y), shade, text, outlined=best.get(y) == x)
-    axes.set_xticks(range(len(acrosses)), map(value_in_words, acrosses))
+            _draw_cell(axes, rates.index(x), downs.index(y), shade, text, outlined=best.get(y) == x)
+    axes.set_xticks(range(len(rates)), map(value_in_words, rates))
     axes.set_yticks(range(len(downs)), map(value_in_words, downs))
-    axes.set(xlim=(-0.5, len(acrosses) - 0.5), ylim=(len(downs) - 0.5, -0.5))
+    axes.set(xlim=(-0.5, len(rates) - 0.5), ylim=(len(downs) - 0.5, -0.5))
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -216,21 +210,22 @@ def rate_map(
         f"{VARIABLES[down]} {value_in_words(y)} is best at {value_in_words(x)} with {means[y, x]:.2f}"
         for y, x in best.items()
     ]
-    words = f"Map of {name} ({unit}), {VARIABLES[down]} down and {VARIABLES[across]} across. {'; '.join(found)}."
+    words = f"Map of exact match (share of rows), {VARIABLES[down]} down and learning rate across. {'; '.join(found)}."
     return finished(figure, words + left_out_in_words(rows))
 
 
-def by_targets(rows: Sequence[Mapping], measure: str = "exact_match") -> Figure:
-    """One measure for each targets and rank at their best rate, by seed. Raises ValueError if nothing finished."""
-    require_finished(rows, [measure])
-    name, unit, pick = MEASURES[measure]
+def by_targets(rows: Sequence[Mapping]) -> Figure:
+    """Exact match of each targets and rank at their best rate, by seed. Raises ValueError if nothing finished."""
+    require_finished(rows, ["exact_match"])
     settings = grouped(rows, lambda row: (setting_in_words(row), row["rank"], row["trainable_parameters"]))
     groups = {key: values for key, group in settings.items() if (values := at_best_rate(group))}
     figure = new_figure(9.0, 1.2 + 0.6 * len(groups))
-    axes = style(figure.add_subplot(), "Dots are seeds, bars their means", f"{name} ({unit}); {BETTER[pick]}", "")
+    axes = style(
+        figure.add_subplot(), "Dots are seeds, bars their means", "exact match (share of rows); higher is better", ""
+    )
     ticks, found = [], []
     for place, ((setting, rank, parameters), group) in enumerate(groups.items()):
-        values = [row[measure] for row in group]
+        values = [row["exact_match"] for row in group]
         label = f"{setting}, r = {rank}" if rank else setting
         ticks.append(f"{label}\n{parameters:,} parameters")
         axes.plot([mean(values)] * 2, [place - 0.3, place + 0.3], color=PALETTE["ink"], linewidth=3)
@@ -241,7 +236,7 @@ def by_targets(rows: Sequence[Mapping], measure: str = "exact_match") -> Figure:
     axes.set_ylim(len(ticks) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
-    words = f"{name.capitalize()} by targets, mean over seeds and range: {'; '.join(found)}.{left_out_in_words(rows)}"
+    words = f"Exact match by targets, mean over seeds and range: {'; '.join(found)}.{left_out_in_words(rows)}"
     return finished(figure, words)
 
 

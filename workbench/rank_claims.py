@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import mean
 
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
-from workbench.sweep_rows import at_best_rate, by_best_rate, grouped, mean_of, setting_in_words, usable
+from workbench.sweep_rows import at_best_rate, by_best_rate, grouped, mean_of, usable
 
 NEARLY_ALL = 0.98  # recall; two methods above it leave no room for a ceiling between them
 LEARNT = 0.05  # recall; runs below it have learnt nothing, and say nothing of rank
@@ -30,56 +30,68 @@ def seed_range(rows: Sequence[Mapping]) -> float:
 
 @dataclass(frozen=True)
 class Regret:
-    """What a rule of thumb chose on one task, beside the best setting that was found: exact match by seed."""
+    """What a rule of thumb chose on one task, beside what sweeps found there: exact match by seed."""
 
     task: str
     chosen: tuple[float, ...]
-    best: tuple[float, ...]
-    setting: str  # the best one
-    same: bool  # whether all but its learning rate is as chosen
-    tried: int  # how many settings of rank, alpha and rate the best one was found among
+    tuned: tuple[float, ...]  # rank and alpha as chosen, at the best rate that was tried
+    rate: float  # that rate
+    best: tuple[float, ...]  # the best other rank or alpha at its own best rate; empty if none has several seeds
+    setting: str  # the best other one
+    others: int  # how many others there were to choose from
 
     @property
     def inside(self) -> bool:
-        """Whether the choice, in the mean, is not below the worst seed of the best."""
-        return mean(self.chosen) >= min(self.best)
+        """Whether the chosen rank and alpha, in the mean at their best rate, reach the best other's worst seed."""
+        return mean(self.tuned) >= min(self.best)
 
     def __str__(self) -> str:
-        chosen = f"{mean(self.chosen):.0%} ({min(self.chosen):.0%} to {max(self.chosen):.0%})"
-        if self.same and self.chosen == self.best:
-            return f"{self.task}: chosen {chosen}, itself the first seed's best of {self.tried} settings"
-        best = f"{mean(self.best):.0%} ({min(self.best):.0%} to {max(self.best):.0%}) with {self.setting}"
-        same = ", rank and alpha as chosen" if self.same else ""
-        return f"{self.task}: chosen {chosen}, the first seed's best of {self.tried} settings {best}{same}"
+        rate = ", its rate the best tried"
+        if self.tuned != self.chosen:
+            rate = f"; at rate {self.rate:g}, the best tried for its rank and alpha, {_with_seeds(self.tuned)}"
+        other = "no other rank or alpha has several seeds"
+        if self.best:
+            other = f"the best of {self.others} other ranks and alphas {_with_seeds(self.best)} ({self.setting})"
+        return f"{self.task}: chosen {_with_seeds(self.chosen)}{rate}; {other}"
+
+
+def _with_seeds(scores: Sequence[float]) -> str:
+    return f"{mean(scores):.0%} ({min(scores):.0%} to {max(scores):.0%})"
 
 
 def regrets(study: Sequence[Mapping]) -> list[Regret]:
-    """For each task on which `recommend` was tried (rows named "auto"), its choice beside the best LoRA setting found.
+    """For each task on which `recommend` was tried with several seeds (rows named "auto"), what it missed.
 
-    The best is found on the first seed, which every setting has; of equals, the one with most seeds. A task is left out
-    where the choice has a single seed, or more seeds than the best.
+    Set beside it: its rank and alpha at the best rate, and the best of the other ranks and alphas on the same modules,
+    each at its own best rate. Only those with as many seeds count.
     """
     found = []
     for task, rows in grouped(usable(study, "exact_match"), lambda row: row["task"]).items():
         chosen = [row for row in rows if row["name"] == "auto"]
-        low_rank = sorted((row for row in rows if row["method"].startswith("lora")), key=lambda row: row["seed"])
-        settings = grouped(low_rank, lambda row: (row["name"], *_setting(row))).values()
-        first = min(row["seed"] for row in rows)
-        at_first = [own for own in settings if own[0]["seed"] == first]
-        best = max(at_first, key=lambda own: (own[0]["exact_match"], len(own)), default=[])
-        if 1 < len(chosen) <= len(best):
-            tried = len({_setting(own[0]) for own in at_first})
-            where, rank, alpha, rate = _setting(best[0])
-            words = f"rank {rank}, alpha {alpha:g}, rate {rate:g}" + ("" if where == "all-linear" else f" ({where})")
-            same = _setting(chosen[0])[:-1] == _setting(best[0])[:-1]
-            scores = (tuple(row["exact_match"] for row in own) for own in (chosen, best))
-            found.append(Regret(task, *scores, words, same, tried))
+        if len(chosen) < 2:
+            continue
+        low_rank = [row for row in rows if row["method"].startswith("lora")]
+        here = [row for row in low_rank if all(row[name] == chosen[0][name] for name in ("targets", "layers"))]
+        # A run that is stored under several names counts once.
+        here = {(*_setting(row), row["learning_rate"], row["seed"]): row for row in here}.values()
+        at_best = {setting: at_best_rate(own) for setting, own in grouped(here, _setting).items()}
+        tuned = at_best.pop(_setting(chosen[0]))
+        others = [own for own in at_best.values() if len(own) >= len(chosen)]
+        best = max(others, key=lambda own: mean_of(own, "exact_match"), default=[])
+        scores = [tuple(row["exact_match"] for row in own) for own in (chosen, tuned, best)]
+        rate = tuned[0]["learning_rate"]
+        found.append(Regret(task, *scores[:2], rate, scores[2], _in_words(best[0]) if best else "", len(others)))
     return found
 
 
 def _setting(row: Mapping) -> tuple:
-    """What tells settings apart, the learning rate last."""
-    return setting_in_words(row), row["rank"], row["alpha"], row["learning_rate"]
+    """What tells settings on the same modules apart, but for the learning rate."""
+    return row["rank"], row["alpha"], row["rslora"]
+
+
+def _in_words(row: Mapping) -> str:
+    rule = ", rsLoRA" if row["rslora"] else ""
+    return f"rank {row['rank']}, alpha {row['alpha']:g}{rule}, rate {row['learning_rate']:g}"
 
 
 def judge_ranks(ranks, few, alphas, full, study) -> list[Verdict]:
@@ -154,9 +166,9 @@ def _update(ranks, few, noise: float) -> Verdict:
         else f"on one matrix the best rank recalls {points(gain_small)} more than rank {min(small):g}"
     )
     evidence = (
-        f"that rank limits dW is mathematics (lesson 01); was it what limited here? On all layers rank {min(large):g} "
-        f"recalls {large[min(large)]:.0%}, the best rank {max(large.values()):.0%} (seeds span {points(noise)}); "
-        f"{one_matrix}."
+        "that rank limits dW is mathematics (lesson 01); was it what limited here? On all layers recall is "
+        + ", ".join(f"{recall:.0%} at rank {rank:g}" for rank, recall in large.items())
+        + f" (seeds span {points(noise)}); {one_matrix}."
     )
     return Verdict("update", verdict, evidence, "more rank helps in both places; depends: in one of them")
 
@@ -173,6 +185,8 @@ def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
         f"apart) and alphas by {points(spans[1])} (a factor of {factors[1]:.2g}); seeds span {points(noise)}, and one "
         f"step off the best rate costs {points(one_step_off(ranks))}."
     )
+    if unclear:
+        evidence += " With rates so far apart, a value may look poor only because its own best rate was not tried."
     rule = (
         f"rank and alpha both differ by more than seeds, with rates a factor of {TUNED:.0f} apart or less; depends: "
         "one of them; wider apart, a difference tests nothing"
@@ -185,7 +199,7 @@ def _no_regret(ranks, full, noise: float) -> Verdict:
     by_rank, whole = best_by(ranks, "rank"), mean_of(at_best, "exact_match")
     lora, best_rank = max((recall, rank) for rank, recall in by_rank.items())
     # Rates at which full does as well are all its best: the lower loss picks one, but not for the ratio.
-    tied = [row["learning_rate"] for row in usable(full, "exact_match") if row["exact_match"] >= whole]
+    tied = {row["learning_rate"] for row in usable(full, "exact_match") if row["exact_match"] >= whole}
     ratios = [rate / own for rate in best_rates(ranks).values() for own in tied]
     matches = lora >= whole - noise
     tenfold = TEN_TIMES[0] <= min(ratios) and max(ratios) <= TEN_TIMES[1]
@@ -217,10 +231,12 @@ def _ceiling(ranks, full, noise: float) -> Verdict:
 
 def _auto(study) -> Verdict:
     found = regrets(study)
+    rule = (
+        "where other ranks and alphas have several seeds, the chosen ones, at their best rate, reach the worst seed of "
+        "the best other; depends: on some of these tasks"
+    )
     if not found:
         return Verdict("auto", UNTESTED, "The choice was not measured with several seeds on any task.")
-    inside = [regret.inside for regret in found]
-    verdict = SUPPORTED if all(inside) else DEPENDS if any(inside) else NOT_SUPPORTED
-    evidence = "; ".join(map(str, found)) + "."
-    rule = "on every task, not below the worst seed of the best setting tried; depends: on some"
-    return Verdict("auto", verdict, evidence, rule)
+    inside = [regret.inside for regret in found if regret.best]
+    verdict = UNTESTED if not inside else SUPPORTED if all(inside) else DEPENDS if any(inside) else NOT_SUPPORTED
+    return Verdict("auto", verdict, ". ".join(map(str, found)) + ".", rule)

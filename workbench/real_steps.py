@@ -50,7 +50,8 @@ def most_allocated(profile: torch.profiler.profile) -> int:
 
 
 def quantization_tensors(model: nn.Module) -> list[torch.Tensor]:
-    """Scales and codes beside bitsandbytes' 4-bit weights."""
+    """Scales and codes beside bitsandbytes' 4-bit weights, and the statistics of its 8-bit layers."""
     states = [getattr(parameter, "quant_state", None) for parameter in model.parameters()]
     states += [state.state2 for state in states if state is not None and state.nested]
+    states += [module.state for module in model.modules() if hasattr(module, "init_8bit_state")]
     return [value for state in states if state for value in vars(state).values() if torch.is_tensor(value)]

@@ -8,7 +8,8 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +17,10 @@ from statistics import median
 from tempfile import TemporaryFile
 
 import torch
+from safetensors import SafetensorError
 
 from workbench import WorkbenchError
-from workbench.machine import write_json
+from workbench.machine import first_line, say, write_json
 from workbench.models import Base
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -142,9 +144,30 @@ class RunStore:
             raise RunError(f"{words}; give method and config plain, finite numbers and texts.") from error
 
     def save(self, run: Run) -> Path:
-        write_json(self._file(run.id), run.to_dict())
+        """Write the record; raises RunError where the disk does not take it."""
+        try:
+            write_json(self._file(run.id), run.to_dict())
+        except OSError as error:
+            words = f"Run {run.id} could not be recorded in {self.path} ({error.strerror})"
+            raise RunError(f"{words}; free some space and train again.") from error
         run.folder = str(self.path)
         return self._file(run.id)
+
+    @contextmanager
+    def saving(self, run: Run) -> Iterator[Path]:
+        """The folder for a trained run's artifact. Half of one is removed; a full disk is told in the run's advice.
+
+        It is no error, since the runs that were trained in the same pass are still to be kept.
+        """
+        try:
+            yield self.path / run.id
+        except BaseException as error:
+            shutil.rmtree(self.path / run.id, ignore_errors=True)
+            run.artifact = run.artifact_bytes = None
+            if not isinstance(error, (OSError, SafetensorError, RunError)):
+                raise
+            run.advice = f"Trained, but not saved: {first_line(error).rstrip('.')}; free some space and train again."
+            say(f"{run.label}: {run.advice}")
 
     def get(self, run_id: str) -> Run:
         """Raises RunError for an unknown id or a damaged file."""

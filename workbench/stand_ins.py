@@ -15,8 +15,9 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, BLOCK_SCALES, SMALLEST_8BIT
+from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, SMALLEST_8BIT
 from workbench.models import linear_modules
+from workbench.quantization import SCALE_BLOCK
 
 
 def efficient_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **_):
@@ -103,7 +104,7 @@ class Linear4bit(bnb.nn.Linear4bit):
         self.compute_dtype = layer.weight.dtype
         scales = -(-numbers // BLOCK_4BIT)
         self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8))
-        self.register_buffer("scales_of_scales", torch.empty(-(-scales // BLOCK_SCALES)))
+        self.register_buffer("scales_of_scales", torch.empty(-(-scales // SCALE_BLOCK)))
         self.register_buffer("codes", torch.empty(16 + 256))  # of the weights and of their scales
 
     def forward(self, x):

@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from accelerate import PartialState
 
 from workbench import WorkbenchError, machine
+from workbench.cluster import RayExecutor
 from workbench.methods import Method, check_method
 from workbench.models import Base, load_base
 from workbench.passes import Configuration, Needs, needs, train_pass
@@ -42,7 +43,7 @@ def sweep(
     methods: Sequence[Method],
     config: TrainConfig | None = None,
     store: RunStore | None = None,
-    executor: Executor | None = None,
+    executor: RayExecutor | None = None,
     *,
     seeds: Sequence[int] | None = None,
     max_memory: int | None = None,
@@ -52,9 +53,8 @@ def sweep(
     """Train every method with every seed, as many at once as fit; the runs come back method by method, seed by seed.
 
     seeds: each orders the data and draws the adapters as `TrainConfig.seed` does; default: the one of `config`.
-    executor: a concurrent.futures.Executor over processes, e.g. `workbench.cluster.RayExecutor`. Each pass is then one
-        job elsewhere, and its runs are stored here as it ends. Its attribute `workers`, if it has one, says how many
-        jobs it carries at once, each with as much free memory as there is here.
+    executor: a `workbench.cluster.RayExecutor`. Each pass is then one job elsewhere, and its runs are stored here as it
+        ends. There are at least as many passes as it has `workers`, each with as much free memory as there is here.
     max_memory: bytes of tensors that a pass may hold, the base included; default: the base and 70 % of what is free.
         Not with methods that cannot share a pass, such as full(): each is trained alone, as `train` does it.
     compiled: put the model through torch.compile first: minutes of compiling, worth it in long sweeps only.
@@ -62,7 +62,8 @@ def sweep(
         records so far; returning True stops the sweep, as Ctrl-C and Jupyter's stop button do. Not with an executor.
 
     A configuration that is finished (or diverged) in the store is not trained again: after a stop or a crash the same
-    call goes on. A stopped sweep returns the runs that there are.
+    call goes on. A sweep that is stopped while configurations are trained or scored returns the runs that there are;
+    before that, Ctrl-C is a KeyboardInterrupt.
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
     config, store, methods = config or TrainConfig(), store or RunStore(), list(methods)
@@ -77,7 +78,7 @@ def sweep(
     done = {each.id: run for each in wanted if (run := _finished(store, each))}
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
     together = [each for each in missing if shares_a_pass(base, each.method)]
-    passes = _plan(base, task, together, max_memory, getattr(executor, "workers", 1))
+    passes = _plan(base, task, together, max_memory, executor.workers if executor else 1)
     passes += [[each] for each in missing if each not in together]
     if done:
         machine.say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
@@ -215,7 +216,7 @@ def _train(base, task, members, store, compiled, on_step=None) -> list[Run]:
     return [carry_out(run, base, task, member.method, member.config, store, tell)]
 
 
-def _elsewhere(executor: Executor, base, task, passes, store, compiled) -> Iterator[Run]:
+def _elsewhere(executor: RayExecutor, base, task, passes, store, compiled) -> Iterator[Run]:
     """Submit every pass and store its runs as it ends. One that fails does not take the others with it."""
     address = (base.name, base.quantization, base.dtype_name, base.revision, base.source)
     futures = [executor.submit(_train_and_pack, address, task, members, compiled) for members in passes]
@@ -261,11 +262,12 @@ def _base_at(name: str, quantization: str | None, dtype: str, revision: str, sou
 def _unpack(packed: tuple[dict, dict[str, bytes]], store: RunStore) -> Run:
     """Write artifact and record; under the same id, a job that ran twice leaves one run."""
     record, files = packed
-    store.delete(record["id"])
-    for name, content in files.items():
-        file = store.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
     run = Run(**record)
+    store.delete(run.id)
+    with store.saving(run):
+        for name, content in files.items():
+            file = store.path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
     store.save(run)
     return run

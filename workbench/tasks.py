@@ -167,10 +167,13 @@ def _read_hub(
 
     try:
         splits = datasets.load_dataset(name, subset)
-    except (OSError, ValueError) as error:  # offline, not found, gated, or a layout that datasets cannot read
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        # offline, not found, gated, or files that cannot be read, of which only the cause says what is wrong
+        unreadable = isinstance(error, datasets.exceptions.DatasetGenerationError)
+        told = first_line((unreadable and error.__cause__) or error).rstrip(".")
         raise TaskError(
             f'No built-in task, file or folder is called "{name}", and it could not be read as a Hub dataset: '
-            f"{first_line(error)} Check the spelling (built in: {', '.join(BUILT_IN)}) and the network."
+            f"{told}. Check the spelling (built in: {', '.join(BUILT_IN)}) and the network."
         ) from error
     if "train" not in splits:
         raise TaskError(f'Hub dataset "{name}": no split "train" (splits: {", ".join(splits)}).')

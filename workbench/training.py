@@ -105,26 +105,27 @@ def carry_out(run: Run, base: Base, task: Task, method: Method, config: TrainCon
 
 
 def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: RunStore, write: bool = True) -> None:
-    """Save what was trained, score it, and store the record."""
+    """Save what was trained, score it, and store the record; whoever stops this keeps what there is by then."""
     if run.history and run.status in ("finished", "interrupted"):
         model.eval()
-        if config.save and write:
-            run.artifact = run.id
-            run.artifact_bytes = adapters.save(model, store.path / run.id)
-            store.save(run)  # scoring may be stopped, or run out of memory
-        if config.evaluate:
-            _score(run, replace(base, model=model), task, config)
+        try:
+            if config.save and write:
+                with store.saving(run) as folder:
+                    run.artifact_bytes = adapters.save(model, folder)
+                    run.artifact = run.id
+                    store.save(run)  # scoring may be stopped, or run out of memory
+            if config.evaluate:
+                _score(run, replace(base, model=model), task, config)
+        except KeyboardInterrupt:
+            run.status = "interrupted"
     if write:
         store.save(run)
 
 
 def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
-    """Fill in the scores; stopping here, or running out of memory, keeps the run without them."""
+    """Fill in the scores; running out of memory keeps the run without them."""
     try:
         metrics = _evaluate(tuned, task, config)
-    except KeyboardInterrupt:
-        run.status = "interrupted"
-        return
     except TrainingError as error:
         kept = "saved" if run.artifact else "not saved"
         run.status, run.advice = "out_of_memory", f"Trained and {kept}. {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import linecache
 import math
 import numbers
 import traceback
@@ -58,8 +59,8 @@ class Exercise:
                 return Result(False, fault)
             if value is None or value is ...:
                 if not given:
-                    words = f"{self.function} returns nothing so far. Fill it in, then check again."
-                    return Result(False, words, started=False)
+                    words = "returns nothing so far. Fill it in, then check again; use return, printing is not enough."
+                    return Result(False, f"{self.function} {words}", started=False)
                 call = f"{self.function}({', '.join(map(repr, case))})"
                 return Result(False, f"{call} returns nothing; does every way through your function end in a return?")
             given.append(value)
@@ -72,7 +73,8 @@ class Exercise:
             row for row in zip(self.cases, given, expected, strict=True) if not _same([row[1]], [row[2]])
         )
         arguments = ", ".join(map(repr, case))
-        return Result(False, f"{self.function}({arguments}) gives {_shown(got)}; it should give {_shown(want)}.")
+        hint = " (the values are right; return a plain list)" if _is_other_list(got, want) else ""
+        return Result(False, f"{self.function}({arguments}) gives {_shown(got)}; it should give {_shown(want)}{hint}.")
 
     def _values(self, source: str) -> list:
         function = function_from(source, self.function)
@@ -142,14 +144,11 @@ def _try(answer: Callable, case: tuple) -> tuple[object, str | None]:
 def _describe(error: Exception, answer: Callable, case: tuple) -> str:
     what = f"{type(error).__name__} ({error})" if str(error) else type(error).__name__
     code = getattr(answer, "__code__", None)
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename
-    ]
-    if not frames:
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
+    if not lines:
         return f"Your function raised {what} when called with {', '.join(map(repr, case))}."
-    line = frames[-1].lineno - code.co_firstlineno + 1
-    text = f": {frames[-1].line}" if frames[-1].line else ""
-    return f"Your function raised {what} on its line {line}{text}"
+    text = linecache.getline(code.co_filename, lines[-1]).strip()
+    return f"Your function raised {what} on its line {lines[-1] - code.co_firstlineno + 1}{text and f': {text}'}"
 
 
 def _same(first: Sequence, second: Sequence) -> bool:
@@ -164,6 +163,17 @@ def _equal(a: object, b: object) -> bool:
         except (TypeError, ValueError, RuntimeError):
             return False
     return type(a) is type(b) and a == b
+
+
+def _is_other_list(got: object, want: object) -> bool:
+    """Whether `got` is a tuple, an array or the like with the values of the list `want`."""
+    if not isinstance(want, list) or isinstance(got, list):
+        return False
+    try:
+        values = list(got)
+    except TypeError:
+        return False
+    return len(values) == len(want) and _same(values, want)
 
 
 def _shown(value: object) -> str:

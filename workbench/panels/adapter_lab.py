@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -13,9 +13,11 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from workbench import adapters, evaluation
+from workbench.machine import LiveBytes
 from workbench.models import QUANTIZATIONS, Base, in_float32, load_base
 from workbench.panels.common import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
 from workbench.plots_adapters import adapter_lab
+from workbench.real_steps import quantization_tensors
 from workbench.runs import ATTENTION, MLP, Run, RunError
 from workbench.tasks import Example, Task, encode
 
@@ -169,17 +171,4 @@ def adapter_bytes(model: PeftModel, rank: int, kinds: Sequence[str]) -> int:
 
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights as they are stored, each storage once, the scales of quantized ones included."""
-    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _stored(model)}
-    return sum(sizes.values())
-
-
-def _stored(model: nn.Module) -> Iterator[torch.Tensor]:
-    for parameter in model.parameters():
-        yield parameter
-        state = getattr(parameter, "quant_state", None)  # 4 bits
-        while state is not None:
-            yield from (each for each in vars(state).values() if isinstance(each, torch.Tensor))
-            state = state.state2
-    for module in model.modules():
-        if hasattr(module, "init_8bit_state"):
-            yield from (each for each in (module.state.CB, module.state.SCB) if each is not None)
+    return LiveBytes([*model.parameters(), *quantization_tensors(model)]).now

@@ -12,6 +12,7 @@ from workbench.lowrank import LoRALinear, lora_parameters, scaling
 from workbench.panels.common import Panel, View, choice, slider, steps_slider, switch
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
+LEARNING_RATE = 1e-3
 RULES = {False: "alpha / r", True: "alpha / sqrt(r), rsLoRA"}
 # The linear layers of one block of SmolLM2-135M: (out, in).
 LAYERS = {
@@ -39,9 +40,7 @@ def toy_layer(shape: tuple[int, int]) -> tuple[nn.Linear, Tensor, Tensor, float]
 
 
 @lru_cache(maxsize=2048)
-def measure_update(
-    shape: tuple[int, int], rank: int, alpha: float, rslora: bool, steps: int = 5, learning_rate: float = 1e-3
-) -> float:
+def measure_update(shape: tuple[int, int], rank: int, alpha: float, rslora: bool, steps: int = 5) -> float:
     """RMS of what the update adds to a layer's output after `steps` AdamW steps / RMS of the base layer's output.
 
     shape: (out, in), of `toy_layer`. Its own output is never needed: it neither changes nor moves the gradients.
@@ -50,7 +49,7 @@ def measure_update(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         layer = LoRALinear(linear, rank, alpha, rslora)
-    optimizer = torch.optim.AdamW([layer.A, layer.B], lr=learning_rate)
+    optimizer = torch.optim.AdamW([layer.A, layer.B], lr=LEARNING_RATE)
     for _ in range(steps):
         optimizer.zero_grad()
         nn.functional.mse_loss(added(layer, x), wanted).backward()

@@ -21,13 +21,14 @@ from workbench.hardware import (
 from workbench.memory_setup import model_config
 from workbench.methods import Method, full, hybrid, lora, qlora
 from workbench.panels.common import LABEL, WIDE, Panel, View, choice, steps_slider, switch
+from workbench.runs import ATTENTION, MLP
 
 METHODS = ("full", "LoRA", "DoRA", "QLoRA", "hybrid")
 TARGETS = {
     "all linear layers": "all-linear",
     "queries and values": ("q_proj", "v_proj"),
-    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "MLP": ("gate_proj", "up_proj", "down_proj"),
+    "attention": ATTENTION,
+    "MLP": MLP,
 }
 PRECISIONS = {"what trains in float32, autocast": "mixed", "bfloat16, adapters in float32": "bfloat16"}
 OPTIMIZERS = {"AdamW": "adamw", "AdamW, 8 bits": "adamw8bit", "AdamW, fused": "adamw_fused"}
@@ -76,7 +77,7 @@ def memory_view(
     report, table = reports[label], gpus({gpu: price} if price else None)
     phases = step_phases(model, chosen, report, **options)
     tokens = batch_size * sequence_length
-    jobs = {one.gpu.name: one for one in _jobs(phases, table, tokens, million_tokens * 1e6, efficiency / 100)}
+    jobs = {name: job(phases, one, tokens, million_tokens * 1e6, efficiency / 100) for name, one in table.items()}
     mine, best = jobs[gpu], cheapest(list(jobs.values()), report.total_bytes)
     figure = plots_memory.memory_bars(
         {name: one.components for name, one in reports.items()},
@@ -104,10 +105,6 @@ def memory_view(
         "cheapest": best.money if best else float("nan"),
     }
     return View(figure, " ".join(words), numbers)
-
-
-def _jobs(phases, table: Mapping[str, Gpu], tokens_a_step: int, tokens: float, efficiency: float) -> list:
-    return [job(phases, gpu, tokens_a_step, tokens, efficiency) for gpu in table.values()]
 
 
 def _fit_in_words(report: memory.MemoryReport, gpu: Gpu) -> str:

@@ -9,15 +9,23 @@ import ipywidgets as widgets
 
 from workbench.panels.common import show_live, static_class
 
+_answers: dict[tuple, object] = {}  # by question and options: running a question's cell again does not ask anew
+
 
 class Prediction:
-    """A question and the learner's answer. `value` is the guess; `changed` says whether the default was left."""
+    """A question and the learner's answer. `value` is the guess; `changed` says whether the default was left.
+
+    The same question asked again in one kernel starts from the answer it was given.
+    """
 
     def __init__(self, question: str, control: widgets.ValueWidget, unit: str = ""):
         self.question = question
         self.control = control
         self.unit = unit
         self.default = control.value
+        asked = (question, *getattr(control, "options", ()))
+        control.value = _answers.get(asked, control.value)
+        control.observe(lambda change: _answers.update({asked: change.new}), "value")
         self.widget = widgets.VBox(
             [widgets.HTML(f"<p style='line-height: 1.5'><b>Predict.</b> {html.escape(question)}</p>"), control]
         )

@@ -22,7 +22,8 @@ WORDS = {"rank": "r = {:g}", "targets": "{}", "alpha": "alpha {:g}", "learning_r
 class LivePicture:
     """A picture that is replaced in place, so that a saved notebook holds the last one.
 
-    Stopping the cell stops the run. Without progress (WORKBENCH_PROGRESS=0) only the last picture of a run is drawn.
+    Stopping the cell stops the run. Without progress (WORKBENCH_PROGRESS=0) a run is drawn at its last step alone, and
+    one that ends before it is not drawn (a sweep is, when all of its runs have diverged).
     """
 
     def __init__(self):

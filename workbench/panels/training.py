@@ -66,9 +66,11 @@ class TrainingPanel:
         self.controls = {
             "method": choice("method", start, METHODS),
             "rank": steps_slider("rank r", 8, RANKS),
-            "alpha": steps_slider("alpha", 16, ALPHAS),
-            "learning_rate": steps_slider("learning rate", 2e-3, [(f"{rate:g}", rate) for rate in RATES]),
+            "alpha": steps_slider("alpha", 32, ALPHAS),
+            "learning_rate": steps_slider("learning rate", lora().learning_rate, [(f"{r:g}", r) for r in RATES]),
         }
+        self._rate_elsewhere = full().learning_rate  # full's while an adapter's is shown, and the other way round
+        self.controls["method"].observe(self._method_changed, "value")
         self.train_button = widgets.Button(description="Train", icon="play", tooltip="Train with these settings")
         self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True, tooltip="End it, keep it")
         self.train_button.on_click(lambda _: self.start())
@@ -161,6 +163,12 @@ class TrainingPanel:
             revision = self.base.revision if self.base.source == "hub" else None
             self._bases[wanted] = load_base(self.base.name, wanted, self.base.dtype, revision)
         return self._bases[wanted]
+
+    def _method_changed(self, change) -> None:
+        """Full wants a far lower rate than adapters do, so each of the two keeps its own."""
+        if (change.old == "full") != (change.new == "full"):
+            rate = self.controls["learning_rate"]
+            rate.value, self._rate_elsewhere = self._rate_elsewhere, rate.value
 
     def _busy(self, busy: bool, words: str) -> None:
         for control in (*self.controls.values(), self.train_button):
