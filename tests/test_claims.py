@@ -141,3 +141,13 @@ def test_the_best_rate_goes_by_the_seed_that_all_have_and_then_by_the_loss():
 def test_a_rate_is_carried_over_to_other_sizes():
     assert reference.learning_rate_for(1e-3, 576) == 1e-3
     assert reference.learning_rate_for(1e-3, 2048) == pytest.approx(3.7e-4, rel=0.02)
+
+
+def test_one_seed_is_no_range():
+    rows = [
+        {"name": name, "learning_rate": 1e-3, "seed": seed, "exact_match": score, "loss": 1.0, "status": "finished"}
+        for name, scores in {"lora": (0.8, 0.9), "full": (0.95,)}.items()
+        for seed, score in enumerate(scores)
+    ]
+    words = "Here, exact match at each method's best rate: lora 85% (80% to 90%, 2 seeds), full 95% (1 seed)."
+    assert reference.spread_in_words(rows, "exact_match", "Here") == words

@@ -73,7 +73,8 @@ def scores_at_best_rate(rows: Sequence[Mapping], measure: str) -> dict[str, list
 def spread_in_words(rows: Sequence[Mapping], measure: str, where: str = "In the study") -> str:
     """One sentence: each method's mean and range over seeds."""
     parts = [
-        f"{name} {mean(values):.0%} ({min(values):.0%} to {max(values):.0%}, {len(values)} seeds)"
+        f"{name} {mean(values):.0%} "
+        + (f"({min(values):.0%} to {max(values):.0%}, {len(values)} seeds)" if len(values) > 1 else "(1 seed)")
         for name, values in scores_at_best_rate(rows, measure).items()
     ]
     return f"{where}, {measure.replace('_', ' ')} at each method's best rate: {', '.join(parts)}."
