@@ -152,13 +152,14 @@ def scores_by_claim() -> dict[str, str]:
     return {
         "update": f"{at_one_rate('protocol')} {with_little_room('protocol')}",
         "rank-alpha": at_own_rates("protocol"),
-        "parity": difference(*full),
+        "parity": f"{difference(*full)} LoRA's rate was swept for this, its rank and alpha were not: see ceiling.",
         "scoped": "Classification (`tickets`) and extraction (`orders`). " + difference(*full, "tickets", "orders"),
         "behaviour": "`protocol` is an invented format and way of reasoning. "
-        f"{levels('protocol')} {difference(*full, 'protocol')}",
+        f"{levels('protocol')} {full_and_best_adapter('protocol')}",
         "new-domain": "Hardly tested: codes by heart (`facts`) are new, but neither complex nor a domain. "
         f"{recalls()} {difference(*full, 'facts')}",
-        "ceiling": f"{full_and_best_adapter('protocol')} A ceiling, or slowness? A short run cannot tell.",
+        "ceiling": f"{full_and_best_adapter('protocol')} Being the best of several flatters it; of full only the "
+        "rate was swept. What full is ahead by may be slowness and no ceiling: a short run cannot tell.",
         "forgetting": f"{at_equal_score()} Each at its best rate instead, which is the one that scores highest however "
         f"much it forgets: {difference('full', 'lora', forgotten)}",
         "no-regret": f"{rate_ratios()} For the scores at these rates see parity. With about as many parameters, each "
