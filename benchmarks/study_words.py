@@ -13,7 +13,7 @@ import study
 from workbench import reference
 from workbench.claims import two_standard_errors
 from workbench.rank_claims import best_by
-from workbench.sweep_rows import at_best_rate, grouped, mean_of, usable
+from workbench.sweep_rows import at_best_rate, grouped, mean_and_range, mean_of, usable
 
 METHODS = ("full", "hybrid", "lora", "qlora", "auto")
 # Of the study, in the table's order; they are LoRA as well.
@@ -35,9 +35,11 @@ def difference(first: str, second: str, measure: str, *tasks: str) -> str:
     unit = {"exact_match": "in exact match", "forgetting": "in loss gained on general text, nats a token"}[measure]
     found = []
     for task, rows in by_task().items():
-        if all(len(at_best(rows, name)) > 1 for name in (first, second)) and task in (tasks or by_task()):
+        if tasks and task not in tasks:
+            continue
+        if all(len(at_best(rows, name)) > 1 for name in (first, second)):
             found.append(f"`{task}` {paired(rows, measure, first, second)}")
-        elif task in tasks:
+        elif tasks:
             found.append(f"`{task}` not measured")
     sentence = f"{spoken(first)} less {spoken(second)} {unit}: {'; '.join(found) or 'not measured'}."
     return sentence[0].upper() + sentence[1:]
@@ -76,9 +78,7 @@ def at_own_rates(task: str) -> str:
     rows = by_task()[task]
     others = [name for name in ("lora r=64", "alpha=8", "alpha=128") if len(at_best(rows, name)) > 1]
     best = at_best(rows, "lora")[0]["learning_rate"]
-    # What `recommend` chose may be the same run; it has further seeds.
-    same = [row for row in rows if row["name"] in ("auto", "lora") and (row["rank"], row["alpha"]) == (8, 32)]
-    half = list({row["seed"]: row for row in same if row["learning_rate"] == best / 2}.values())
+    half = [row for row in rows if row["name"] == "lora" and row["learning_rate"] == best / 2]
     return (
         f"On `{task}`, each at its own best rate: {scores(rows, ('lora', *others))}. LoRA at half its best rate: "
         f"{spread(half, 'exact_match', '{:.0%}')}."
@@ -194,6 +194,4 @@ def paired(rows: Sequence[Mapping], measure: str, first: str, second: str) -> st
 
 
 def spread(rows: Sequence[Mapping], measure: str, form: str) -> str:
-    values = [row[measure] for row in rows]
-    low, middle, high = (form.format(value) for value in (min(values), mean(values), max(values)))
-    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
+    return mean_and_range([row[measure] for row in rows], form)

@@ -1,7 +1,6 @@
 """The lists of requirements agree, and no file in the repository ties it to one machine or one package server."""
 
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -108,19 +107,3 @@ def test_no_file_names_a_package_server_or_a_folder_of_one_machine():
 @pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="this environment was not made by make")
 def test_a_second_make_installs_nothing():
     assert subprocess.run(["make", "--question", "setup"], cwd=ROOT).returncode == 0
-
-
-@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
-def test_make_lab_works_in_a_folder_with_a_space_in_its_name(tmp_path):
-    course = tmp_path / "my course"
-    (course / "my notebooks").mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, course)
-    jupyter = course / ".venv" / "bin" / "jupyter"
-    jupyter.parent.mkdir(parents=True)
-    jupyter.write_text('#!/bin/sh\necho "in $(basename "$PWD"): $@"\n', encoding="utf-8")
-    jupyter.chmod(0o755)
-    (course / ".venv" / ".installed").touch()
-    command = ["make", "--silent", "lab", "FOLDER=my notebooks"]
-    done = subprocess.run(command, cwd=course, capture_output=True, text=True)
-    assert done.stdout.startswith("in my notebooks: lab --ServerApp.ip=127.0.0.1"), done.stderr

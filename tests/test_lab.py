@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -79,3 +81,18 @@ def test_the_first_thing_seen_is_our_notebook_and_no_pop_up(lab):
     assert tabs == ["00_start_here.ipynb"]
     assert pop_ups == []
     assert "00_start_here.ipynb" in [name.strip() for name in files]
+
+
+def test_make_lab_works_in_a_folder_with_a_space_in_its_name(tmp_path):
+    course = tmp_path / "my course"
+    (course / "my notebooks").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, course)
+    jupyter = course / ".venv" / "bin" / "jupyter"
+    jupyter.parent.mkdir(parents=True)
+    jupyter.write_text('#!/bin/sh\necho "in $(basename "$PWD"): $@"\n', encoding="utf-8")
+    jupyter.chmod(0o755)
+    (course / ".venv" / ".installed").touch()
+    command = ["make", "--silent", "lab", "FOLDER=my notebooks"]
+    done = subprocess.run(command, cwd=course, capture_output=True, text=True)
+    assert done.stdout.startswith("in my notebooks: lab --ServerApp.ip=127.0.0.1"), done.stderr

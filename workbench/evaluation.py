@@ -71,7 +71,7 @@ def _greedy(model: nn.Module, ids: list[int], end: int, count: int) -> list[int]
     cache = None
     while len(written) < count and written[-1:] != [end]:
         new = torch.tensor([written[-1:] or ids], device=model.device)
-        out = model(input_ids=new, past_key_values=cache, use_cache=True)
+        out = model(input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         written.append(out.logits[0, -1].argmax().item())
     return written
@@ -124,7 +124,7 @@ def _label_scores(model: nn.Module, prompts: torch.Tensor, labels: list[list[int
     longest = max(map(len, labels))
     padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in labels], device=prompts.device)
     real = torch.tensor([[1.0] * len(ids) + [0.0] * (longest - len(ids)) for ids in labels], device=prompts.device)
-    first = model(input_ids=prompts, use_cache=True)
+    first = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
     first.past_key_values.batch_repeat_interleave(len(labels))
     # The last token of a label predicts nothing that is asked for, so it need not go through the model.
     rest = model(input_ids=padded[:, :-1].repeat(len(prompts), 1), past_key_values=first.past_key_values).logits.float()

@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import mean
 
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
-from workbench.sweep_rows import at_best_rate, by_best_rate, grouped, mean_of, usable
+from workbench.sweep_rows import at_best_rate, by_best_rate, grouped, mean_and_range, mean_of, usable
 
 NEARLY_ALL = 0.98  # recall; two methods above it leave no room for a ceiling between them
 LEARNT = 0.05  # recall; runs below it have learnt nothing, and say nothing of rank
@@ -35,8 +35,8 @@ class Regret:
     task: str
     chosen: tuple[float, ...]
     tuned: tuple[float, ...]  # rank and alpha as chosen, at the best rate that was tried
-    rate: float  # that rate
     best: tuple[float, ...]  # the best other rank or alpha at its own best rate; empty if none has several seeds
+    rate: float  # that of `tuned`
     setting: str  # the best other one
     others: int  # how many others there were to choose from
 
@@ -48,15 +48,11 @@ class Regret:
     def __str__(self) -> str:
         rate = ", its rate the best tried"
         if self.tuned != self.chosen:
-            rate = f"; at rate {self.rate:g}, the best tried for its rank and alpha, {_with_seeds(self.tuned)}"
+            rate = f"; at rate {self.rate:g}, the best tried for its rank and alpha, {mean_and_range(self.tuned)}"
         other = "no other rank or alpha has several seeds"
         if self.best:
-            other = f"the best of {self.others} other ranks and alphas {_with_seeds(self.best)} ({self.setting})"
-        return f"{self.task}: chosen {_with_seeds(self.chosen)}{rate}; {other}"
-
-
-def _with_seeds(scores: Sequence[float]) -> str:
-    return f"{mean(scores):.0%} ({min(scores):.0%} to {max(scores):.0%})"
+            other = f"the best of {self.others} other ranks and alphas {mean_and_range(self.best)} ({self.setting})"
+        return f"{self.task}: chosen {mean_and_range(self.chosen)}{rate}; {other}"
 
 
 def regrets(study: Sequence[Mapping]) -> list[Regret]:
@@ -73,14 +69,14 @@ def regrets(study: Sequence[Mapping]) -> list[Regret]:
         low_rank = [row for row in rows if row["method"].startswith("lora")]
         here = [row for row in low_rank if all(row[name] == chosen[0][name] for name in ("targets", "layers"))]
         # A run that is stored under several names counts once.
-        here = {(*_setting(row), row["learning_rate"], row["seed"]): row for row in here}.values()
-        at_best = {setting: at_best_rate(own) for setting, own in grouped(here, _setting).items()}
+        once = {(*_setting(row), row["learning_rate"], row["seed"]): row for row in here}.values()
+        at_best = {setting: at_best_rate(own) for setting, own in grouped(once, _setting).items()}
         tuned = at_best.pop(_setting(chosen[0]))
         others = [own for own in at_best.values() if len(own) >= len(chosen)]
         best = max(others, key=lambda own: mean_of(own, "exact_match"), default=[])
         scores = [tuple(row["exact_match"] for row in own) for own in (chosen, tuned, best)]
-        rate = tuned[0]["learning_rate"]
-        found.append(Regret(task, *scores[:2], rate, scores[2], _in_words(best[0]) if best else "", len(others)))
+        setting = _in_words(best[0]) if best else ""
+        found.append(Regret(task, *scores, tuned[0]["learning_rate"], setting, len(others)))
     return found
 
 

@@ -86,6 +86,12 @@ def range_in_words(values: Sequence[float]) -> str:
     return f"{min(values):.3g} to {max(values):.3g}, {len(values)} runs"
 
 
+def mean_and_range(values: Sequence[float], form: str = "{:.0%}") -> str:
+    """The mean of the seeds with the lowest and highest behind it, "89% (86% to 92%)"; of one seed, its value."""
+    low, middle, high = (form.format(value) for value in (min(values), mean(values), max(values)))
+    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
+
+
 def left_out_in_words(rows: Sequence[Mapping]) -> str:
     """A sentence with a space before it, or nothing if all rows finished."""
     count = sum(row["status"] != "finished" for row in rows)
