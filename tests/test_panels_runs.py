@@ -104,3 +104,14 @@ def test_an_axis_is_logarithmic_only_over_a_wide_range():
     near, far = (comparison.comparison_panel([run("lora", memory=1e9), run("full", memory=m)]) for m in (1.1e9, 9e9))
     scales = [panel.current.figure.axes[0].get_xscale() for panel in (near, far)]
     assert scales == ["linear", "log"]
+
+
+def test_ranks_of_one_method_are_told_apart_on_an_axis_from_nothing_to_all():
+    ranks = [
+        run("lora", method={"name": "lora", "label": f"lora r={rank}"}, exact=0.8 + rank / 1000) for rank in (4, 8)
+    ]
+    axes = comparison.comparison_panel([*ranks, run("full")]).current.figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["r=4", "r=8"]
+    low, high = axes.get_ylim()
+    assert low < 0 and high > 1
+    assert not comparison.comparison_panel(RUNS).current.figure.axes[0].texts

@@ -57,14 +57,19 @@ def comparison_view(rows: Sequence[dict], methods: Sequence[str], x: str, y: str
             color=drawing["color"],
             markersize=10,
             linestyle="none",
-            label=None if label in seen else label,
+            label=None if method in seen else method,
         )
-        seen.add(label)
-    for measure, place, scale in ((x, 2, axes.set_xscale), (y, 3, axes.set_yscale)):
-        values = [point[place] for point in points]
-        if measure in LOGARITHMIC and max(values) > 3 * min(values) > 0:  # else its labels would be 3.366 x 10^1
-            scale("log")
+        seen.add(method)
+        if len({other for other, kind, *_ in points if kind == method}) > 1:  # ranks of one method look alike
+            words = label.removeprefix(method).strip()
+            axes.annotate(words, (across, up), (0, 8), textcoords="offset points", ha="center", fontsize="small")
     axes.margins(0.12)
+    for axis, measure, place in (("x", x, 2), ("y", y, 3)):
+        values = [point[place] for point in points]
+        if measure == "exact_match":  # from nothing to all, as in the other figures: two points must look like two
+            axes.set(**{f"{axis}lim": (-0.04, 1.12)})
+        elif measure in LOGARITHMIC and max(values) > 3 * min(values) > 0:  # else its labels would be 3.366 x 10^1
+            axes.set(**{f"{axis}scale": "log"})
     legend_below(figure, axes, columns=5)
     text = "; ".join(f"{label}: {names[y]} {up:.3g} at {names[x]} {across:.3g}" for label, _, across, up in points)
     numbers = {
