@@ -23,6 +23,7 @@ from study_words import (
     difference,
     full_and_best_adapter,
     levels,
+    one_step_off,
     rate_ratios,
     recalls,
     spread,
@@ -151,7 +152,7 @@ def scores_by_claim() -> dict[str, str]:
     places = (("attention", "lora"), ("mlp", "lora"), ("mlp", "attention"))
     return {
         "update": f"{at_one_rate('protocol')} {with_little_room('protocol')}",
-        "rank-alpha": at_own_rates("protocol"),
+        "rank-alpha": f"{at_own_rates('protocol')} {one_step_off('protocol')}",
         "parity": f"{difference(*full)} LoRA's rate was swept for this, its rank and alpha were not: see ceiling.",
         "scoped": "Classification (`tickets`) and extraction (`orders`). " + difference(*full, "tickets", "orders"),
         "behaviour": "`protocol` is an invented format and way of reasoning. "

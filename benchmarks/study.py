@@ -61,6 +61,7 @@ METHODS = {
 }
 RANKS = (1, 4, 16, 128)
 ONE_TASK = ("maps", "neighbours")  # stages of an hour or more a task: on the first task only
+OTHERS = dict.fromkeys(TASKS, ("full", "hybrid", "qlora")) | {"orders": ("full",)}  # a run takes 16 minutes there
 
 Named = tuple[str, Method]
 
@@ -79,15 +80,15 @@ def lora_seeds(task: str) -> None:
 
 
 def other_rates(task: str) -> None:
-    """The learning rate of every other method."""
-    for name in ("full", "hybrid", "qlora"):
+    """The learning rate of the other methods."""
+    for name in OTHERS[task]:
         measure(task, grid(name))
         widen(task, name)
 
 
 def other_seeds(task: str) -> None:
-    """Further seeds for the best of every other method."""
-    measure(task, [at_best(task, name) for name in ("full", "hybrid", "qlora")], SEEDS)
+    """Further seeds for the best of the other methods."""
+    measure(task, [at_best(task, name) for name in OTHERS[task]], SEEDS)
 
 
 def maps(task: str) -> None:

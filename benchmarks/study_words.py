@@ -74,15 +74,23 @@ def with_little_room(task: str) -> str:
 
 
 def at_own_rates(task: str) -> str:
-    """Rank and alpha, each setting at its own best rate, beside what half of LoRA's best rate does."""
+    """Rank and alpha, each setting at its own best rate."""
     rows = by_task()[task]
-    others = [name for name in ("lora r=64", "alpha=8", "alpha=128") if len(at_best(rows, name)) > 1]
-    best = at_best(rows, "lora")[0]["learning_rate"]
-    half = [row for row in rows if row["name"] == "lora" and row["learning_rate"] == best / 2]
-    return (
-        f"On `{task}`, each at its own best rate: {scores(rows, ('lora', *others))}. LoRA at half its best rate: "
-        f"{spread(half, 'exact_match', '{:.0%}')}."
-    )
+    others = [name for name in ("lora r=64", "rslora", "alpha=8", "alpha=128") if len(at_best(rows, name)) > 1]
+    return f"On `{task}`, each at its own best rate: {scores(rows, ('lora', *others))}."
+
+
+def one_step_off(task: str) -> str:
+    """What each method scores at half and at twice its best rate."""
+    told = []
+    for name in ("lora", "qlora", "hybrid", "full"):
+        own = [row for row in by_task()[task] if row["name"] == name]
+        best = at_best_rate(own)[0]["learning_rate"]
+        half, twice = ([row for row in own if row["learning_rate"] == rate] for rate in (best / 2, best * 2))
+        told.append(
+            f"{spoken(name)} {spread(half, 'exact_match', '{:.0%}')} and {spread(twice, 'exact_match', '{:.0%}')}"
+        )
+    return f"At half and at twice its best rate there: {', '.join(told)}."
 
 
 def full_and_best_adapter(task: str) -> str:

@@ -76,3 +76,11 @@ def test_a_diverged_run_is_no_score(monkeypatch):
     expected = findings.by_claim()
     monkeypatch.setattr(reference, "study_rows", lambda *names: stored(*names) + [broken] * ("full" in names))
     assert findings.by_claim() == expected and "to 1 |" in findings.task_table()
+
+
+def test_one_step_off_is_half_and_twice_the_best_rate(monkeypatch):
+    scored = {5e-4: 0.5, 1e-3: 0.9, 2e-3: 0.7, 4e-3: 0.1}
+    own = [row | {"learning_rate": rate} for rate, score in scored.items() for row in rows(score, score, name="full")]
+    told = [row | {"name": name} for name in ("lora", "qlora", "hybrid", "full") for row in own]
+    monkeypatch.setattr(study_words, "by_task", lambda: {"tickets": told})
+    assert "full 50% (50% to 50%) and 70% (70% to 70%)." in study_words.one_step_off("tickets")
