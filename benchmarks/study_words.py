@@ -81,15 +81,14 @@ def at_own_rates(task: str) -> str:
 
 
 def one_step_off(task: str) -> str:
-    """What each method scores at half and at twice its best rate."""
-    told = []
-    for name in ("lora", "qlora", "hybrid", "full"):
-        own = [row for row in by_task()[task] if row["name"] == name]
-        best = at_best_rate(own)[0]["learning_rate"]
-        half, twice = ([row for row in own if row["learning_rate"] == rate] for rate in (best / 2, best * 2))
-        told.append(
-            f"{spoken(name)} {spread(half, 'exact_match', '{:.0%}')} and {spread(twice, 'exact_match', '{:.0%}')}"
-        )
+    """What each method that lesson 06 compares scores at half and at twice its best rate."""
+    rows, told = by_task()[task], []
+    for name in reference.COMPARED:
+        best = at_best(rows, name)[0]["learning_rate"]
+        pairs = ((name, best / 2), (name, best * 2))
+        beside = ([row for row in rows if (row["name"], row["learning_rate"]) == pair] for pair in pairs)
+        half, twice = (spread(own, "exact_match", "{:.0%}") for own in beside)
+        told.append(f"{spoken(name)} {half} and {twice}")
     return f"At half and at twice its best rate there: {', '.join(told)}."
 
 

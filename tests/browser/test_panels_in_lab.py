@@ -248,20 +248,24 @@ def changed_picture(area, picture: str, seconds: float = 60) -> str:
 
 
 def test_a_run_is_trained_watched_and_stopped(shown, gallery_runs):
-    area = area_of(shown, "training")
+    area, page = area_of(shown, "training"), shown.page
     panel, stored = gallery.make("training"), {run.id for run in RunStore(gallery_runs).all()}
     Control(area, panel.controls["rank"]).by_keyboard()
     rank = Control(area, panel.controls["rank"]).value()
     picture = area.evaluate(SEEN)["picture"]
     area.get_by_role("button", name="Train").click()
-    for _ in range(3):  # the first curve, and its growing
-        picture = changed_picture(area, picture)
-    assert "step" in area.locator(".workbench-message").inner_text()
+    for step in (2, 12):
+        page.wait_for_function(
+            "([panel, step]) => Number(/step (\\d+) of/.exec(panel.textContent)?.[1]) >= step",
+            arg=[area.element_handle(), step],
+            timeout=60_000,
+        )
+        picture = changed_picture(area, picture)  # the curve moves
     shown.run("# six times seven")
-    shown.outputs("# six times seven").get_by_text("42").wait_for(timeout=60_000)
+    shown.outputs("# six times seven").get_by_text("42").wait_for(timeout=10_000)
     assert "step" in area.locator(".workbench-message").inner_text(), "the kernel answers while it trains"
     area.get_by_role("button", name="Stop").focus()
-    shown.page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
     area.get_by_text("interrupted after").wait_for(timeout=30_000)
     (run,) = [run for run in RunStore(gallery_runs).all() if run.id not in stored]
     assert run.status == "interrupted" and run.method["rank"] == rank

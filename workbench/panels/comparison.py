@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from workbench.panels.common import Panel, View, choice
 from workbench.plots import finished, legend_below, new_figure, style
 from workbench.plots_runs import METHOD_STYLE
 from workbench.runs import Run, table
+from workbench.sweep_rows import grouped
 
 MEASURES = {
     "exact match (share of rows)": "exact_match",
@@ -47,9 +49,9 @@ def comparison_view(rows: Sequence[dict], methods: Sequence[str], x: str, y: str
         raise ValueError("No stored run has both of these measures yet; choose others, or train with evaluate=True.")
     figure = new_figure(8.5, 4.0)
     axes = style(figure.add_subplot(), "", names[x], names[y])
-    seen = set()
-    for label, method, across, up in points:
+    for method, own in grouped(points, itemgetter(1)).items():
         drawing = METHOD_STYLE[method]
+        labels, _, across, up = zip(*own, strict=True)
         axes.plot(
             across,
             up,
@@ -57,12 +59,12 @@ def comparison_view(rows: Sequence[dict], methods: Sequence[str], x: str, y: str
             color=drawing["color"],
             markersize=10,
             linestyle="none",
-            label=None if method in seen else method,
+            label=method,
         )
-        seen.add(method)
-        if len({other for other, kind, *_ in points if kind == method}) > 1:  # ranks of one method look alike
-            words = label.removeprefix(method).strip()
-            axes.annotate(words, (across, up), (0, 8), textcoords="offset points", ha="center", fontsize="small")
+        if len(set(labels)) > 1:  # ranks of one method look alike
+            for label, *place in zip(labels, across, up, strict=True):
+                words = label.removeprefix(method).strip()
+                axes.annotate(words, place, (0, 8), textcoords="offset points", ha="center", fontsize="small")
     axes.margins(0.12)
     for axis, measure, place in (("x", x, 2), ("y", y, 3)):
         values = [point[place] for point in points]
