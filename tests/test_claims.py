@@ -1,10 +1,13 @@
 """The ledger, the bets, and verdicts that follow the numbers wherever they point."""
 
+import re
+
 import pytest
 from test_runs import record
 
 from workbench import claims, reference
 from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, judge
+from workbench.tasks import DATA_DIR
 
 
 def run(name: str, exact: float = 0.8, memory: float = 1e9, forgot: float = 0.1, seconds: float = 1.0, **changes):
@@ -46,6 +49,7 @@ def test_the_ledger_names_every_claim_once():
         ("forgetting", {"forgot": 0.5}, SUPPORTED),
         ("forgetting", {"forgot": 0.11}, DEPENDS),
         ("forgetting", {"forgot": 0.09}, NOT_SUPPORTED),
+        ("parity", {"exact": 0.80}, DEPENDS),  # level, but 400 rows do not see 5 points
         ("artifact", {"artifact_bytes": 3_000_000_000}, SUPPORTED),
         ("artifact", {}, DEPENDS),
     ],
@@ -82,6 +86,26 @@ def test_missing_and_unfinished_runs_leave_claims_untested():
 def test_what_a_run_did_not_measure_is_untested(changes, lacking):
     found = verdicts(run("lora", **changes), run("hybrid"), run("full"))
     assert {claim for claim, verdict in found.items() if verdict == UNTESTED} == lacking
+
+
+def test_parity_takes_a_sample_that_could_have_seen_a_difference():
+    """Of 10,000 rows noise is 1.1 points: 3 behind it could still be 5; of 100 of them it is 11."""
+    rows = {"task": {"name": "t", "source": "t", "sha256": "0", "train_rows": 2, "test_rows": 10_000}}
+    assert verdicts(run("lora", **rows), run("full", **rows))["parity"] == SUPPORTED
+    assert verdicts(run("lora", **rows), run("full", exact=0.845, **rows))["parity"] == NOT_SUPPORTED
+    few = rows | {"config": {"seed": 0, "test_limit": 100}}
+    assert verdicts(run("lora", **few), run("full", exact=0.845, **few))["parity"] == DEPENDS
+
+
+def test_the_syllabus_names_the_claims_that_the_ledger_gives_to_a_lesson():
+    """Lesson 06 judges the bets; of the other claims of training the stored study speaks."""
+    syllabus = (DATA_DIR.parent / "notebooks" / "README.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| \[(\d\d)_.*\| ([^|]+) \|$", syllabus, re.MULTILINE))
+    for lesson, named in told.items():
+        own = {id for id, claim in claims.claims().items() if lesson in claim.notebooks}
+        expected = {"00": {"-"}, "06": set(BETS)}.get(lesson, own)
+        assert set(named.split(", ")) == expected, lesson
+        assert lesson != "06" or set(BETS) <= own
 
 
 def test_nothing_learnt_is_no_parity():

@@ -1,5 +1,6 @@
 """The command as a person types it: its output, its exit status, and what it says when asked wrongly."""
 
+import argparse
 import json
 import os
 import shutil
@@ -13,8 +14,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from workbench import doctor, machine, notebooks
-from workbench.cli import main
+from workbench.cli import _parser, main
 from workbench.doctor import as_markdown
+from workbench.methods import lora
 
 
 def test_importing_the_package_loads_no_torch_and_is_quick():
@@ -29,6 +31,19 @@ def test_every_public_name_is_there():
         assert getattr(workbench, name) is not None
     with pytest.raises(AttributeError):
         _ = workbench.no_such_name
+
+
+@pytest.mark.parametrize("command", ["doctor", "train", "sweep", "memory", "notebooks"])
+def test_the_help_names_every_options_default(command):
+    """A value that nobody was told of cannot be compared: 16 is the default of --alpha and of --alphas."""
+    parser = _parser()
+    (commands,) = (action for action in parser._actions if action.choices)
+    for action in commands.choices[command]._actions:
+        assert action.help, action.dest
+        if action.default not in (None, False, argparse.SUPPRESS) and action.nargs != "*":
+            assert "default: " in action.help, action.dest
+    if command == "sweep":
+        assert commands.choices["sweep"].get_default("alphas") == [lora().alpha]
 
 
 def test_train_prints_a_record_that_the_store_holds(small_directory, tmp_path, capsys):
@@ -260,6 +275,21 @@ def test_the_doctor_tells_a_person_that_a_slow_machine_is_ready(tmp_path, monkey
     assert lines[0].startswith("ok       Python: ") and lines[-1] == "Ready: the laptop tier runs here."
     assert lines[-3].startswith("warning  Speed: ") and lines[-3].endswith("; runs will use float32")
     assert lines[-2] == "         -> Expect minutes to become tens of minutes; lower `steps`."
+
+
+@pytest.mark.parametrize(
+    ("product", "steps", "told"),
+    [
+        (1.0, {"float32": 1.0, "bfloat16": 0.5}, "bfloat16 0.50 s; runs will use bfloat16"),
+        (1.0, {"float32": 1.0, "bfloat16": 1.5}, "bfloat16 1.50 s; runs will use float32"),
+        (9.0, {"float32": 1.0}, "bfloat16 too slow to use; runs will use float32"),  # no step is tried
+    ],
+)
+def test_the_doctor_chooses_the_precision_that_is_faster_here(product, steps, told, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(doctor, "_product_seconds", {"float32": 1.0, "bfloat16": product}.get)
+    monkeypatch.setattr(doctor, "probe_step", steps.__getitem__)
+    assert doctor._steps().value.endswith(told)
 
 
 def test_the_doctor_names_a_cache_that_cannot_be_used(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
 from workbench import reference
 from workbench.claims import claims
@@ -42,8 +43,11 @@ def test_the_file_is_what_the_rows_say():
 
 @pytest.mark.parametrize("task", findings.complete())
 def test_the_picture_is_what_the_rows_show(task):
-    stored, drawn = (imread(BytesIO(png)) for png in (findings.picture_file(task).read_bytes(), findings.picture(task)))
+    pictures = findings.picture_file(task).read_bytes(), findings.picture(task)
+    stored, drawn = (imread(BytesIO(png)) for png in pictures)
     assert stored.shape == drawn.shape and abs(stored - drawn).mean() < 1e-3
+    told = [Image.open(BytesIO(png)).text["Description"] for png in pictures]  # every point in words
+    assert told[0] == told[1]
 
 
 def test_the_claims_told_are_of_the_ledger():
@@ -84,3 +88,38 @@ def test_one_step_off_is_half_and_twice_the_best_rate(monkeypatch):
     told = [row | {"name": name} for name in ("lora", "qlora", "hybrid", "full") for row in own]
     monkeypatch.setattr(study_words, "by_task", lambda: {"tickets": told})
     assert "full 50% (50% to 50%) and 70% (70% to 70%)." in study_words.one_step_off("tickets")
+
+
+def at_rates(name, **scored):
+    """One run at each rate, on seed 0: rate in ten-thousandths -> its exact match and what it forgot."""
+    (blank,) = rows(0.0, name=name)
+    return [
+        blank | {"learning_rate": int(rate[1:]) / 1e4, "exact_match": score, "loss": 1 - score, "forgetting": forgot}
+        for rate, (score, forgot) in scored.items()
+    ]
+
+
+def test_a_run_of_full_betters_one_that_scores_no_higher_and_forgets_more(monkeypatch):
+    full = at_rates("full", _1=(0.8, 0.5), _2=(0.9, 2.0))
+    # Two are bettered, one by each of full; two are not; the last has learnt too little to count.
+    lora = at_rates("lora", _5=(0.8, 0.6), _10=(0.9, 2.1), _20=(0.95, 3.0), _40=(0.85, 1.0), _80=(0.4, 3.0))
+    monkeypatch.setattr(study_words, "by_task", lambda: {"tickets": full + lora})
+    assert study_words.at_equal_score().endswith("forgot less: `tickets` 2 of 4.")
+
+
+def test_the_ratio_of_best_rates_is_open_where_an_end_of_the_grid_is_as_good(monkeypatch):
+    seeds = [row for name in ("lora", "full") for row in rows(0.9, 0.9, name=name)[1:]]
+    full = at_rates("full", _1=(0.1, 0.0), _2=(0.9, 0.0), _4=(0.1, 0.0))
+    lora = at_rates("lora", _10=(0.5, 0.0), _20=(0.9, 0.0), _40=(0.88, 0.0))
+    seeds = [row | {"learning_rate": {"lora": 20, "full": 2}[row["name"]] / 1e4} for row in seeds]
+    monkeypatch.setattr(study_words, "by_task", lambda: {"tickets": full + lora + seeds})
+    assert "over full's: `tickets` 10 (10 to 20, open);" in study_words.rate_ratios()
+    lora[2]["exact_match"] = 0.2
+    assert "over full's: `tickets` 10 (10 to 10);" in study_words.rate_ratios()
+
+
+def test_full_is_set_beside_the_lora_setting_that_scores_highest(monkeypatch):
+    told = [*rows(0.5, 0.5, name="lora"), *rows(0.8, 0.8, name="mlp"), *rows(0.9, 0.9, name="full")]
+    monkeypatch.setattr(study_words, "by_task", lambda: {"tickets": told})
+    words = "On `tickets` full less the best of 2 settings of LoRA, LoRA on the MLP alone: +10.0%"
+    assert study_words.full_and_best_adapter("tickets").startswith(words)

@@ -47,6 +47,8 @@ def fingerprint(base):
         (lambda: lora(learning_rate="1e-3"), "learning_rate='1e-3' must be a number"),
         (lambda: lora(layers=[0.5]), "layers=[0.5] must hold whole numbers"),
         (lambda: lora(layers=5), "layers=5 must be a list: layers=[5]"),
+        (lambda: lora(targets=["q_proj", None]), "targets=['q_proj', None] must hold the ends of modules' names"),
+        (lambda: hybrid([3]), "full_modules=[3] must hold the ends"),
         (lambda: lora(targets=None), "targets=None must be 'all-linear' or a list of names"),
         (lambda: hybrid(8), "full_modules=8 must be a list"),
         (lambda: lora(init_seed="3"), "init_seed='3' must be a whole number"),

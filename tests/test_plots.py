@@ -4,6 +4,7 @@ import base64
 
 import matplotlib
 import numpy as np
+import pytest
 import torch
 from matplotlib.colors import to_rgb
 from test_claims import run
@@ -114,6 +115,37 @@ def test_small_matrices_are_drawn_small():
     figure = figures.matrices({"B": TALL, "A": WIDE, "dW": torch.zeros(32, 48).numpy()}, (plots.TIMES, "="))
     b, a, dw = (image.get_extent() for image in figure.axes[0].images)
     assert b[1] - b[0] == 4 and a[1] - a[0] == 48 and dw[2] - dw[3] == 32
+
+
+def test_the_line_of_learning_rates_goes_through_the_mean_of_the_seeds():
+    drawn = {line.get_label(): line.get_data() for line in FIGURES["learning_rates"]().axes[0].lines}
+    rates, means = drawn["full"]
+    assert list(rates) == [0.001, 0.01, 0.1] and means == pytest.approx([0.201, 0.21, 0.3])
+
+
+def test_scores_are_bars_with_two_standard_errors():
+    axes = FIGURES["scores"]().axes[0]
+    bars, errors = axes.containers
+    assert [bar.get_height() for bar in bars] == pytest.approx([0.01, 0.1, 0.3, 0.5, 0.7])
+    ends = [segment[:, 1] for segment in errors[2][0].get_segments()]
+    assert np.array(ends) == pytest.approx(np.array([[0.05, 0.15], [0.25, 0.35], [0.45, 0.55], [0.65, 0.75]]))
+
+
+def test_costs_are_drawn_in_the_units_of_their_titles():
+    drawn = {axes.get_title(loc="left"): [bar.get_width() for bar in axes.patches] for axes in FIGURES["costs"]().axes}
+    assert drawn == {
+        "Seconds a step": [1.0] * 4,
+        "Peak memory, MB": [1000, 2000, 3000, 4000],
+        "File on disk, MB": [10, 10, 10, 500],
+    }
+
+
+def test_the_best_error_is_a_line_and_descents_a_ring():
+    found = {name: {4: 0.5} for name in BEST}
+    drawn = {line.get_label(): line.get_data() for line in figures.errors_by_rank(BEST, found).axes[0].lines}
+    for name, errors in BEST.items():
+        assert list(drawn[f"{name}, best"][1]) == errors
+        assert [list(values) for values in drawn[f"{name}, descent"]] == [[4], [0.5]]
 
 
 def test_stored_runs_stand_small_and_hollow_behind_the_learners():

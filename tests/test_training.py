@@ -23,7 +23,7 @@ from torch._subclasses import FakeTensorMode
 
 from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train, training
 from workbench.methods import MethodError, apply
-from workbench.models import completion_logits
+from workbench.models import completion_logits, linear_modules
 from workbench.runs import RunError, RunStore
 from workbench.steps import TrainingError, adapter_gradients, backward, check_gradients, micro_batches, train_step
 from workbench.tasks import Example, TaskError, batches, collate, encode
@@ -208,6 +208,14 @@ def test_evaluating_first_does_not_spoil_quantized_training(small_directory, sto
     run.load(base)
     with torch.no_grad():
         assert torch.equal(base.model(ids).logits, fresh)
+
+
+def test_no_base_may_take_the_layout_without_a_backward_pass(small_directory, monkeypatch):
+    """Wherever this runs: bitsandbytes is told that the processor is one of those that have it."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model = load_base(str(small_directory), quantization="nf4").model
+    flags = [model.get_submodule(name).support_avx512bf16_for_cpu for name in linear_modules(model)]
+    assert flags and not any(flags)
 
 
 def test_the_fault_itself_would_be_caught(small_directory, store):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from workbench import WorkbenchError
 from workbench.cli_memory import add_memory
-from workbench.cli_options import full_modules_of, given, refuse_unused, targets_of
+from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
+
+QUANTIZED = ("nf4", "fp4", "int8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,23 +42,29 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="fine-tune a model on a task and record the run")
     _add_run_options(train)
-    train.add_argument("--method", default="lora", choices=("full", "lora", "qlora", "hybrid", "auto"))
+    methods = ("full", "lora", "qlora", "hybrid", "auto")
+    train.add_argument("--method", default="lora", choices=methods, help=f"auto chooses for the data; {DEFAULT}")
+    train.add_argument("--quantization", choices=QUANTIZED, help="of the frozen weights (default: nf4 for qlora)")
     train.add_argument("--rank", type=int, help="default: 8")
     train.add_argument("--alpha", type=float, help="default: 16")
     train.add_argument("--learning-rate", type=float, help="default: 1e-4 for full, 2e-3 for the others")
     train.add_argument("--dropout", type=float, help="default: 0")
-    train.add_argument("--rslora", action="store_true", default=None)
-    train.add_argument("--dora", action="store_true", default=None)
+    train.add_argument("--rslora", action="store_true", default=None, help="alpha / sqrt(rank), not alpha / rank")
+    train.add_argument("--dora", action="store_true", default=None, help="weight-decomposed adapters")
     train.add_argument("--full-modules", help="hybrid: modules to train whole, e.g. layers.29.mlp")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=int, default=0, help=DEFAULT)
     train.set_defaults(command=_train)
 
     sweep = commands.add_parser("sweep", help="train every combination of ranks, alphas, rates and seeds in few passes")
     _add_run_options(sweep)
-    sweep.add_argument("--ranks", type=_list_of(int), default=[1, 2, 4, 8, 16, 32], metavar="1,2,4")
-    sweep.add_argument("--alphas", type=_list_of(float), default=[32], metavar="16,32")
-    sweep.add_argument("--learning-rates", type=_list_of(float), default=[2e-3], metavar="5e-4,2e-3")
-    sweep.add_argument("--seeds", type=_list_of(int), default=[0], metavar="0,1,2")
+    sweep.add_argument("--quantization", choices=QUANTIZED, help="of the frozen weights: QLoRA (default: plain LoRA)")
+    ranks, rates = [1, 2, 4, 8, 16, 32], [2e-3]
+    sweep.add_argument("--ranks", type=_list_of(int), default=ranks, metavar="1,2,4", help="default: 1,2,4,8,16,32")
+    sweep.add_argument("--alphas", type=_list_of(float), default=[16], metavar="16,32", help="default: 16")
+    sweep.add_argument(
+        "--learning-rates", type=_list_of(float), default=rates, metavar="5e-4,2e-3", help="default: 2e-3"
+    )
+    sweep.add_argument("--seeds", type=_list_of(int), default=[0], metavar="0,1,2", help="default: 0")
     sweep.add_argument("--max-memory", type=float, metavar="GB", help="of tensors in one pass, the base included")
     sweep.add_argument("--compile", action="store_true", help="torch.compile first: minutes of compiling")
     sweep.add_argument("--ray", metavar="ADDRESS", help="run the passes on a Ray cluster ('auto' or host:port)")
@@ -66,28 +74,29 @@ def _parser() -> argparse.ArgumentParser:
 
     notebooks = commands.add_parser("notebooks", help="execute notebooks and say how each went")
     notebooks.add_argument("names", nargs="*", metavar="NAME", help="e.g. 01_delta_w (default: all)")
-    notebooks.add_argument("--tier", default="smoke", choices=("smoke", "laptop", "gpu"))
-    notebooks.add_argument("--out", type=Path, default=Path("build/executed"), help="folder for the executed copies")
+    notebooks.add_argument("--tier", default="smoke", choices=("smoke", "laptop", "gpu"), help=DEFAULT)
+    out = Path("build/executed")
+    notebooks.add_argument("--out", type=Path, default=out, help=f"folder for the executed copies; {DEFAULT}")
     notebooks.set_defaults(command=_notebooks)
     return parser
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     """What `train` and `sweep` have in common: model, data, length, and where the records go."""
-    parser.add_argument("--model", default="smollm2-135m", help="packaged name, preset, Hub id or directory")
+    names = "packaged name, preset, Hub id or directory"
+    parser.add_argument("--model", default="smollm2-135m", help=f"{names}; {DEFAULT}")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
-    parser.add_argument("--quantization", choices=("nf4", "fp4", "int8"), help="default: nf4 for qlora, else none")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the frozen weights")
-    parser.add_argument(
-        "--task", default="orders", help="a shipped task, or your own CSV, JSONL, folder or Hub data set"
-    )
-    parser.add_argument("--prompt-column", default="prompt")
-    parser.add_argument("--completion-column", default="completion")
+    dtypes = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=dtypes, help="of the frozen weights (default: what `doctor` found fast)")
+    data = "a shipped task, or your own CSV, JSONL, folder or Hub data set"
+    parser.add_argument("--task", default="orders", help=f"{data}; {DEFAULT}")
+    parser.add_argument("--prompt-column", default="prompt", help=DEFAULT)
+    parser.add_argument("--completion-column", default="completion", help=DEFAULT)
     parser.add_argument("--targets", help="layer names: q_proj,v_proj (default: all-linear)")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--accumulation", type=int, default=1)
-    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=40, help=DEFAULT)
+    parser.add_argument("--batch-size", type=int, default=16, help=f"rows; {DEFAULT}")
+    parser.add_argument("--accumulation", type=int, default=1, help=f"batches a step; {DEFAULT}")
+    parser.add_argument("--max-length", type=int, default=512, help=f"tokens of a row; {DEFAULT}")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
     parser.add_argument("--test-limit", type=int, help="score only so many test rows")
     parser.add_argument("--out", type=Path, help="folder for records and artifacts (default: runs/)")

@@ -6,23 +6,24 @@ import argparse
 import json
 from dataclasses import replace
 
-from workbench.cli_options import full_modules_of, given, refuse_unused, targets_of
+from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
 
 
 def add_memory(commands) -> None:
     """Add the command to those of `workbench`."""
     memory = commands.add_parser("memory", help="what a GPU would need to train a model, without one")
     memory.add_argument("model", metavar="CONFIG", help="a short name, a Hub id, a folder, or a config.json")
-    memory.add_argument("--method", default="lora", choices=("full", "lora", "qlora", "hybrid"))
+    memory.add_argument("--method", default="lora", choices=("full", "lora", "qlora", "hybrid"), help=DEFAULT)
     memory.add_argument("--rank", type=int, help="default: 8")
     memory.add_argument("--targets", help="layer names: q_proj,v_proj (default: all-linear)")
-    memory.add_argument("--dora", action="store_true", default=None)
+    memory.add_argument("--dora", action="store_true", default=None, help="weight-decomposed adapters")
     memory.add_argument("--full-modules", help="hybrid: modules to train whole, e.g. layers.15.mlp")
-    memory.add_argument("--batch-size", type=int, default=4)
-    memory.add_argument("--sequence-length", type=int, default=512)
-    memory.add_argument("--dtype", default="bfloat16", help="bfloat16, mixed (what trains in float32) or float32")
-    memory.add_argument("--optimizer", default="adamw", help="adamw, adamw_fused or adamw8bit")
-    memory.add_argument("--attention", default="sdpa", help="sdpa (a padded batch), flash (no mask) or eager")
+    memory.add_argument("--batch-size", type=int, default=4, help=f"rows; {DEFAULT}")
+    memory.add_argument("--sequence-length", type=int, default=512, help=f"tokens of a row; {DEFAULT}")
+    dtypes, kernels = "bfloat16, mixed (what trains in float32) or float32", "sdpa (a padded batch), flash (no mask)"
+    memory.add_argument("--dtype", default="bfloat16", help=f"{dtypes}; {DEFAULT}")
+    memory.add_argument("--optimizer", default="adamw", help=f"adamw, adamw_fused or adamw8bit; {DEFAULT}")
+    memory.add_argument("--attention", default="sdpa", help=f"{kernels} or eager; {DEFAULT}")
     memory.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
     memory.add_argument("--simulate", action="store_true", help="follow real steps on fake tensors: seconds")
     memory.add_argument("--json", action="store_true", help="print the report as JSON")

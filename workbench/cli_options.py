@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
+DEFAULT = "default: %(default)s"  # argparse fills it in
+
 
 def targets_of(options: argparse.Namespace) -> str | list[str]:
     """--targets as `methods.lora` takes it."""

@@ -65,6 +65,9 @@ class Method:
             raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
         if not isinstance(self.init_seed, int | None):
             raise MethodError(f"init_seed={self.init_seed!r} must be a whole number, or None for the run's own seed.")
+        for name in ("targets", "full_modules"):
+            if not all(isinstance(end, str) for end in getattr(self, name)):
+                raise MethodError(f"{name}={list(getattr(self, name))!r} must hold the ends of modules' names.")
         if self.layers is not None:
             if not all(isinstance(layer, Integral) for layer in self.layers):
                 raise MethodError(f"layers={list(self.layers)!r} must hold whole numbers, the indices of blocks.")

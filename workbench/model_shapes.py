@@ -86,6 +86,9 @@ def shape_of(config: PreTrainedConfig) -> Shape:
             f"estimate() knows the blocks of {', '.join(FAMILIES)}, not of {config.model_type!r}; use simulate(), "
             "which builds what transformers can build."
         )
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+        if (size := getattr(config, name)) < 1:
+            raise MemoryModelError(f"{name}={size} in the model's configuration must be at least 1.")
     heads = config.num_attention_heads
     return Shape(
         config.model_type,
