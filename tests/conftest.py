@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -40,7 +41,10 @@ def own_cache():
     models, scratch = cache_dir() / "models", Path(SCRATCH.name, "cache")
     models.mkdir(parents=True, exist_ok=True)
     scratch.mkdir()
-    (scratch / "models").symlink_to(models.resolve())
+    try:
+        (scratch / "models").symlink_to(models.resolve())
+    except OSError:  # Windows asks for a right that few people have
+        shutil.copytree(models, scratch / "models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_CACHE", str(scratch))
         yield

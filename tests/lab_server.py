@@ -34,7 +34,8 @@ def lab_server(
     log = home / "lab.log"
     settings = [f"FOLDER={folder}", "ARGS=--no-browser --ServerApp.port=0", f"JUPYTERLAB_WORKSPACES_DIR={home}"]
     command = ["make", "lab", *settings]
-    variables = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | dict(environment or {})
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # under tests, the network's guard
+    variables = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": paths} | dict(environment or {})
     with log.open("wb") as output:
         make = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT)
     try:

@@ -110,6 +110,17 @@ def test_step_times_pick_the_precision_of_this_machine_only(tmp_path, monkeypatc
     assert machine.step_times() is None
 
 
+def test_a_timing_with_other_threads_does_not_undo_this_one(tmp_path, monkeypatch):
+    """Notebooks that run unattended take two threads, whatever the learner's kernel takes."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    for threads, bfloat16 in ((8, 0.5), (2, 3.0)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
+        machine.save_step_times({"float32": 1.0, "bfloat16": bfloat16})
+    assert machine.preferred_dtype() == torch.float32
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert machine.preferred_dtype() == torch.bfloat16
+
+
 def test_the_record_of_hardware_and_versions_is_complete():
     assert machine.hardware()["memory_bytes"] > 1e9 and machine.hardware()["processor"]
     assert "not installed" not in machine.versions().values()

@@ -237,17 +237,35 @@ def test_a_diverging_configuration_does_not_touch_the_others(small, tmp_path):
     assert again == [runs[1]]  # it would diverge again
 
 
-def test_stopping_keeps_what_there_is_and_the_same_call_goes_on(small, store):
+def test_stopping_keeps_what_there_is_and_the_same_call_goes_on(small, store, monkeypatch, capsys):
     config = replace(QUICK, save=True, evaluate=True, test_limit=4)
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
     limit = needs(small, FACTS, [Configuration("x", VARIED[0], config)])
     room = limit.of([0]) + limit.members[0] // 2  # a pass for each
     stopped = sweep(small, FACTS, VARIED[:1] * 1 + [lora(rank=1, alpha=32)], config, store, max_memory=room,
                     on_step=lambda entry: entry["step"] == 2)  # fmt: skip
     assert [run.status for run in stopped] == ["interrupted"]  # the second pass never began
+    assert "Stopped. What was trained is being scored; stop again to leave that out." in capsys.readouterr().err
     assert len(stopped[0].history) == 2 and stopped[0].metrics and stopped[0].load(small)
     runs = sweep(small, FACTS, [VARIED[0], lora(rank=1, alpha=32)], config, store)
     assert [run.status for run in runs] == ["finished"] * 2 and len(store.all()) == 2
     assert runs[0].id == stopped[0].id and len(runs[0].history) == 4
+
+
+@pytest.mark.parametrize("stopped_at", [2, None], ids=["stopped", "to the end"])
+def test_what_another_process_has_finished_meanwhile_stays(small, store, tmp_path, stopped_at):
+    """The same sweep in two kernels: each looked at the store before the other had written anything."""
+    config, other = replace(QUICK, save=True, evaluate=True, test_limit=4), RunStore(tmp_path / "other")
+    methods = [VARIED[0], lora(rank=1, dropout=0.1)]  # of which the second trains alone
+    finished = sweep(small, FACTS, methods, config, other)
+
+    def other_finishes(entry):
+        if entry["step"] == 1:
+            shutil.copytree(other.path, store.path, dirs_exist_ok=True)
+        return entry["step"] == stopped_at
+
+    assert sweep(small, FACTS, methods, config, store, on_step=other_finishes) == finished
+    assert [store.get(run.id) for run in finished] == finished and all(run.load(small) for run in finished)
 
 
 def test_ctrl_c_in_the_middle_is_a_stop(small, store):

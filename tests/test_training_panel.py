@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from small_models import write_model
+from test_runs import record
 
 from workbench import RunStore, TrainConfig, full, load_base, load_task, lora, train
 from workbench.panels import common, training
@@ -41,6 +42,20 @@ def test_it_trains_what_its_controls_say_and_what_train_would(small, store, tmp_
     assert run.metrics == expected.metrics and run.status == "finished" and run.method == expected.method
     assert not panel.controls["rank"].disabled and panel.stop_button.disabled
     assert f"Exact match {run.metrics['exact_match']:.0%} on all scored rows" in panel.message.value
+
+
+def test_the_rates_of_earlier_runs_can_be_set_again(small, store):
+    """A rate carried over to another model's size is none of the usual ones."""
+    earlier = [
+        record(name, method={"name": "lora", "label": "lora r=8", "learning_rate": rate})
+        for name, rate in (("a", 7.4316e-4), ("b", 2e-3))
+    ]
+    panel = panel_of(small, store, runs=earlier)
+    rate = panel.controls["learning_rate"]
+    values = [value for _, value in rate.options]
+    assert values == sorted({*training.RATES, 7.4316e-4}) and ("0.000743", 7.4316e-4) in rate.options
+    rate.value = 7.4316e-4
+    assert panel.values["learning_rate"] == 7.4316e-4
 
 
 def test_full_and_adapters_each_keep_their_own_learning_rate(small, store):

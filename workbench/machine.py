@@ -140,15 +140,21 @@ def step_times() -> dict[str, float | None] | None:
 
     bfloat16 is None where it was too slow to be worth a whole step.
     """
-    try:
-        record = json.loads((cache_dir() / "step_times.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return record["seconds"] if record.get("machine") == _fingerprint() else None
+    return _all_step_times().get(_fingerprint())
 
 
 def save_step_times(seconds: dict[str, float | None]) -> None:
-    write_json(cache_dir() / "step_times.json", {"machine": _fingerprint(), "seconds": seconds})
+    """Kept beside those with other threads: notebooks run unattended take two, and must not undo a learner's timing."""
+    write_json(cache_dir() / "step_times.json", _all_step_times() | {_fingerprint(): seconds})
+
+
+def _all_step_times() -> dict[str, dict]:
+    """By machine, torch and number of threads; nothing where there is no record, or a damaged one."""
+    try:
+        record = json.loads((cache_dir() / "step_times.json").read_text())
+        return {machine: seconds for machine, seconds in record.items() if "float32" in seconds}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _fingerprint() -> str:

@@ -104,8 +104,7 @@ def train_pass(
         runs = train_pass(base, task, members[:half], store, compiled, on_step)
         stopped = any(run.status == "interrupted" for run in runs)
         return runs if stopped else runs + train_pass(base, task, members[half:], store, compiled, on_step)
-    _keep_all(runs, lanes, base, task, members[0].config, store)
-    return runs
+    return _keep_all(runs, lanes, base, task, members[0].config, store)
 
 
 @dataclass(frozen=True)
@@ -283,16 +282,20 @@ def _held(base: Base, lanes: Sequence[Lane]) -> list[torch.Tensor]:
     return [*base.model.parameters(), *base.model.buffers(), *own]
 
 
-def _keep_all(runs: Sequence[Run], lanes: Sequence[Lane], base: Base, task: Task, config: TrainConfig, store) -> None:
+def _keep_all(runs: Sequence[Run], lanes: Sequence[Lane], base: Base, task: Task, config, store) -> list[Run]:
     """Save and score; runs that were stopped before their lane was there are recorded only."""
     for lane in lanes:
         lane.optimizer = None  # its state is not needed for the scoring
+    if config.evaluate and any(run.history and run.status == "interrupted" for run in runs):
+        machine.say("Stopped. What was trained is being scored; stop again to leave that out.")
+    kept = []
     for number, (run, lane) in enumerate(zip_longest(runs, lanes), start=1):
-        keep(run, lane and lane.model, base, task, config, store)
+        kept.append(keep(run, lane and lane.model, base, task, config, store))
         if config.evaluate and run.status == "interrupted" and not run.metrics:
             # Whoever stops the scoring does not want the next one to begin; a run without scores is not finished.
             config = replace(config, evaluate=False)
             _end(runs[number:], "interrupted")
+    return kept
 
 
 def _end(runs: Sequence[Run], status: str, advice: str | None = None) -> None:

@@ -25,9 +25,9 @@ from workbench.cluster import RayExecutor
 from workbench.methods import Method, check_method
 from workbench.models import Base, load_base
 from workbench.passes import Configuration, Needs, needs, train_pass
-from workbench.runs import Run, RunError, RunStore, slug
+from workbench.runs import Run, RunStore, slug
 from workbench.tasks import Task
-from workbench.training import TrainConfig, carry_out, is_out_of_memory, new_run
+from workbench.training import TrainConfig, carry_out, finished_in, is_out_of_memory, new_run
 
 COMPILERS = ("g++", "clang++", "cl")
 FREE_SHARE = 0.7  # of the free memory that a pass may plan with; allocators need some room of their own
@@ -75,7 +75,7 @@ def sweep(
         raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
     _check(base, methods, seeds, max_memory)
     wanted = _configurations(base, task, methods, config, seeds)
-    done = {each.id: run for each in wanted if (run := _finished(store, each))}
+    done = {each.id: run for each in wanted if (run := finished_in(store, each.id, each.config))}
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
     together = [each for each in missing if shares_a_pass(base, each.method)]
     passes = _plan(base, task, together, max_memory, executor.workers if executor else 1)
@@ -151,16 +151,6 @@ def _configurations(base, task, methods, config: TrainConfig, seeds: list[int]) 
             name = slug(task.name, method.label, f"lr{method.learning_rate:g}", f"s{seed}")
             configurations.append(Configuration(f"{name}-{digest}", method, own))
     return configurations
-
-
-def _finished(store: RunStore, wanted: Configuration) -> Run | None:
-    try:
-        run = store.get(wanted.id)
-    except RunError:
-        return None
-    complete = run.status == "finished" and (run.metrics or not wanted.config.evaluate)
-    kept = not wanted.config.save or (run.artifact_dir and run.artifact_dir.is_dir())
-    return run if (complete and kept) or run.status == "diverged" else None
 
 
 def _plan(base, task, members: list[Configuration], max_memory, workers: int) -> list[list[Configuration]]:
@@ -260,9 +250,11 @@ def _base_at(name: str, quantization: str | None, dtype: str, revision: str, sou
 
 
 def _unpack(packed: tuple[dict, dict[str, bytes]], store: RunStore) -> Run:
-    """Write artifact and record; under the same id, a job that ran twice leaves one run."""
+    """Write artifact and record; under the same id, a job that ran twice leaves one run, the one that finished."""
     record, files = packed
     run = Run(**record)
+    if done := finished_in(store, run.id, TrainConfig(**run.config)):
+        return done
     store.delete(run.id)
     with store.saving(run):
         for name, content in files.items():

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from workbench import adapters, evaluation, machine
 from workbench.methods import Method, apply, check_method, trainable_parameters
 from workbench.models import Base
-from workbench.runs import Run, RunStore
+from workbench.runs import Run, RunError, RunStore
 from workbench.steps import (
     TrainConfig,
     TrainingError,
@@ -86,8 +86,7 @@ def carry_out(run: Run, base: Base, task: Task, method: Method, config: TrainCon
         run.before = score_of_base(base, task, config)
     except TrainingError as error:
         run.status, run.advice = "out_of_memory", str(error)
-        keep(run, model, base, task, config, store, accelerator.is_main_process)
-        return run
+        return keep(run, model, base, task, config, store, accelerator.is_main_process)
     with machine.forked_random_state(base.model.device):
         torch.manual_seed(config.seed)
         try:
@@ -100,12 +99,16 @@ def carry_out(run: Run, base: Base, task: Task, method: Method, config: TrainCon
             if not is_out_of_memory(error):
                 raise
             run.status, run.advice = "out_of_memory", OUT_OF_MEMORY_ADVICE
-    keep(run, model, base, task, config, store, accelerator.is_main_process)
-    return run
+    return keep(run, model, base, task, config, store, accelerator.is_main_process)
 
 
-def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: RunStore, write: bool = True) -> None:
-    """Save what was trained, score it, and store the record; whoever stops this keeps what there is by then."""
+def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: RunStore, write: bool = True) -> Run:
+    """Save what was trained, score it, and store the record; whoever stops this keeps what there is by then.
+
+    Returns the run; or, and writes nothing, the one that another process with the same sweep has finished meanwhile.
+    """
+    if done := finished_in(store, run.id, config):
+        return done
     if run.history and run.status in ("finished", "interrupted"):
         model.eval()
         try:
@@ -120,6 +123,18 @@ def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: Ru
             run.status = "interrupted"
     if write:
         store.save(run)
+    return run
+
+
+def finished_in(store: RunStore, run_id: str, config: TrainConfig) -> Run | None:
+    """The stored run of this id, if it is all that `config` asks for; one that diverged would do so again."""
+    try:
+        run = store.get(run_id)
+    except RunError:
+        return None
+    complete = run.status == "finished" and (run.metrics or not config.evaluate)
+    kept = not config.save or (run.artifact_dir and run.artifact_dir.is_dir())
+    return run if (complete and kept) or run.status == "diverged" else None
 
 
 def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:

@@ -6,6 +6,7 @@ import html
 import threading
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 
 import ipywidgets as widgets
 
@@ -63,11 +64,13 @@ class TrainingPanel:
         self._bases = {base.quantization: base}
         self._stopping, self._thread, self._drawn = False, None, 0.0
         start = "qlora" if base.quantization else "lora"
+        used = (run.method["learning_rate"] for run in runs)  # so that one thing alone can be changed in a next run
+        rates = sorted({f"{rate:.3g}": rate for rate in (*used, *RATES)}.items(), key=itemgetter(1))
         self.controls = {
             "method": choice("method", start, METHODS),
             "rank": steps_slider("rank r", 8, RANKS),
             "alpha": steps_slider("alpha", 32, ALPHAS),
-            "learning_rate": steps_slider("learning rate", lora().learning_rate, [(f"{r:g}", r) for r in RATES]),
+            "learning_rate": steps_slider("learning rate", lora().learning_rate, rates),
         }
         self._rate_elsewhere = full().learning_rate  # full's while an adapter's is shown, and the other way round
         self.controls["method"].observe(self._method_changed, "value")
