@@ -129,6 +129,27 @@ def test_an_adapter_of_more_or_fewer_layers_is_refused(small, base, store, tmp_p
         load(small, run.artifact_dir)
 
 
+def test_a_full_checkpoint_with_a_tensor_missing_is_refused(small, store):
+    run = train(small, load_task("facts"), full(1e-4), replace(FEW, steps=1, evaluate=False), store)
+    weights = run.artifact_dir / "model.safetensors"
+    tensors = load_file(weights)
+    name = "model.layers.1.mlp.down_proj.weight"
+    save_file({other: tensor for other, tensor in tensors.items() if other != name}, weights, {"format": "pt"})
+    with pytest.raises(AdapterError, match=f"is damaged: its weights lack {re.escape(name)}"):
+        run.load(small)
+    save_file(tensors | {name: tensors[name][:3].clone()}, weights, {"format": "pt"})
+    with pytest.raises(AdapterError, match="is damaged"):
+        run.load(small)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"peft_type": "LORA", "r": "eight"}'])
+def test_a_configuration_that_is_none_is_a_sentence(small, tmp_path, content):
+    for name in ("config.json", "adapter_config.json"):  # with the second there, the first is not read
+        (tmp_path / name).write_text(content)
+        with pytest.raises(AdapterError, match="damaged"):
+            load(small, tmp_path)
+
+
 @pytest.mark.filterwarnings("error:Found missing adapter keys")
 @pytest.mark.parametrize("method", [lora(rank=2), hybrid(["norm"], rank=2)], ids=lambda method: method.name)
 def test_an_adapter_with_tensors_missing_is_refused(small, store, method):
@@ -242,8 +263,9 @@ def test_what_cannot_be_cut_or_rescaled_says_so(tuned, small, store):
         with pytest.raises(AdapterError, match=words):
             call()
     run = train(small, load_task("facts"), lora(rank=2, dora=True), replace(FEW, evaluate=False), store)
-    with pytest.raises(AdapterError, match="DoRA"):
-        change(run.load(small).model, rank=1)
+    for wanted in ({"rank": 1}, {"alpha": 0}, {"targets": []}):  # its magnitudes would stay
+        with pytest.raises(AdapterError, match="DoRA"):
+            change(run.load(small).model, **wanted)
     with pytest.raises(AdapterError, match="merge_and_unload can"):
         merge(small.model, run.load(small).model)
     run = train(small, load_task("facts"), hybrid(["layers.1.mlp"], rank=2), replace(FEW, evaluate=False), store)

@@ -1,10 +1,12 @@
 """Bits, bounds and the rule of thumb."""
 
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from workbench import TrainConfig, capacity, full, load_base, load_task, lora, recommend, train
 from workbench.capacity import (
@@ -111,3 +113,19 @@ def test_the_sample_reaches_from_the_first_row_to_the_last(small, rows, monkeypa
     assert len(seen) == min(64, rows) and places[0] == 0 and places[-1] >= rows - 1 - rows // 64
     gaps = {b - a for a, b in pairwise(places)}
     assert max(gaps) - min(gaps) <= 1
+
+
+def test_the_recommendation_says_what_no_adapter_can_be_put_beside(base, tmp_path):
+    """The experts of a mixture are tensors of three dimensions and no linear layers."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=4, vocab_size=len(base.tokenizer))
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    base.tokenizer.save_pretrained(tmp_path)
+    reasons = recommend(load_base(tmp_path, dtype="float32"), FACTS.head(8)).reasons
+    assert re.search(
+        r"all \d linear layers, .* 8\d% of the blocks' matrices are no linear layers and get none", reasons[0]
+    )
+
+
+def test_nothing_is_left_out_of_a_plain_model(small):
+    assert "no linear layers" not in recommend(small, FACTS.head(8)).reasons[0]

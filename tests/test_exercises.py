@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 
 from workbench import exercises
 from workbench.exercises.framework import function_from
@@ -76,8 +78,6 @@ def test_an_exception_in_a_helper_is_reported_with_the_line_that_calls_it():
 
 
 def test_the_right_values_in_another_kind_of_list_are_told_so():
-    import numpy as np
-
     exercise = exercises.find("03.absmax")
     right = function_from(exercise.solution, exercise.function)
     hint = "it should give [4, -7, 2] (the values are right; return a plain list)."
@@ -104,10 +104,16 @@ def test_a_value_instead_of_a_function_is_explained(answer):
     assert "without brackets" in message and "check('02.scaling', matching_alpha)" in message
 
 
-def test_answers_of_other_libraries_count():
-    import numpy as np
-    import torch
+@pytest.mark.parametrize("answer", [lambda *_: [np.ones(2)] * 3, lambda *_: [torch.ones(2)] * 3])
+def test_a_list_of_arrays_is_wrong_and_no_error(answer):
+    assert not exercises.check("03.absmax", answer).passed
 
+
+def test_a_number_that_no_float_can_hold_is_wrong_and_no_error():
+    assert not exercises.check("00.size", lambda *_: 10**400).passed
+
+
+def test_answers_of_other_libraries_count():
     def with_torch(alpha, rank, new_rank, rslora):
         ratio = torch.tensor(new_rank / rank, dtype=torch.float64)
         return alpha * (ratio.sqrt() if rslora else ratio)

@@ -284,3 +284,10 @@ def test_the_layer_that_notebook_02_writes_is_this_one(rslora):
     written.load_state_dict(ours.state_dict())
     x = torch.randn(4, 12)
     assert torch.equal(ours(x), written(x))
+
+
+def test_a_target_in_float64_is_fitted_in_float64():
+    """numpy's own precision, which torch.from_numpy keeps."""
+    target = lowrank.toy_targets(8, 12)["smooth"]
+    fit, expected = lowrank.fit_low_rank(target.double(), 2, steps=50), lowrank.fit_low_rank(target, 2, steps=50)
+    assert fit.B.dtype == torch.float64 and fit.error == pytest.approx(expected.error, rel=1e-4)

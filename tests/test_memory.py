@@ -101,6 +101,27 @@ def method_of(row):
     return replace(adapters, dora="dora" in row["method"])
 
 
+def test_only_what_was_published_is_validated():
+    for name, validated in {"llama-3.2-1b": True, "qwen3-1.7b": False}.items():
+        report = estimate(name, lora())
+        assert report.validated == validated and ("a model of the kind qwen3" in report.note) != validated
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_attention_heads": 0}, "num_attention_heads=0 in the model's configuration must be at least 1"),
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "4 attention heads cannot share 3 heads"),
+    ],
+)
+def test_a_configuration_that_is_no_model_is_a_sentence(change, words):
+    config = LlamaConfig(**SIZES)
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(MemoryModelError, match=words):
+        estimate(config, lora())
+
+
 def test_every_shipped_configuration_has_its_published_number_of_parameters():
     assert shipped() == sorted(PUBLISHED_PARAMETERS)
     found = {name: estimate(name, full(), batch_size=1, sequence_length=8).trainable_parameters for name in shipped()}

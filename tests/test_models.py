@@ -109,6 +109,7 @@ def test_a_directory_has_one_name_however_it_is_spelled(small, small_directory, 
     ("name", "options", "words"),
     [
         ("no-such-model", {}, "names known here: smollm2-135m"),
+        (None, {}, "name=None must be a name or a path"),
         ("./nowhere/", {}, "no such directory"),
         ("org/never-downloaded", {}, "HF_HUB_OFFLINE is set"),
         ("olmo2-1b", {}, "HF_HUB_OFFLINE is set"),
@@ -140,6 +141,7 @@ def test_a_directory_without_a_model_says_so(tmp_path):
         ("config.json", {"hidden_size": 32}, "its config.json names other sizes than its weights have"),
         ("config.json", {"num_hidden_layers": 3}, "its weights lack 9 tensors of its config.json, first model.layers"),
         ("config.json", {"vocab_size": -1}, "negative dimension -1"),
+        ("config.json", {"quantization_config": {"quant_method": "fp8"}}, "quantized already (fp8); give the original"),
         ("tokenizer_config.json", {"eos_token": None}, "a tokenizer without an end-of-text token"),
     ],
 )
@@ -150,6 +152,17 @@ def test_a_directory_with_a_wrong_field_says_so(file, change, words, small_direc
     with pytest.raises(ModelError) as caught:
         load_base(folder, dtype="float32")
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantized_checkpoint_is_refused(kind, small_directory, tmp_path):
+    """Its codes would be taken for weights."""
+    quantized = load_base(small_directory, quantization=kind, dtype="float32")
+    for model in (quantized.model, quantized.tokenizer):
+        model.save_pretrained(tmp_path)
+    for quantization in (None, "nf4"):
+        with pytest.raises(ModelError, match="quantized already"):
+            load_base(tmp_path, quantization=quantization)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])

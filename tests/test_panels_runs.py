@@ -115,3 +115,12 @@ def test_ranks_of_one_method_are_told_apart_on_an_axis_from_nothing_to_all():
     low, high = axes.get_ylim()
     assert low < 0 and high > 1
     assert not comparison.comparison_panel(RUNS).current.figure.axes[0].texts
+
+
+def test_two_runs_of_one_label_have_a_curve_each(monkeypatch):
+    monkeypatch.setattr(progress, "display", lambda *args, **options: None)
+    live = progress.LiveLosses(steps=1)
+    for loss in (2.0, 1.0):
+        live.curve("lora r=8", "lora")({"step": 1, "steps": 1, "loss": loss, "seconds_left": 0.0})
+    assert [history[0]["loss"] for _, history in live.histories.values()] == [2.0, 1.0]
+    assert list(live.histories) == ["lora r=8", "lora r=8, 2"]

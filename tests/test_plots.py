@@ -131,6 +131,13 @@ def test_scores_are_bars_with_two_standard_errors():
     assert np.array(ends) == pytest.approx(np.array([[0.05, 0.15], [0.25, 0.35], [0.45, 0.55], [0.65, 0.75]]))
 
 
+def test_two_runs_of_one_label_have_a_bar_each():
+    twice = [run("lora", exact=0.3), run("lora", exact=0.9)]
+    for figure in (plots_runs.scores(BEFORE, twice, "exact_match", {"lora": 0.05}), plots_runs.costs(twice)):
+        places = {(round(bar.get_x(), 2), round(bar.get_y(), 2)) for bar in figure.axes[0].patches}
+        assert len(places) == len(figure.axes[0].patches) >= 2
+
+
 def test_costs_are_drawn_in_the_units_of_their_titles():
     drawn = {axes.get_title(loc="left"): [bar.get_width() for bar in axes.patches] for axes in FIGURES["costs"]().axes}
     assert drawn == {

@@ -45,9 +45,14 @@ def test_damaged_files_are_named_and_skipped(store, capsys):
     outside = (store.path / "escape.json").read_text().replace('"artifact": null', '"artifact": "../.."')
     (store.path / "escape.json").write_text(outside)
     (store.path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    changed = {"created": None, "method": [], "metrics": None, "config": {}, "history": "none"}
+    for name, value in changed.items():
+        content = record(f"bad-{name}").to_dict() | {name: value}
+        (store.path / f"bad-{name}.json").write_text(json.dumps(content))
     assert [run.id for run in store.all()] == ["good"]
     told = capsys.readouterr().err
     assert all(f"{name}.json is damaged" in told for name in ("half", "list", "fields", "renamed", "escape", "binary"))
+    assert all(f"bad-{name}.json is damaged" in told for name in changed)
 
 
 def test_a_record_of_a_newer_version_is_still_read(store):

@@ -18,7 +18,20 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_training import breaks_off
 
-from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train, training
+from workbench import (
+    TrainConfig,
+    WorkbenchError,
+    evaluate,
+    full,
+    hybrid,
+    load_base,
+    load_task,
+    lora,
+    qlora,
+    sweep,
+    train,
+    training,
+)
 from workbench.cli import main
 from workbench.passes import Configuration, Needs, needs, train_pass
 from workbench.runs import RunStore
@@ -250,6 +263,20 @@ def test_stopping_keeps_what_there_is_and_the_same_call_goes_on(small, store, mo
     runs = sweep(small, FACTS, [VARIED[0], lora(rank=1, alpha=32)], config, store)
     assert [run.status for run in runs] == ["finished"] * 2 and len(store.all()) == 2
     assert runs[0].id == stopped[0].id and len(runs[0].history) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"methods": lora()}, r"must be a list, e.g. \[lora\(rank=r\)"),
+        ({"methods": ["lora"]}, "method='lora' must be one of lora"),
+        ({"seeds": 3}, "seeds=3 must be a list"),
+        ({"task": "facts"}, "task='facts' must be what load_task"),
+    ],
+)
+def test_what_is_not_what_it_should_be_is_a_sentence(small, store, change, words):
+    with pytest.raises(WorkbenchError, match=words):
+        sweep(**{"base": small, "task": FACTS, "methods": VARIED, "config": QUICK, "store": store} | change)
 
 
 @pytest.mark.parametrize("stopped_at", [2, None], ids=["stopped", "to the end"])

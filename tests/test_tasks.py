@@ -84,6 +84,8 @@ def test_a_repeated_prompt_stays_on_one_side_of_the_split(tmp_path):
         (r'{"prompt": "a", "completion": "x\ud83d"}', r'row 2: column "completion" holds half .*\\ud83d'),
         ('{"prompt": "a", ', r"row 2: bad JSON \(.*character \d+\)"),
         ('["a", "b"]', "row 2: a list, but each line must be one JSON object"),
+        ('{"prompt": ' + "9" * 5000 + "}", "row 2: JSON that cannot be read"),
+        ("[" * 100_000, "row 2: JSON that cannot be read"),
     ],
 )
 def test_a_faulty_jsonl_row_is_named(tmp_path, line, message):
@@ -100,6 +102,7 @@ def test_a_faulty_jsonl_row_is_named(tmp_path, line, message):
         ("prompt,completion\na,b\nc\n", 'row 2: column "completion" must be text, and holds nothing'),
         ("prompt,completion\na,b,c\n", "row 1: more fields than the header has"),
         ('prompt,completion\n"a"b,c\n', "line 2: bad CSV"),
+        ("prompt,completion,completion\na,b,c\n", 'the header names column "completion" twice'),
         ("prompt,completion\n", "no rows"),
         ("", "no rows"),
     ],
@@ -108,6 +111,12 @@ def test_a_faulty_csv_row_is_named(tmp_path, content, message):
     path = tmp_path / "mine.csv"
     path.write_text(content, encoding="utf-8")
     assert re.search(message, fault(path))
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+def test_a_head_of_nothing_is_refused(rows):
+    with pytest.raises(TaskError, match=f"head\\({rows}\\) leaves no rows"):
+        load_task("facts").head(rows)
 
 
 def test_wrong_encoding_names_the_line(tmp_path):

@@ -21,7 +21,20 @@ from safetensors import SafetensorError
 from test_methods import fingerprint
 from torch._subclasses import FakeTensorMode
 
-from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train, training
+from workbench import (
+    TrainConfig,
+    WorkbenchError,
+    evaluate,
+    full,
+    hybrid,
+    load_base,
+    load_task,
+    lora,
+    qlora,
+    sweep,
+    train,
+    training,
+)
 from workbench.methods import MethodError, apply
 from workbench.models import completion_logits, linear_modules
 from workbench.runs import RunError, RunStore
@@ -208,6 +221,29 @@ def test_evaluating_first_does_not_spoil_quantized_training(small_directory, sto
     run.load(base)
     with torch.no_grad():
         assert torch.equal(base.model(ids).logits, fresh)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"base": "smollm2-135m"}, "must be what load_base"),
+        ({"task": "facts"}, "task='facts' must be what load_task"),
+        ({"method": "lora"}, "method='lora' must be one of lora"),
+        ({"config": 40}, "config=40 must be TrainConfig"),
+        ({"store": "runs"}, "store='runs' must be RunStore"),
+    ],
+)
+def test_what_is_not_what_it_should_be_is_a_sentence(small, store, change, words):
+    arguments = {"base": small, "task": FACTS, "method": lora(rank=1), "config": QUICK, "store": store}
+    with pytest.raises(TrainingError, match=words):
+        train(**arguments | change)
+
+
+@pytest.mark.parametrize("make", [lambda seed: TrainConfig(seed=seed), lambda seed: lora(init_seed=seed)])
+def test_a_seed_that_torch_cannot_take_is_a_sentence(make):
+    assert make(2**63 - 1)
+    with pytest.raises(WorkbenchError, match="must be smaller; 0, 1, 2"):
+        make(2**63)
 
 
 def test_no_base_may_take_the_layout_without_a_backward_pass(small_directory, monkeypatch):

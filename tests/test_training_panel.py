@@ -1,6 +1,7 @@
 """The training panel without a browser: it trains what `train` trains, beside other work, and can be stopped."""
 
 import re
+import threading
 import time
 from dataclasses import replace
 
@@ -117,6 +118,35 @@ def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):
     (run,) = panel.runs
     assert run.status == "interrupted" and 1 <= len(run.history) < 2000 and run.artifact_dir.is_dir()
     assert "interrupted after" in panel.message.value
+
+
+def test_stop_before_the_first_step_says_when_it_will_act(small, store, monkeypatch):
+    """Scoring the base comes first, and can take longer than a step."""
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def held(*arguments):
+        waiting.set()
+        go_on.wait(60)
+        return train(*arguments)
+
+    monkeypatch.setattr(training, "train", held)
+    panel = panel_of(small, store, LONG)
+    panel.start()
+    assert waiting.wait(60)
+    panel.stop_button.click()
+    assert "Stopping after the first step" in panel.message.value
+    go_on.set()
+    panel.wait()
+    assert [len(run.history) for run in panel.runs] == [1] and panel.runs[0].status == "interrupted"
+
+
+def test_nothing_can_be_stopped_after_the_last_step(small, store):
+    """What is left is the scoring, which stopping would not end."""
+    panel, told = panel_of(small, store, SCORED), []
+    panel.message.observe(lambda change: told.append((change.new, panel.stop_button.disabled)), "value")
+    panel.start()
+    panel.wait()
+    assert {disabled for words, disabled in told if "scoring all rows" in words} == {True}
 
 
 def test_one_at_a_time(small, store):

@@ -20,6 +20,9 @@ from workbench.machine import first_line
 from workbench.models import Base, share
 from workbench.quick import quicken
 
+# What PEFT, transformers and safetensors raise for files that are not what they should be.
+DAMAGES = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, SafetensorError)
+
 
 class AdapterError(WorkbenchError, ValueError):
     """A saved adapter or checkpoint that cannot be used; the message says why."""
@@ -52,13 +55,17 @@ def load(base: Base, directory: str | os.PathLike) -> nn.Module:
             weights = load_peft_weights(str(directory), device=str(model.device))
             _check_names(model, weights)
             _restore_opened_modules(model, weights)
-        except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
+        except DAMAGES as error:
             words = f"The adapter in {directory} is damaged or does not fit {base.name}: {first_line(error)}"
             raise AdapterError(words) from error
     elif (directory / "config.json").is_file():
         try:
-            model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, trust_remote_code=False)
-        except (OSError, SafetensorError) as error:
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+            )
+            if missing := sorted(loading["missing_keys"]):  # transformers would go on with random ones
+                raise AdapterError(f"its weights lack {missing[0]}.")
+        except DAMAGES as error:
             raise AdapterError(f"The checkpoint in {directory} is damaged: {first_line(error)}") from error
         model.to(base.model.device)
         quicken(model)
@@ -73,18 +80,19 @@ def change(
     """A copy with other updates. Modules trained whole stay as they are, and so does what is not asked for.
 
     rank: each update is cut to the nearest of this rank (its SVD, see `lowrank.truncate`); one whose rank cannot be
-        above it stays as it is. alpha / r in front stays what it was in training. Raises AdapterError for a rank below
-        1, and for DoRA, whose update is no product.
+        above it stays as it is. alpha / r in front stays what it was in training. Raises AdapterError for one below 1.
     alpha: each update is multiplied by alpha / (alpha in training); 0 turns them off.
     targets: only the updates of modules of these names act, e.g. ["q_proj", "v_proj"]; of none with []. Raises
         AdapterError for a name without adapters.
 
     The copy shares every tensor that is not changed. It is to look at, not to save: PEFT's configuration in it is still
-    that of the training.
+    that of the training. Raises AdapterError for DoRA, whose update is no product.
     """
     steps = []
+    if model.peft_config["default"].use_dora:
+        raise AdapterError("A DoRA update is not a product of two small matrices; it cannot be cut or rescaled.")
     if rank is not None:
-        steps.append(_cut(model, rank))
+        steps.append(_cut(rank))
     if alpha is not None:
         steps.append(_weigh(alpha))
     if targets is not None:
@@ -100,11 +108,9 @@ def change(
 Step = Callable[[str, LoraLayer], None]  # takes a layer's full name and the layer, which it changes
 
 
-def _cut(model: PeftModel, rank: int) -> Step:
+def _cut(rank: int) -> Step:
     if not isinstance(rank, int) or rank < 1:
         raise AdapterError(f"rank={rank!r} must be a whole number of at least 1; alpha=0 turns an adapter off.")
-    if model.peft_config["default"].use_dora:
-        raise AdapterError("A DoRA update is not a product of two small matrices, so it cannot be cut to a rank.")
 
     def cut(_, layer: LoraLayer) -> None:
         A, B = layer.lora_A["default"], layer.lora_B["default"]  # noqa: N806 - as in lowrank
@@ -166,9 +172,9 @@ def merge(onto: nn.Module, model: PeftModel, dtype: torch.dtype | None = None) -
 
 
 def spectra(model: PeftModel) -> dict[str, torch.Tensor]:
-    """Module name -> singular values of its update, alpha / r in front included, largest first; r of them.
+    """Module name -> singular values of its product alpha / r B A, largest first; r of them.
 
-    Those beyond a layer's smaller side are zeros.
+    Those beyond a layer's smaller side are zeros. Of DoRA they are not those of the update, which is no product.
     """
     found = {}
     for name, layer in model.named_modules():

@@ -66,6 +66,16 @@ def learning_rate_rule(hidden_size: int, steps: int) -> float:
     return float(f"{learning_rate_for(5e-5 * ratio, hidden_size, found_at=2000):.1e}")
 
 
+def _left_out(base: Base) -> str:
+    """A sentence on matrices that no adapter can be put beside, such as a mixture's experts; nothing if all can."""
+    model, linear = base.model, linear_modules(base.model)
+    tables = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
+    others = {name: p.numel() for name, p in model.named_parameters() if p.ndim > 1 and id(p) not in tables}
+    outside = sum(size for name, size in others.items() if name.rpartition(".")[0] not in linear)
+    share = outside / sum(others.values())
+    return f" {share:.0%} of the blocks' matrices are no linear layers and get none." if share > 0.01 else ""
+
+
 def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Method:
     """A first choice for `task`, with `reasons`: sentences that say where each number comes from. It is no sweep."""
     config = config or TrainConfig()
@@ -77,8 +87,8 @@ def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Meth
     rate = learning_rate_rule(hidden, config.steps)
     seen = config.steps * config.batch_size * config.accumulation / len(task.train)
     reasons = [
-        f"Targets: all {len(linear_modules(base.model))} linear layers, the MLPs included, which 'LoRA Without Regret' "
-        "found best; lesson 05 tries the alternatives at equal size.",
+        f"Targets: all {len(linear_modules(base.model))} linear layers, which 'LoRA Without Regret' found best; "
+        f"lesson 05 tries the alternatives at equal size.{_left_out(base)}",
         f"Rank {rank}: judged by its loss, the base would need {bits:,.0f} bits, and at most that, to be told the "
         f"training completions. A rank costs "
         f"{a_rank:,} parameters, and parameters hold about {BITS_A_PARAMETER:g} bits each, so with {SAFETY}-fold room "

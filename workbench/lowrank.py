@@ -172,8 +172,8 @@ def fit_low_rank(target: Tensor, rank: int, steps: int = 400, learning_rate: flo
     goal = target / largest
     generator = torch.Generator().manual_seed(seed)
     bound = 1 / math.sqrt(target.shape[1])
-    A = torch.empty(rank, target.shape[1]).uniform_(-bound, bound, generator=generator)
-    B = torch.zeros(target.shape[0], rank)
+    A = torch.empty(rank, target.shape[1]).uniform_(-bound, bound, generator=generator).to(target)
+    B = torch.zeros(target.shape[0], rank).to(target)
     E = B @ A - goal
     errors = [E.norm()]
     for _ in range(steps):

@@ -99,7 +99,7 @@ def simulate(
             sizes[storage.bytes] += 1
     events = [(None, workspace, True), *((storage, storage.bytes, comes) for storage, comes in steps.events)]
     on_gpu = device == "cuda"
-    validated, note = _validation(setup)
+    validated, note = _validation(setup, model_config(model).model_type)
     return MemoryReport(
         components,
         peaks,
@@ -156,7 +156,7 @@ def estimate(
     for line in lines:
         components[line.component] += line.bytes
         sizes.update(line.tensors)
-    validated, note = _validation(setup)
+    validated, note = _validation(setup, model_config(model).model_type)
     return MemoryReport(
         components,
         {phase: size + CUBLAS_BYTES for phase, size in closed.peaks.items()},
@@ -192,8 +192,8 @@ def as_trained(base: Base) -> str:
     return "float32" if base.dtype == torch.float32 else "mixed"
 
 
-def _validation(setup: Setup) -> tuple[bool, str]:
-    unproven = []
+def _validation(setup: Setup, family: str) -> tuple[bool, str]:
+    unproven = [] if family == "llama" else [f"a model of the kind {family}"]
     if setup.method.name == "qlora":
         unproven.append("4-bit weights by stand-ins of the same storage")
     if setup.optimizer == "adamw8bit":

@@ -65,6 +65,8 @@ class Method:
             raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
         if not isinstance(self.init_seed, int | None):
             raise MethodError(f"init_seed={self.init_seed!r} must be a whole number, or None for the run's own seed.")
+        if not -(2**63) <= (self.init_seed or 0) < 2**63:  # what torch takes
+            raise MethodError(f"init_seed={self.init_seed} must be smaller; 0, 1, 2 do.")
         for name in ("targets", "full_modules"):
             if not all(isinstance(end, str) for end in getattr(self, name)):
                 raise MethodError(f"{name}={list(getattr(self, name))!r} must hold the ends of modules' names.")
@@ -144,6 +146,11 @@ def hybrid(full_modules: Sequence[str], *args, **options) -> Method:
         raise MethodError(f"full_modules={full_modules!r} must be a list, e.g. full_modules=['layers.29.mlp'].")
     adapters = lora(*args, **options)
     return Method(**(asdict(adapters) | {"name": "hybrid", "full_modules": tuple(full_modules)}))
+
+
+def last_mlp(base_config) -> str:
+    """The MLP of the last block, which the panels' hybrid trains whole. base_config: of a transformers model."""
+    return f"layers.{base_config.num_hidden_layers - 1}.mlp"
 
 
 def check_method(base: Base, method: Method) -> None:

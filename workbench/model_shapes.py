@@ -90,13 +90,16 @@ def shape_of(config: PreTrainedConfig) -> Shape:
         if (size := getattr(config, name)) < 1:
             raise MemoryModelError(f"{name}={size} in the model's configuration must be at least 1.")
     heads = config.num_attention_heads
+    of_keys = getattr(config, "num_key_value_heads", None) or heads
+    if heads % of_keys:
+        raise MemoryModelError(f"{heads} attention heads cannot share {of_keys} heads of keys and values evenly.")
     return Shape(
         config.model_type,
         config.hidden_size,
         config.intermediate_size,
         config.num_hidden_layers,
         heads,
-        getattr(config, "num_key_value_heads", None) or heads,
+        of_keys,
         getattr(config, "head_dim", None) or config.hidden_size // heads,
         config.vocab_size,
         config.tie_word_embeddings,

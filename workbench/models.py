@@ -14,7 +14,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.machine import first_line, preferred_dtype
 from workbench.packaged import PACKAGED, REVISION, ModelError, packaged_model
@@ -72,6 +72,8 @@ def load_base(
     """
     if quantization not in QUANTIZATIONS:
         raise ModelError(f"quantization={quantization!r} is not known; use None, 'nf4', 'fp4' or 'int8'.")
+    if not isinstance(name, str | os.PathLike):
+        raise ModelError(f"name={name!r} must be a name or a path, e.g. '{PACKAGED}'.")
     name = os.fspath(name)
     dtype, device = _as_dtype(dtype), device or _device()
     if dtype == torch.float16 and device == "cpu":
@@ -79,19 +81,19 @@ def load_base(
     if revision and (name == PACKAGED or Path(name).is_dir()):
         raise ModelError("revision= is for Hub models; the packaged model and directories are what they are.")
     location, source, found = _locate(PRESETS.get(name, name), revision)
+    of_hub = {"revision": revision if source == "hub" else None, "trust_remote_code": False}
     try:
+        if stored := getattr(AutoConfig.from_pretrained(location, **of_hub), "quantization_config", None):
+            raise ValueError(f"its weights are quantized already ({stored.get('quant_method')}); give the original")
         model, loading = AutoModelForCausalLM.from_pretrained(
             location,
             dtype=dtype,
-            revision=revision if source == "hub" else None,
             quantization_config=_quantization_config(quantization, dtype),
             device_map=device,
-            trust_remote_code=False,
             output_loading_info=True,
+            **of_hub,
         )
-        tokenizer = AutoTokenizer.from_pretrained(
-            location, revision=revision if source == "hub" else None, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(location, **of_hub)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(_explain(name, source, error)) from error
     if missing := sorted(loading["missing_keys"]):  # transformers would go on with random ones

@@ -104,7 +104,9 @@ def costs(runs: Sequence[Run]) -> Figure:
         style(axes, title, "", "")
         axes.grid(axis="y", visible=False)
         colours = [METHOD_STYLE[run.method["name"]]["color"] for run in runs]
-        bars = axes.barh([run.label for run in runs], [value or 0 for value in values], color=colours)
+        # By place, not by name: two runs may have one label.
+        bars = axes.barh(range(len(runs)), [value or 0 for value in values], color=colours)
+        axes.set_yticks(range(len(runs)), [run.label for run in runs])
         texts = ["not measured" if value is None else form.format(value) for value in values]
         axes.bar_label(bars, labels=texts, padding=4, fontsize=10)
         axes.margins(x=0.3)
@@ -126,10 +128,11 @@ def scores(before: Mapping[str, float], runs: Sequence[Run], measure: str, error
     labels = ["base", *(run.label for run in runs)]
     values = [before[measure], *(run.metrics[measure] for run in runs)]
     colours = [METHOD_STYLE["base"]["color"], *(METHOD_STYLE[run.method["name"]]["color"] for run in runs)]
-    bars = axes.bar(labels, values, color=colours, width=0.6)
-    axes.errorbar(
-        labels[1:], values[1:], yerr=[error[run.id] for run in runs], fmt="none", ecolor=PALETTE["ink"], capsize=5
-    )
+    places = range(len(labels))  # not the labels: two runs may have the same
+    bars = axes.bar(places, values, color=colours, width=0.6)
+    axes.set_xticks(places, labels)
+    noise = [error[run.id] for run in runs]
+    axes.errorbar(places[1:], values[1:], yerr=noise, fmt="none", ecolor=PALETTE["ink"], capsize=5)
     # Inside the bar's foot, clear of the error bar at its head.
     for bar, value in zip(bars, values, strict=True):
         inside = value > 0.15

@@ -178,12 +178,26 @@ class RunStore:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
             run = Run(**{name: value for name, value in record.items() if name in known})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            _check_fields(run)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunError(f"{file} is damaged ({error}); delete it or restore it from a copy.") from error
         if run.id != run_id or run.status not in STATUSES or run.artifact not in (None, run_id):
             raise RunError(f"{file} is damaged (id {run.id!r}, status {run.status!r}, artifact {run.artifact!r}).")
         run.folder = str(self.path)
         return run
+
+    def finished(self, run_id: str, scored: bool, saved: bool) -> Run | None:
+        """The run of this id, if it is finished and has the scores and the artifact that are asked for.
+
+        Or if it has diverged, which it would do again.
+        """
+        try:
+            run = self.get(run_id)
+        except RunError:
+            return None
+        complete = run.status == "finished" and (run.metrics or not scored)
+        kept = not saved or (run.artifact_dir and run.artifact_dir.is_dir())
+        return run if (complete and kept) or run.status == "diverged" else None
 
     def all(self) -> list[Run]:
         """Every readable run, oldest first; a damaged file is named on stderr and skipped."""
@@ -203,6 +217,16 @@ class RunStore:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run_id) or ".." in run_id:
             raise RunError(f"{run_id!r} cannot name a run; use letters, digits, '.', '-' and '_'.")
         return self.path / f"{run_id}.json"
+
+
+def _check_fields(run: Run) -> None:
+    """Raises TypeError or KeyError where tables and plots would fail over a record that somebody has changed."""
+    kinds = {"str": str, "dict": dict, "list[dict]": list}
+    for each in fields(run):
+        if not isinstance(value := getattr(run, each.name), kinds.get(each.type, object)):
+            raise TypeError(f"{each.name} is {value!r}")
+    for dictionary, name in ((run.method, "label"), (run.config, "seed"), (run.task, "name"), (run.base, "name")):
+        dictionary[name]
 
 
 def targets_in_words(targets: str | list[str]) -> str:

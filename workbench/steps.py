@@ -49,6 +49,8 @@ class TrainConfig:
         counts += [] if self.test_limit is None else ["test_limit"]
         self._make_plain([*counts, "seed"], Integral, int, "a whole number")
         self._make_plain(["warmup", "clip", "weight_decay"], Real, float, "a number")
+        if not -(2**63) <= self.seed < 2**63:  # what torch takes
+            raise TrainingError(f"seed={self.seed} must be smaller; 0, 1, 2 do.")
         for name in counts:
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name}={getattr(self, name)} must be at least 1.")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, replace
 from functools import cache
@@ -27,7 +27,7 @@ from workbench.models import Base, load_base
 from workbench.passes import Configuration, Needs, needs, train_pass
 from workbench.runs import Run, RunStore, slug
 from workbench.tasks import Task
-from workbench.training import TrainConfig, carry_out, finished_in, is_out_of_memory, new_run
+from workbench.training import TrainConfig, carry_out, check_kinds, is_out_of_memory, new_run
 
 COMPILERS = ("g++", "clang++", "cl")
 FREE_SHARE = 0.7  # of the free memory that a pass may plan with; allocators need some room of their own
@@ -66,8 +66,10 @@ def sweep(
     before that, Ctrl-C is a KeyboardInterrupt.
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
-    config, store, methods = config or TrainConfig(), store or RunStore(), list(methods)
-    seeds = [config.seed] if seeds is None else list(seeds)
+    config, store = config or TrainConfig(), store or RunStore()
+    check_kinds(base=base, task=task, config=config, store=store)
+    methods = _list(methods, "methods", "[lora(rank=r) for r in (1, 4, 16)]")
+    seeds = [config.seed] if seeds is None else _list(seeds, "seeds", "[0, 1, 2]")
     store.make_ready()
     if executor and on_step:
         raise SweepError("on_step cannot be called from an executor's processes: leave out on_step, or the executor.")
@@ -75,7 +77,7 @@ def sweep(
         raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
     _check(base, methods, seeds, max_memory)
     wanted = _configurations(base, task, methods, config, seeds)
-    done = {each.id: run for each in wanted if (run := finished_in(store, each.id, each.config))}
+    done = {each.id: run for each in wanted if (run := _finished(store, each.id, each.config))}
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
     together = [each for each in missing if shares_a_pass(base, each.method)]
     passes = _plan(base, task, together, max_memory, executor.workers if executor else 1)
@@ -91,6 +93,10 @@ def sweep(
     if left:
         machine.say(f"Stopped with {left} configurations to go; the same call goes on from there.")
     return [done[each.id] for each in wanted if each.id in done]
+
+
+def _finished(store: RunStore, run_id: str, config: TrainConfig) -> Run | None:
+    return store.finished(run_id, config.evaluate, config.save)
 
 
 def shares_a_pass(base: Base, method: Method) -> bool:
@@ -126,6 +132,12 @@ def plan_passes(needs: Needs, room: int, at_most: int) -> list[list[int]]:
     return sorted(sorted(group) for group in passes)
 
 
+def _list(values: object, name: str, example: str) -> list:
+    if not isinstance(values, Iterable):
+        raise SweepError(f"{name}={values!r} must be a list, e.g. {example}.")
+    return list(values)
+
+
 def _check(base: Base, methods: list[Method], seeds: list[int], max_memory: int | None) -> None:
     """Before anything is trained, so that a mistake in the last method does not wait for the first."""
     if PartialState().num_processes > 1:
@@ -135,6 +147,7 @@ def _check(base: Base, methods: list[Method], seeds: list[int], max_memory: int 
     if not seeds:
         raise SweepError("Give at least one seed, e.g. seeds=[0, 1, 2], or leave seeds out.")
     for method in methods:
+        check_kinds(method=method)
         check_method(base, method)
         if max_memory is not None and not shares_a_pass(base, method):
             raise SweepError(f"{method.label} is trained alone, where max_memory has no effect: sweep it without.")
@@ -253,7 +266,7 @@ def _unpack(packed: tuple[dict, dict[str, bytes]], store: RunStore) -> Run:
     """Write artifact and record; under the same id, a job that ran twice leaves one run, the one that finished."""
     record, files = packed
     run = Run(**record)
-    if done := finished_in(store, run.id, TrainConfig(**run.config)):
+    if done := _finished(store, run.id, TrainConfig(**run.config)):
         return done
     store.delete(run.id)
     with store.saving(run):

@@ -13,6 +13,7 @@ import json
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,9 @@ class Task:
     sha256: str  # of all examples in order, so that a record says exactly which data it used
 
     def head(self, rows: int) -> Task:
-        """The same task with only the first rows of train and of test."""
+        """The same task with only the first rows of train and of test. Raises TaskError for less than one."""
+        if rows < 1:
+            raise TaskError(f"head({rows}) leaves no rows; keep at least 1.")
         train, test = self.train[:rows], self.test[:rows]
         return replace(self, train=train, test=test, sha256=_digest(train, test))
 
@@ -97,6 +100,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
         except json.JSONDecodeError as error:
             message = f"{path}, row {number}: bad JSON ({error.msg} at character {error.pos + 1})."
             raise TaskError(f"{message} Each line must be one object.") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands
+            raise TaskError(f"{path}, row {number}: JSON that cannot be read ({first_line(error)}).") from error
         if not isinstance(row, dict):
             raise TaskError(f"{path}, row {number}: a {type(row).__name__}, but each line must be one JSON object.")
         yield number, row
@@ -105,6 +110,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
     reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
+        if repeated := [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]:
+            raise TaskError(f'{path}: the header names column "{repeated[0]}" twice. Rename one of them.')
         for number, row in enumerate(reader, start=1):
             if None in row:
                 raise TaskError(f"{path}, row {number}: more fields than the header has. Quote texts with commas.")
@@ -225,6 +232,8 @@ def load_task(
     with `seed`. `labelled=True` makes the distinct completions the task's labels, for label accuracy.
     Raises TaskError (a ValueError) that names file, row and fault.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise TaskError(f"{name_or_path!r} must be a task's name or a path, e.g. 'orders' or 'mine.csv'.")
     name = str(name_or_path)
     path = DATA_DIR / "tasks" / name if name in BUILT_IN else Path(name_or_path).expanduser()
     if path.is_dir():

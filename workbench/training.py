@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from workbench import adapters, evaluation, machine
 from workbench.methods import Method, apply, check_method, trainable_parameters
 from workbench.models import Base
-from workbench.runs import Run, RunError, RunStore
+from workbench.runs import Run, RunStore
 from workbench.steps import (
     TrainConfig,
     TrainingError,
@@ -56,10 +56,28 @@ def train(
     recorded.
     """
     config, store = config or TrainConfig(), store or RunStore()
+    check_kinds(base=base, task=task, method=method, config=config, store=store)
     store.make_ready()
     check_method(base, method)  # what cannot work is told before the base is scored
     run = new_run(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
     return carry_out(run, base, task, method, config, store, on_step)
+
+
+KINDS = {
+    "base": (Base, "what load_base() returns"),
+    "task": (Task, "what load_task() returns"),
+    "method": (Method, "one of lora(), qlora(), hybrid() and full()"),
+    "config": (TrainConfig, "TrainConfig(steps=...)"),
+    "store": (RunStore, "RunStore(folder)"),
+}
+
+
+def check_kinds(**arguments: object) -> None:
+    """Raises TrainingError for a name where the thing itself is wanted, before it fails somewhere inside."""
+    for name, value in arguments.items():
+        kind, wanted = KINDS[name]
+        if not isinstance(value, kind):
+            raise TrainingError(f"{name}={value!r} must be {wanted}.")
 
 
 _running = threading.RLock()
@@ -107,7 +125,7 @@ def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: Ru
 
     Returns the run; or, and writes nothing, the one that another process with the same sweep has finished meanwhile.
     """
-    if done := finished_in(store, run.id, config):
+    if done := store.finished(run.id, config.evaluate, config.save):
         return done
     if run.history and run.status in ("finished", "interrupted"):
         model.eval()
@@ -124,17 +142,6 @@ def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: Ru
     if write:
         store.save(run)
     return run
-
-
-def finished_in(store: RunStore, run_id: str, config: TrainConfig) -> Run | None:
-    """The stored run of this id, if it is all that `config` asks for; one that diverged would do so again."""
-    try:
-        run = store.get(run_id)
-    except RunError:
-        return None
-    complete = run.status == "finished" and (run.metrics or not config.evaluate)
-    kept = not config.save or (run.artifact_dir and run.artifact_dir.is_dir())
-    return run if (complete and kept) or run.status == "diverged" else None
 
 
 def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:

@@ -160,9 +160,12 @@ def _equal(a: object, b: object) -> bool:
     if isinstance(b, numbers.Real) and not isinstance(a, str):
         try:
             return math.isclose(float(a), float(b), rel_tol=1e-6, abs_tol=1e-9)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             return False
-    return type(a) is type(b) and a == b
+    try:
+        return type(a) is type(b) and bool(a == b)
+    except (ValueError, RuntimeError):  # a list of arrays or tensors, of which == is no single truth
+        return False
 
 
 def _is_other_list(got: object, want: object) -> bool:

@@ -19,7 +19,7 @@ from workbench.hardware import (
     step_phases,
 )
 from workbench.memory_setup import model_config
-from workbench.methods import Method, full, hybrid, lora, qlora
+from workbench.methods import Method, full, hybrid, last_mlp, lora, qlora
 from workbench.panels.common import LABEL, WIDE, Panel, View, choice, steps_slider, switch
 from workbench.runs import ATTENTION, MLP
 
@@ -40,8 +40,7 @@ def method_of(name: str, rank: int, targets: str | tuple[str, ...], model: str) 
     if name == "full":
         return full()
     if name == "hybrid":
-        last = model_config(model).num_hidden_layers - 1
-        return hybrid([f"layers.{last}.mlp"], rank=rank, targets=targets)
+        return hybrid([last_mlp(model_config(model))], rank=rank, targets=targets)
     return {"LoRA": lora, "DoRA": lora, "QLoRA": qlora}[name](rank=rank, targets=targets, dora=name == "DoRA")
 
 

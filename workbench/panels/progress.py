@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -51,8 +51,9 @@ class LiveLosses(LivePicture):
         self.histories: dict[str, tuple[str, list[dict]]] = {}
 
     def curve(self, label: str, method: str) -> Callable[[dict], None]:
-        """A callback for one run. label: its name in the legend; method: "full", "lora", "qlora" or "hybrid"."""
+        """A callback for one run. label: its name in the legend, numbered if it is there already; method: its name."""
         history: list[dict] = []
+        label = _numbered(label, self.histories)
         self.histories[label] = (method, history)
 
         def on_step(entry: dict) -> None:
@@ -101,12 +102,17 @@ def told_apart(runs: Iterable[Run]) -> dict[str, Run]:
         words = (WORDS[name].format(settings[name]) for name in differing if settings[name] is not None)
         stem = ", ".join(words) or run.label
         stem += " (diverged)" if run.status == "diverged" else ""
-        label, count = stem, 1
-        while label in labelled:
-            count += 1
-            label = f"{stem}, {count}"
-        labelled[label] = run
+        labelled[_numbered(stem, labelled)] = run
     return labelled
+
+
+def _numbered(label: str, taken: Collection[str]) -> str:
+    """The label, or with the first number that is free: "lora r=8, 2"."""
+    numbered, number = label, 1
+    while numbered in taken:
+        number += 1
+        numbered = f"{label}, {number}"
+    return numbered
 
 
 def _settings(run: Run) -> dict:

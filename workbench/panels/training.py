@@ -11,7 +11,7 @@ from operator import itemgetter
 import ipywidgets as widgets
 
 from workbench import WorkbenchError, evaluation, plots
-from workbench.methods import Method, full, hybrid, lora, qlora
+from workbench.methods import Method, full, hybrid, last_mlp, lora, qlora
 from workbench.models import Base, load_base
 from workbench.panels.common import alert, choice, picture_widget, show_live, static_class, steps_slider
 from workbench.plots_runs import training_panel
@@ -118,7 +118,8 @@ class TrainingPanel:
             return  # it ended while the click was on its way
         self._stopping = True
         self.stop_button.disabled = True
-        self._say("Stopping after this step ...")
+        begun = list(self.curves.values())[-1:]
+        self._say("Stopping after this step ..." if begun and begun[0][0] else "Stopping after the first step ...")
 
     def wait(self, seconds: float = 600) -> None:
         """Return when the run is over. For tests, and for code that goes on with `runs`."""
@@ -152,7 +153,11 @@ class TrainingPanel:
         last = entry["step"] == entry["steps"]
         if last or entry["step"] % max(1, entry["steps"] // LOOKS) == 0:
             scores[entry["step"]] = live_score(entry["model"], self.rows)
-        if not self._stopping:
+        if last:
+            self.stop_button.disabled = True  # there is nothing left to stop but the scoring, which is wanted
+        if self._stopping:
+            self._say(f"{label}: stopped after step {entry['step']} of {entry['steps']}; scoring all rows ...")
+        else:
             score = f", exact match {list(scores.values())[-1]:.0%} on {len(self.rows)} rows" if scores else ""
             left = "scoring all rows ..." if last else f"about {entry['seconds_left']:.0f} s left"
             self._say(f"{label}: step {entry['step']} of {entry['steps']}, loss {entry['loss']:.3f}{score}; {left}")
@@ -206,7 +211,7 @@ def method_for(base: Base, method: str, rank: int, alpha: float, learning_rate: 
     if method == "full":
         return full(learning_rate)
     if method == "hybrid":
-        return hybrid([f"layers.{base.model.config.num_hidden_layers - 1}.mlp"], rank, alpha, learning_rate)
+        return hybrid([last_mlp(base.model.config)], rank, alpha, learning_rate)
     return {"lora": lora, "qlora": qlora}[method](rank, alpha, learning_rate)
 
 
