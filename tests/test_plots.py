@@ -138,6 +138,12 @@ def test_two_runs_of_one_label_have_a_bar_each():
         assert len(places) == len(figure.axes[0].patches) >= 2
 
 
+def test_a_low_scores_number_stands_above_its_error_bar():
+    axes = FIGURES["scores"]().axes[0]
+    (low,) = [text for text in axes.texts if text.get_text() == "10%"]
+    assert low.get_position()[1] >= 0.15 + 0.02
+
+
 def test_costs_are_drawn_in_the_units_of_their_titles():
     drawn = {axes.get_title(loc="left"): [bar.get_width() for bar in axes.patches] for axes in FIGURES["costs"]().axes}
     assert drawn == {

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers import PreTrainedConfig
 
 from workbench import WorkbenchError
 from workbench.machine import forked_random_state
@@ -148,9 +149,9 @@ def hybrid(full_modules: Sequence[str], *args, **options) -> Method:
     return Method(**(asdict(adapters) | {"name": "hybrid", "full_modules": tuple(full_modules)}))
 
 
-def last_mlp(base_config) -> str:
-    """The MLP of the last block, which the panels' hybrid trains whole. base_config: of a transformers model."""
-    return f"layers.{base_config.num_hidden_layers - 1}.mlp"
+def last_mlp(config: PreTrainedConfig) -> str:
+    """The end of the name of the last block's MLP, which the panels' hybrid trains whole. config: the model's."""
+    return f"layers.{config.num_hidden_layers - 1}.mlp"
 
 
 def check_method(base: Base, method: Method) -> None:

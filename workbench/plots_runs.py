@@ -131,14 +131,14 @@ def scores(before: Mapping[str, float], runs: Sequence[Run], measure: str, error
     places = range(len(labels))  # not the labels: two runs may have the same
     bars = axes.bar(places, values, color=colours, width=0.6)
     axes.set_xticks(places, labels)
-    noise = [error[run.id] for run in runs]
-    axes.errorbar(places[1:], values[1:], yerr=noise, fmt="none", ecolor=PALETTE["ink"], capsize=5)
-    # Inside the bar's foot, clear of the error bar at its head.
-    for bar, value in zip(bars, values, strict=True):
+    noise = [0.0, *(error[run.id] for run in runs)]
+    axes.errorbar(places[1:], values[1:], yerr=noise[1:], fmt="none", ecolor=PALETTE["ink"], capsize=5)
+    # Inside the bar's foot or above all of it, clear of the error bar at its head.
+    for bar, value, above in zip(bars, values, noise, strict=True):
         inside = value > 0.15
         axes.text(
             bar.get_x() + bar.get_width() / 2,
-            0.03 if inside else value + 0.03,
+            0.03 if inside else value + above + 0.03,
             f"{value:.0%}",
             ha="center",
             va="bottom",
