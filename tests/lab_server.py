@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ import nbformat
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+BY_MAKE = Path(sys.prefix) == ROOT / ".venv" and shutil.which("make") is not None
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 SKIP_REASON = "NOTHING WAS TRIED IN A BROWSER: no Chromium on this computer (Debian: apt-get install chromium)"

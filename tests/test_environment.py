@@ -1,15 +1,14 @@
 """The lists of requirements agree, and no file in the repository ties it to one machine or one package server."""
 
 import re
-import shutil
 import subprocess
-import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
+from lab_server import BY_MAKE
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -105,8 +104,6 @@ def test_no_file_names_a_package_server_or_a_folder_of_one_machine():
     assert not found
 
 
-@pytest.mark.skipif(
-    Path(sys.prefix) != ROOT / ".venv" or shutil.which("make") is None, reason="this environment was not made by make"
-)
+@pytest.mark.skipif(not BY_MAKE, reason="this environment was not made by make")
 def test_a_second_make_installs_nothing():
     assert subprocess.run(["make", "--question", "setup"], cwd=ROOT).returncode == 0

@@ -4,18 +4,14 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import psutil
 import pytest
-from lab_server import CHROMIUM, ROOT, SKIP_REASON, chromium_page, lab_server
+from lab_server import BY_MAKE, CHROMIUM, ROOT, SKIP_REASON, chromium_page, lab_server
 
-pytestmark = pytest.mark.skipif(
-    Path(sys.prefix) != ROOT / ".venv" or shutil.which("make") is None, reason="this environment was not made by make"
-)
+pytestmark = pytest.mark.skipif(not BY_MAKE, reason="this environment was not made by make")
 
 
 @pytest.fixture(scope="module")

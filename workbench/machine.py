@@ -162,6 +162,9 @@ def _fingerprint() -> str:
     return f"{_processor_name()} | {device} | torch {torch.__version__}"
 
 
+TORCH_SEEDS = range(-(2**63), 2**63)  # what torch.manual_seed and its generators both take
+
+
 def forked_random_state(device: torch.device) -> AbstractContextManager:
     """Leave the random state of the CPU and of `device` (not of every GPU there is) as it was."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

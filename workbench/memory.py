@@ -81,7 +81,8 @@ def simulate(
     """
     setup = Setup(method, batch_size, sequence_length, dtype, optimizer, checkpointing, attention, device)
     started = time.perf_counter()
-    steps = fake_steps(model_config(model), setup)
+    config = model_config(model)
+    steps = fake_steps(config, setup)
     workspace = CUBLAS_BYTES if device == "cuda" else 0
     live, peak, where, peaks, timeline = workspace, 0, 0, dict.fromkeys(PHASES, 0), []
     for index, (storage, comes) in enumerate(steps.events):
@@ -99,7 +100,7 @@ def simulate(
             sizes[storage.bytes] += 1
     events = [(None, workspace, True), *((storage, storage.bytes, comes) for storage, comes in steps.events)]
     on_gpu = device == "cuda"
-    validated, note = _validation(setup, model_config(model).model_type)
+    validated, note = _validation(setup, config.model_type)
     return MemoryReport(
         components,
         peaks,
@@ -150,13 +151,14 @@ def estimate(
     """
     setup = Setup(method, batch_size, sequence_length, dtype, optimizer, checkpointing, attention)
     started = time.perf_counter()
-    closed = closed_form(model_config(model), setup)
+    config = model_config(model)
+    closed = closed_form(config, setup)
     lines = [*closed.lines, Line("temporaries", "cuBLAS workspace", Counter([CUBLAS_BYTES]))]
     components, sizes = dict.fromkeys(COMPONENTS, 0), Counter()
     for line in lines:
         components[line.component] += line.bytes
         sizes.update(line.tensors)
-    validated, note = _validation(setup, model_config(model).model_type)
+    validated, note = _validation(setup, config.model_type)
     return MemoryReport(
         components,
         {phase: size + CUBLAS_BYTES for phase, size in closed.peaks.items()},

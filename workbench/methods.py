@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from workbench import WorkbenchError
-from workbench.machine import forked_random_state
+from workbench.machine import TORCH_SEEDS, forked_random_state
 from workbench.models import Base, head_lock, linear_modules, share
 
 
@@ -66,7 +66,7 @@ class Method:
             raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
         if not isinstance(self.init_seed, int | None):
             raise MethodError(f"init_seed={self.init_seed!r} must be a whole number, or None for the run's own seed.")
-        if not -(2**63) <= (self.init_seed or 0) < 2**63:  # what torch takes
+        if (self.init_seed or 0) not in TORCH_SEEDS:
             raise MethodError(f"init_seed={self.init_seed} must be smaller; 0, 1, 2 do.")
         for name in ("targets", "full_modules"):
             if not all(isinstance(end, str) for end in getattr(self, name)):

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
 from workbench import WorkbenchError
+from workbench.machine import TORCH_SEEDS
 from workbench.models import completion_logits
 from workbench.tasks import Encoded, batches, collate
 
@@ -49,7 +50,7 @@ class TrainConfig:
         counts += [] if self.test_limit is None else ["test_limit"]
         self._make_plain([*counts, "seed"], Integral, int, "a whole number")
         self._make_plain(["warmup", "clip", "weight_decay"], Real, float, "a number")
-        if not -(2**63) <= self.seed < 2**63:  # what torch takes
+        if self.seed not in TORCH_SEEDS:
             raise TrainingError(f"seed={self.seed} must be smaller; 0, 1, 2 do.")
         for name in counts:
             if getattr(self, name) < 1:

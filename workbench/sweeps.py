@@ -77,7 +77,8 @@ def sweep(
         raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
     _check(base, methods, seeds, max_memory)
     wanted = _configurations(base, task, methods, config, seeds)
-    done = {each.id: run for each in wanted if (run := _finished(store, each.id, each.config))}
+    stored = {each.id: store.finished(each.id, each.config.evaluate, each.config.save) for each in wanted}
+    done = {id: run for id, run in stored.items() if run}
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
     together = [each for each in missing if shares_a_pass(base, each.method)]
     passes = _plan(base, task, together, max_memory, executor.workers if executor else 1)
@@ -93,10 +94,6 @@ def sweep(
     if left:
         machine.say(f"Stopped with {left} configurations to go; the same call goes on from there.")
     return [done[each.id] for each in wanted if each.id in done]
-
-
-def _finished(store: RunStore, run_id: str, config: TrainConfig) -> Run | None:
-    return store.finished(run_id, config.evaluate, config.save)
 
 
 def shares_a_pass(base: Base, method: Method) -> bool:
@@ -266,7 +263,7 @@ def _unpack(packed: tuple[dict, dict[str, bytes]], store: RunStore) -> Run:
     """Write artifact and record; under the same id, a job that ran twice leaves one run, the one that finished."""
     record, files = packed
     run = Run(**record)
-    if done := _finished(store, run.id, TrainConfig(**run.config)):
+    if done := store.finished(run.id, run.config["evaluate"], run.config["save"]):
         return done
     store.delete(run.id)
     with store.saving(run):

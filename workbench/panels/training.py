@@ -130,8 +130,8 @@ class TrainingPanel:
         """The thread: whatever goes wrong in it is said in the panel, which nobody else would see."""
         label = f"{len(self.curves) + 1}: {method.label}, rate {method.learning_rate:g}"
         try:
-            base = self._base_for(method)
             self.curves[label] = ([], {})
+            base = self._base_for(method)
             run = train(base, self.task, method, self.config, self.store, lambda entry: self._step(label, entry))
             self.runs.append(run)
             self._tabulate()
