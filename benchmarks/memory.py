@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from workbench import full, hybrid, load_base, lora, qlora
-from workbench.memory import as_trained, estimate, measure, simulate
+from workbench.memory import Setup, as_trained, estimate, measure, simulate
 from workbench.methods import Method
 from workbench.published import NAMES, published_runs
 from workbench.tasks import DATA_DIR
@@ -48,8 +48,7 @@ def published() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for run in published_runs():
         found = run.peak_reserved_bytes / GIB
-        simulated = simulate(run.model, run.method, **run.options)
-        estimated = estimate(run.model, run.method, **run.options)
+        simulated, estimated = simulate(run.model, run.setup), estimate(run.model, run.setup)
         reserved, quick = simulated.peak_reserved_bytes / GIB, estimated.peak_reserved_bytes / GIB
         print(
             f"| {run.label} | {found:.2f} | {reserved:.2f} | {reserved / found - 1:+.1%} | {quick:.2f} "
@@ -70,8 +69,8 @@ def real() -> None:
         base = bases["nf4" if method.name == "qlora" else None]
         for checkpointing, batch, length in ((False, 1, 64), (False, 4, 64), (True, 4, 64)):
             found = measure(base, method, batch, length, checkpointing)
-            options = {"dtype": as_trained(base), "checkpointing": checkpointing, "device": "cpu"}
-            said = simulate("smollm2-135m", method, batch, length, **options).peak_allocated_bytes
+            setup = Setup(method, batch, length, as_trained(base), checkpointing=checkpointing, device="cpu")
+            said = simulate("smollm2-135m", setup).peak_allocated_bytes
             errors.append(said / found - 1)
             told = "yes" if checkpointing else "no"
             print(
@@ -86,17 +85,18 @@ def grid() -> None:
     """The closed form against simulation."""
     errors, reserved, seconds, slow = [], [], [], []
     worst = (0.0, "")
-    for model, method, options in configurations():
-        said = estimate(model, method, **options)
+    for model, setup in configurations():
+        said = estimate(model, setup)
         started = time.perf_counter()
-        estimate(model, method, **options)
+        estimate(model, setup)
         seconds.append(time.perf_counter() - started)
-        found = simulate(model, method, **options)
+        found = simulate(model, setup)
+        told = f"{model} {in_words(setup)}"
         slow.append(found.seconds)
         errors.append(said.peak_allocated_bytes / found.peak_allocated_bytes - 1)
         reserved.append(said.peak_reserved_bytes / found.peak_reserved_bytes - 1)
-        worst = max(worst, (abs(errors[-1]), f"{model} {method.label} {options}"))
-        print(f"{len(errors)} {model} {method.label} {options} {errors[-1]:+.2%}", file=sys.stderr, flush=True)
+        worst = max(worst, (abs(errors[-1]), told))
+        print(f"{len(errors)} {told} {errors[-1]:+.2%}", file=sys.stderr, flush=True)
     print("| configurations | median error | worst error | worst, reserved | ms an estimate | s a simulation |")
     print("| --- | --- | --- | --- | --- | --- |")
     print(
@@ -106,7 +106,13 @@ def grid() -> None:
     print(f"\nWorst: {worst[1]}. Slowest estimate {1e3 * max(seconds):.1f} ms.")
 
 
-def configurations() -> Iterator[tuple[str, Method, dict]]:
+def in_words(setup: Setup) -> str:
+    recompute = ", checkpointing" if setup.checkpointing else ""
+    shape = f"{setup.batch_size} x {setup.sequence_length}"
+    return f"{setup.method.label}, {shape}, {setup.dtype}, {setup.optimizer}, {setup.attention}{recompute}"
+
+
+def configurations() -> Iterator[tuple[str, Setup]]:
     """Models of 0.1 to 8B and six families, each with every method, and each option somewhere."""
     models = ("smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b", "olmo2-1b", "qwen3-1.7b", "gemma-2-2b", "llama-3.2-3b")
     sizes = ((1, 512), (4, 256), (8, 1024))
@@ -115,13 +121,12 @@ def configurations() -> Iterator[tuple[str, Method, dict]]:
             batch, length = sizes[(place + number) % len(sizes)]
             for checkpointing in (False, True):
                 dtype = ("bfloat16", "mixed", "float32")[(place + number + checkpointing) % 3]
-                options = {"batch_size": batch, "sequence_length": length, "dtype": dtype}
-                yield model, method, options | {"checkpointing": checkpointing}
+                yield model, Setup(method, batch, length, dtype, checkpointing=checkpointing)
     for model in ("smollm2-360m", "qwen2.5-1.5b", "llama-3.1-8b"):
         for attention in ("flash", "eager"):
-            yield model, lora(16), {"attention": attention}
+            yield model, Setup(lora(16), attention=attention)
         for optimizer in ("adamw_fused", "adamw8bit"):
-            yield model, full(), {"optimizer": optimizer}
+            yield model, Setup(full(), optimizer=optimizer)
 
 
 def every_method() -> list[Method]:
@@ -143,7 +148,7 @@ def peers() -> None:
     print("| --- | --- |" + " --- |" * (len(asked) + 1))
     for row, run in zip(rows(), published_runs(), strict=True):
         said = [ask(row) for ask in asked.values()]
-        said.append(simulate(run.model, run.method, **run.options).peak_reserved_bytes / GIB)
+        said.append(simulate(run.model, run.setup).peak_reserved_bytes / GIB)
         cells = [f"{value:.1f}" if isinstance(value, float) else value for value in said]
         print(f"| {run.label} | {row['peak_reserved_gib']} | {' | '.join(cells)} |", flush=True)
 

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3C
 
 from workbench import full, hybrid, lora, qlora
 from workbench.flops import ADAPTERS, ATTENTION, HEAD, LINEAR, step_flops
+from workbench.memory_setup import Setup
 from workbench.methods import MethodError, peft_config
 from workbench.models import Base
 
@@ -72,13 +73,13 @@ METHODS = {
     ],
 )
 def test_the_formula_is_what_torch_counts(architecture, checkpointing, name):
-    said = total_flops(step_flops(a_base(architecture), METHODS[name], 2, 96, checkpointing))
+    said = total_flops(step_flops(a_base(architecture), Setup(METHODS[name], 2, 96, checkpointing=checkpointing)))
     # the first adapted block's queries, keys and values need no gradient of their input: 3 % of these eight blocks
     assert said == pytest.approx(counted(architecture, METHODS[name], 2, 96, checkpointing), rel=0.03)
 
 
 def test_full_fine_tuning_is_counted_exactly():
-    said = step_flops(a_base(), full(), 3, 64)
+    said = step_flops(a_base(), Setup(full(), 3, 64))
     found = counted("llama", full(), 3, 64)
     rotary = 2 * 3 * 64 * 8  # the angles of the rotary embedding are a product, too, of which nobody speaks
     assert total_flops(said) == pytest.approx(found, abs=2 * rotary)
@@ -88,7 +89,7 @@ def test_six_and_four_for_each_weight_and_token():
     base, tokens = a_base(), 2 * 96
     weights = sum(out * into for out, into in ((128, 128), (32, 128), (32, 128), (128, 128), *[(256, 128)] * 3)) * 8
     whole, few, again = (
-        step_flops(base, method, 2, 96, checkpointing)
+        step_flops(base, Setup(method, 2, 96, checkpointing=checkpointing))
         for method, checkpointing in ((full(), False), (lora(rank=1), False), (lora(rank=1), True))
     )
 
@@ -103,12 +104,12 @@ def test_six_and_four_for_each_weight_and_token():
 
 def test_attention_grows_with_the_square_of_the_length():
     base = a_base()
-    short, long = (step_flops(base, lora(), 2, length)["forward"][ATTENTION] for length in (128, 256))
+    short, long = (step_flops(base, Setup(lora(), 2, length))["forward"][ATTENTION] for length in (128, 256))
     assert long == 4 * short
 
 
 def test_four_bit_weights_change_no_product_and_wrong_targets_are_refused():
     base = a_base()
-    assert step_flops(base, qlora(rank=8), 2, 64) == step_flops(base, lora(rank=8), 2, 64)
+    assert step_flops(base, Setup(qlora(rank=8), 2, 64)) == step_flops(base, Setup(lora(rank=8), 2, 64))
     with pytest.raises(MethodError, match="no such linear layer"):
-        step_flops(base, lora(targets=("query",)), 2, 64)
+        step_flops(base, Setup(lora(targets=("query",)), 2, 64))

@@ -25,7 +25,7 @@ from workbench.hardware import (
     serve,
     step_phases,
 )
-from workbench.memory import estimate
+from workbench.memory import Setup, estimate
 from workbench.methods import full, lora, qlora
 from workbench.models import linear_modules
 from workbench.tasks import DATA_DIR
@@ -159,14 +159,13 @@ SHAPE = {"batch_size": 4, "sequence_length": 512}
 
 def phases_of(method, dtype="bfloat16", **options) -> dict[str, Phase]:
     report = estimate(ONE_B, method, dtype=dtype, **SHAPE, **options)
-    found = step_phases(ONE_B, method, report, **SHAPE, checkpointing=options.get("checkpointing", False))
-    return {phase.name: phase for phase in found}
+    return {phase.name: phase for phase in step_phases(report)}
 
 
 def test_a_steps_flops_are_those_counted_and_its_phases_those_that_run():
     for method, options in ((full(), {}), (lora(rank=16), {}), (lora(rank=16), {"checkpointing": True})):
         phases = phases_of(method, **options)
-        counted = step_flops(skeleton(ONE_B), method, **SHAPE, **options)
+        counted = step_flops(skeleton(ONE_B), Setup(method, **SHAPE, **options))
         total = sum(sum(parts.values()) for parts in counted.values())
         assert sum(phase.flops for phase in phases.values()) == pytest.approx(total)
         assert ("recomputation" in phases) == bool(options)

@@ -2,8 +2,9 @@
 
 import csv
 import json
+import pickle
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -27,7 +28,8 @@ from transformers import (
 from workbench import fake_steps, full, hybrid, load_base, lora, model_shapes, qlora
 from workbench.allocator import MIB, reserved_bytes, segments_bytes
 from workbench.cli import main
-from workbench.memory import COMPONENTS, CUBLAS_BYTES, MemoryModelError, estimate, measure, shipped, simulate
+from workbench.memory import COMPONENTS, CUBLAS_BYTES, MemoryModelError, Setup, estimate, measure, shipped, simulate
+from workbench.memory_setup import SetupFields, as_setup
 from workbench.methods import MethodError
 from workbench.models import Base
 from workbench.plots_memory import COMPONENT_STYLE
@@ -99,6 +101,31 @@ def method_of(row):
         return full()
     adapters = lora(int(row["rank"]), float(row["alpha"]), targets=row["targets"].split(","))
     return replace(adapters, dora="dora" in row["method"])
+
+
+def test_a_setup_can_be_given_whole_or_as_a_method_and_its_other_fields():
+    setup = Setup(qlora(), 2, 64, "mixed", checkpointing=True, attention="flash")
+    assert as_setup(setup) == setup == as_setup(qlora(), 2, 64, "mixed", checkpointing=True, attention="flash")
+    assert as_setup(setup, batch_size=8) == replace(setup, batch_size=8)
+    assert list(SetupFields.__annotations__) == [field.name for field in fields(Setup)][1:]
+    for predict in (estimate, simulate):
+        one = predict(LlamaConfig(**TINY), setup)
+        other = predict(LlamaConfig(**TINY), qlora(), 2, 64, "mixed", checkpointing=True, attention="flash")
+        assert one.setup == other.setup == setup and one.components == other.components
+    with pytest.raises(TypeError, match="give the fields to change by name"):
+        as_setup(setup, 8)
+    with pytest.raises(TypeError, match="batchsize"):
+        estimate("llama-3.2-1b", lora(), batchsize=8)
+
+
+def test_a_report_says_what_it_is_about():
+    report = estimate("llama-3.2-1b", lora(4, targets=["q_proj"]), 2, 64)
+    told = json.loads(json.dumps(report.to_dict()))
+    assert told["model"] == "llama-3.2-1b" and "config" not in told and "LlamaConfig" not in repr(report)
+    assert told["setup"] == report.setup.to_dict() and told["setup"]["method"]["targets"] == ["q_proj"]
+    copied = pickle.loads(pickle.dumps(report))
+    assert copied == report and copied.config.hidden_size == 2048
+    assert estimate(CONFIGS["qwen2"], full()).model == "qwen2"
 
 
 def test_only_what_was_published_is_validated():
@@ -440,6 +467,8 @@ def test_the_allocator_never_reserves_less_than_is_alive_and_reuses_what_was_fre
         (lambda: estimate("llama-3.2-1b", full(), batch_size=0), "batch_size=0 must be a whole number"),
         (lambda: estimate("llama-3.2-1b", full(), sequence_length=1.5), "sequence_length=1.5 must be"),
         (lambda: simulate("llama-3.2-1b", full(), attention="flash", device="cpu"), "names a GPU kernel"),
+        (lambda: estimate("llama-3.2-1b", full(), device="cpu"), "estimate() describes a GPU"),
+        (lambda: estimate("llama-3.2-1b", "lora"), "method='lora' must be a method, e.g. lora()"),
         (lambda: estimate("llama-3.2-1b", qlora(dora=True)), "DoRA on 4-bit weights is not modelled"),
     ],
 )

@@ -1,6 +1,7 @@
 """The memory panel without a browser: every control counts, the words are the arithmetic, the check is a simulation."""
 
 import json
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from workbench.flops import skeleton
 from workbench.hardware import gpus, job, step_phases
 from workbench.methods import full, hybrid, lora, qlora
 from workbench.panels import memory as panel_module
-from workbench.panels.memory import METHODS, memory_panel, memory_view, method_of
+from workbench.panels.memory import METHODS, MemorySettings, memory_panel, memory_view, method_of
 from workbench.tasks import DATA_DIR
 
 MOVES = {
@@ -36,6 +37,7 @@ def panel():
 
 def test_every_control_has_a_label_and_is_moved_here(panel):
     assert set(MOVES) == set(panel.controls)
+    assert panel.values == asdict(MemorySettings()), "the controls start at the defaults"
     assert all(control.description for control in panel.controls.values())
     assert int(panel.image.width) <= 1100
 
@@ -50,10 +52,10 @@ def test_each_control_changes_the_numbers_and_the_words(panel, control):
 
 
 def test_the_numbers_are_those_of_the_estimate_and_of_the_job():
-    view = memory_view("llama-3.2-3b", "QLoRA", 8, sequence_length=768, gpu="T4", price=1.5, efficiency=40)
+    settings = MemorySettings("llama-3.2-3b", "QLoRA", 8, sequence_length=768, gpu="T4", price=1.5, efficiency=40)
+    view = memory_view(settings)
     report = memory.estimate("llama-3.2-3b", qlora(rank=8), 4, 768)
-    phases = step_phases("llama-3.2-3b", qlora(rank=8), report, 4, 768)
-    expected = job(phases, gpus({"T4": 1.5})["T4"], 4 * 768, 10e6, 0.4)
+    expected = job(step_phases(report), gpus({"T4": 1.5})["T4"], 4 * 768, 10e6, 0.4)
     assert view.numbers["bytes"] == report.total_bytes
     assert (view.numbers["hours"], view.numbers["money"]) == pytest.approx((expected.hours, expected.money))
     assert "no bfloat16; counted in float16" in view.text and "not validated against a published run" in view.text
@@ -61,22 +63,23 @@ def test_the_numbers_are_those_of_the_estimate_and_of_the_job():
 
 
 def test_what_does_not_fit_says_by_how_much_and_how_many_would_do():
-    view = memory_view("llama-3.1-8b", "full", precision="mixed", batch_size=1, gpu="A100 80 GB", checkpointing=True)
+    settings = MemorySettings("llama-3.1-8b", "full", precision="mixed", batch_size=1, gpu="A100 80 GB")
+    view = memory_view(replace(settings, checkpointing=True))
     report = memory.estimate("llama-3.1-8b", full(), 1, 512, "mixed", checkpointing=True)
     over = (report.total_bytes - gpus()["A100 80 GB"].usable_bytes) / 1e9
     assert not view.numbers["fits"] and f"{over:.1f} GB too much; sharded, 2 of them would do" in view.text
-    huge = memory_view("llama-3.1-8b", "LoRA", batch_size=32, sequence_length=8192, gpu="L4")
+    huge = memory_view(MemorySettings("llama-3.1-8b", "LoRA", batch_size=32, sequence_length=8192, gpu="L4"))
     assert "no number of them would do" in huge.text and "fits none of the 12 GPUs" in huge.text
 
 
 def test_prices_are_dated():
-    text = memory_view().text
+    text = memory_view(MemorySettings()).text
     assert "an hour (Modal, 2026-05)" in text and "It fits 12 of 12 GPUs; the cheapest to finish on is RTX 4090" in text
 
 
 def test_the_methods_are_those_of_the_course():
     last = skeleton("smollm2-135m").model.config.num_hidden_layers - 1
-    made = [method_of(name, 4, ("q_proj",), "smollm2-135m") for name in METHODS]
+    made = [method_of(MemorySettings("smollm2-135m", name, 4, ("q_proj",))) for name in METHODS]
     options = {"rank": 4, "targets": ("q_proj",)}
     assert made == [
         full(),

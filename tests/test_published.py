@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.hardware import gpus
-from workbench.memory import estimate
+from workbench.memory import Setup, estimate
 from workbench.memory_grid import FULL_BF16, FULL_MASTER, LORA, QLORA, SETTINGS, grid, ratios_by_tokens
 from workbench.published import TOKENS, predicted_job, published_pair, published_runs
 
@@ -14,12 +14,7 @@ RUN = pytest.mark.parametrize("run", RUNS, ids=[run.label for run in RUNS])
 def test_the_rows_are_read_as_they_stand():
     whole, low_rank = RUNS[:2]
     assert (whole.method.name, low_rank.method.rank, low_rank.method.targets) == ("full", 32, ("q_proj", "v_proj"))
-    assert whole.gpu == "L40S" and whole.options == {
-        "batch_size": 4,
-        "sequence_length": 768,
-        "dtype": "bfloat16",
-        "checkpointing": False,
-    }
+    assert whole.gpu == "L40S" and whole.setup == Setup(whole.method, 4, 768, "bfloat16", checkpointing=False)
     assert len({run.label for run in RUNS}) == len(RUNS) >= 8
     assert any(run.method.dora for run in RUNS) and any(run.method.rslora for run in RUNS)
     pair = published_pair()
@@ -29,7 +24,7 @@ def test_the_rows_are_read_as_they_stand():
 
 @RUN
 def test_memory_comes_out_within_eight_percent(run):
-    said = estimate(run.model, run.method, **run.options).peak_reserved_bytes
+    said = estimate(run.model, run.setup).peak_reserved_bytes
     assert said == pytest.approx(run.peak_reserved_bytes, rel=0.08)
 
 
@@ -48,8 +43,8 @@ def test_a_row_of_the_grid_is_what_the_estimate_says():
     rows = grid(models=("llama-3.2-1b",), shapes=((4, 768),))
     assert len(rows) == 2 * len(SETTINGS)
     for row in rows:
-        method, dtype = SETTINGS[row["setting"]]
-        report = estimate("llama-3.2-1b", method, 4, 768, dtype, checkpointing=row["checkpointing"])
+        step = {"batch_size": 4, "sequence_length": 768, "checkpointing": row["checkpointing"]}
+        report = estimate("llama-3.2-1b", SETTINGS[row["setting"]], **step)
         assert (row["reserved_bytes"], row["total_bytes"]) == (report.peak_reserved_bytes, report.total_bytes)
         assert row["trainable_parameters"] == report.trainable_parameters and row["parameters"] == 1_235_814_400
         assert row["a100s"] == 1 and gpus()["A100 80 GB"].fits(row["total_bytes"])

@@ -33,9 +33,9 @@ def add_memory(commands) -> None:
 def _memory(options: argparse.Namespace) -> int:
     from workbench import memory
 
-    predict = memory.simulate if options.simulate else memory.estimate
     names = ("batch_size", "sequence_length", "dtype", "optimizer", "checkpointing", "attention")
-    report = predict(options.model, _method(options), **{name: getattr(options, name) for name in names})
+    setup = memory.Setup(_method(options), **{name: getattr(options, name) for name in names})
+    report = (memory.simulate if options.simulate else memory.estimate)(options.model, setup)
     if options.json:
         print(json.dumps(report.to_dict(), indent=1))
     else:

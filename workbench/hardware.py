@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from workbench import WorkbenchError
 from workbench.flops import skeleton, step_flops
-from workbench.methods import Method
 from workbench.models import linear_modules
 from workbench.tasks import DATA_DIR
 
@@ -112,28 +111,23 @@ class Phase:
         return "arithmetic" if self.flops / gpu.rate(gpu.dtype) >= self.bytes / gpu.bytes_per_second else "memory"
 
 
-def step_phases(
-    model: str, method: Method, report: MemoryReport, batch_size: int, sequence_length: int, checkpointing: bool = False
-) -> list[Phase]:
-    """The phases of the step that `report` (of memory.estimate or simulate, with the same arguments) is about.
+def step_phases(report: MemoryReport) -> list[Phase]:
+    """The phases of the step that `report` (of memory.estimate or memory.simulate) is about.
 
     Bytes: weights are read in each pass; 4-bit ones are also unpacked to 16 bits, written and read again; activations
     and logits are written once and read once; the optimizer reads gradients, and reads and writes what trains and its
     own state. What a cache may hold, and element-wise work that goes through memory again, are left out: it is a bound.
     Products are taken to be in 16 bits; what trains beside a frozen base is kept in float32.
     """
-    base = skeleton(model)
-    flops = {
-        phase: sum(parts.values())
-        for phase, parts in step_flops(base, method, batch_size, sequence_length, checkpointing).items()
-    }
+    base, method = skeleton(report.config), report.setup.method
+    flops = {phase: sum(parts.values()) for phase, parts in step_flops(base, report.setup).items()}
     state = report.components.get("optimizer state", 0)
     weights = report.components["weights"] + report.components.get("adapters", 0)
     kept = max(0, report.peaks["forward"] - weights - state)
     trained = report.components["weights"] if method.name == "full" else 4 * report.trainable_parameters
     unpacked = 4 * sum(out * into for out, into in linear_modules(base.model).values()) * (method.name == "qlora")
     phases = [Phase("forward", flops["forward"], weights + unpacked + kept)]
-    if checkpointing:
+    if report.setup.checkpointing:
         phases.append(Phase("recomputation", flops["recomputation"], weights + unpacked))
     phases.append(Phase("backward", flops["backward"], weights + unpacked + kept + trained))
     return [*phases, Phase("optimizer step", 0.0, 3 * trained + 2 * state)]

@@ -1,24 +1,45 @@
-"""What a GPU needs to train a model: `simulate` follows steps on fake tensors, `estimate` says it in closed form."""
+"""The GPU memory of one training step: `simulate` follows steps on fake tensors, `estimate` computes a closed form."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from typing import Any, Unpack
 
 import torch
+from transformers import PreTrainedConfig
 
 from workbench.allocator import reserved_bytes, segments_bytes
 from workbench.closed_form import Line, closed_form
 from workbench.fake_steps import PHASES, Steps, fake_steps
 from workbench.machine import forked_random_state
-from workbench.memory_setup import MemoryModelError, Setup, Source, model_config, shipped
+from workbench.memory_setup import (
+    MemoryModelError,
+    Setup,
+    SetupFields,
+    Source,
+    as_setup,
+    model_config,
+    model_name,
+    shipped,
+)
 from workbench.methods import Method
 from workbench.models import Base
 from workbench.real_steps import real_peak
 from workbench.recorder import Storage
 
-__all__ = ["COMPONENTS", "MemoryModelError", "MemoryReport", "as_trained", "estimate", "measure", "shipped", "simulate"]
+__all__ = [
+    "COMPONENTS",
+    "MemoryModelError",
+    "MemoryReport",
+    "Setup",
+    "as_trained",
+    "estimate",
+    "measure",
+    "shipped",
+    "simulate",
+]
 
 COMPONENTS = ("weights", "adapters", "gradients", "optimizer state", "activations", "logits", "temporaries")
 # The driver, its kernels and torch's take this outside of the allocator: 300 to 600 MB, by GPU and driver version.
@@ -28,10 +49,12 @@ CUBLAS_BYTES = (2 * 4096 + 8 * 16) * 1024
 TIMELINE_POINTS = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MemoryReport:
     """Memory of one training step, in bytes, from the second step on (the optimizer's state is there).
 
+    model: the name or path that was asked for, or the configuration's model_type. setup: how it is trained. config: the
+    model's transformers configuration; it takes no part in comparisons and is left out of `to_dict`.
     components: component -> bytes at the peak; they add up to peak_allocated_bytes. peaks: phase -> the most bytes.
     peak_allocated_bytes: of live tensors. peak_reserved_bytes: of the blocks that the caching allocator needs for them,
     as `torch.cuda.max_memory_reserved` counts. A run that has room keeps more: blocks that it has used and cannot reuse
@@ -39,9 +62,12 @@ class MemoryReport:
     only). context_bytes: the CUDA context, outside of it. total_bytes: reserved and context, what a GPU must have.
     timeline: (phase, bytes) in order of time (`simulate` only). terms: (words, bytes) of the closed form. moments: of
     each moment at which the step may peak, the bytes that sharding splits over GPUs, and those that it leaves on each:
-    activations, logits, temporaries (both `estimate` only). seconds: what it took to find out.
+    activations, logits, temporaries (both `estimate` only). seconds: how long the prediction took.
     """
 
+    model: str
+    setup: Setup
+    config: PreTrainedConfig = field(repr=False, compare=False)
     components: dict[str, int]
     peaks: dict[str, int]
     peak_allocated_bytes: int
@@ -58,62 +84,72 @@ class MemoryReport:
 
     @property
     def total_bytes(self) -> int:
+        """Bytes that a GPU must have free: the allocator's and the CUDA context."""
         return self.peak_reserved_bytes + self.context_bytes
 
-    def to_dict(self) -> dict:
-        return asdict(self) | {"total_bytes": self.total_bytes}
+    def to_dict(self) -> dict[str, Any]:
+        """The fields but `config`, and total_bytes, as JSON holds them."""
+        values = asdict(self) | {"setup": self.setup.to_dict(), "total_bytes": self.total_bytes}
+        del values["config"]
+        return values
 
 
-def simulate(
-    model: Source,
-    method: Method,
-    batch_size: int = 4,
-    sequence_length: int = 512,
-    dtype: str = "bfloat16",
-    optimizer: str = "adamw",
-    checkpointing: bool = False,
-    attention: str = "sdpa",
-    device: str = "cuda",
-) -> MemoryReport:
+def simulate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack[SetupFields]) -> MemoryReport:
     """Follow every tensor through two training steps of the real model, with no weights, no GPU and no memory.
 
-    The options are those of `Setup`. Takes seconds. Raises MemoryModelError for what cannot be built.
+    setup: a `Setup`, or a method followed by the other fields of a Setup, in their order or by name. Takes seconds.
+    Raises MemoryModelError for what cannot be built.
     """
-    setup = Setup(method, batch_size, sequence_length, dtype, optimizer, checkpointing, attention, device)
+    setup = as_setup(setup, *fields, **named)
     started = time.perf_counter()
     config = model_config(model)
     steps = fake_steps(config, setup)
-    workspace = CUBLAS_BYTES if device == "cuda" else 0
-    live, peak, where, peaks, timeline = workspace, 0, 0, dict.fromkeys(PHASES, 0), []
-    for index, (storage, comes) in enumerate(steps.events):
-        live += storage.bytes if comes else -storage.bytes
-        for phase, (start, end) in steps.bounds.items():
-            if start <= index < end:
-                timeline.append((phase, live))
-                peaks[phase] = max(peaks[phase], live)
-                if live > peak:
-                    peak, where = live, index
+    on_gpu = setup.device == "cuda"
+    workspace = CUBLAS_BYTES if on_gpu else 0
+    peaks, where, timeline = _follow(steps, workspace)
     components, sizes = dict.fromkeys(COMPONENTS, 0) | {"temporaries": workspace}, Counter([workspace])
     for storage, comes in steps.events:
         if comes and storage.born <= where < storage.died:
             components[_component(storage, steps)] += storage.bytes
             sizes[storage.bytes] += 1
     events = [(None, workspace, True), *((storage, storage.bytes, comes) for storage, comes in steps.events)]
-    on_gpu = device == "cuda"
+    peak = max(peaks.values())
     validated, note = _validation(setup, config.model_type)
     return MemoryReport(
-        components,
-        peaks,
-        peak,
-        segments_bytes(sizes) if on_gpu else peak,
-        CONTEXT_BYTES if on_gpu else 0,
-        steps.trainable_parameters,
-        time.perf_counter() - started,
-        validated,
-        note,
+        model=model_name(model),
+        setup=setup,
+        config=config,
+        components=components,
+        peaks=peaks,
+        peak_allocated_bytes=peak,
+        peak_reserved_bytes=segments_bytes(sizes) if on_gpu else peak,
+        context_bytes=CONTEXT_BYTES if on_gpu else 0,
+        trainable_parameters=steps.trainable_parameters,
+        seconds=time.perf_counter() - started,
+        validated=validated,
+        note=note,
         replayed_bytes=reserved_bytes(events) if on_gpu else peak,
         timeline=_thinned(timeline),
     )
+
+
+def _follow(steps: Steps, workspace: int) -> tuple[dict[str, int], int, list[tuple[str, int]]]:
+    """Phase -> the most live bytes, the position of the event with the most of all, and (phase, bytes) at each event.
+
+    workspace: bytes that are there all the time.
+    """
+    live, highest, where = workspace, 0, 0
+    peaks: dict[str, int] = dict.fromkeys(PHASES, 0)
+    timeline: list[tuple[str, int]] = []
+    for index, (storage, comes) in enumerate(steps.events):
+        live += storage.bytes if comes else -storage.bytes
+        for phase, (start, end) in steps.bounds.items():
+            if start <= index < end:
+                timeline.append((phase, live))
+                peaks[phase] = max(peaks[phase], live)
+                if live > highest:
+                    highest, where = live, index
+    return peaks, where, timeline
 
 
 def _component(storage: Storage, steps: Steps) -> str:
@@ -135,21 +171,15 @@ def _thinned(timeline: list[tuple[str, int]]) -> list[tuple[str, int]]:
     return thinned
 
 
-def estimate(
-    model: Source,
-    method: Method,
-    batch_size: int = 4,
-    sequence_length: int = 512,
-    dtype: str = "bfloat16",
-    optimizer: str = "adamw",
-    checkpointing: bool = False,
-    attention: str = "sdpa",
-) -> MemoryReport:
-    """The same report in closed form, in milliseconds; `terms` holds its lines. The options are those of `Setup`.
+def estimate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack[SetupFields]) -> MemoryReport:
+    """The same report in closed form, in milliseconds; `terms` holds its lines. For GPUs only.
 
-    Raises MemoryModelError for a family whose blocks it does not know (`simulate` may still build it).
+    setup: a `Setup`, or a method followed by the other fields of a Setup, in their order or by name. Raises
+    MemoryModelError for device="cpu", and for a family whose blocks it does not know (`simulate` may still build it).
     """
-    setup = Setup(method, batch_size, sequence_length, dtype, optimizer, checkpointing, attention)
+    setup = as_setup(setup, *fields, **named)
+    if setup.device != "cuda":
+        raise MemoryModelError("estimate() describes a GPU; for device='cpu' use simulate().")
     started = time.perf_counter()
     config = model_config(model)
     closed = closed_form(config, setup)
@@ -160,15 +190,18 @@ def estimate(
         sizes.update(line.tensors)
     validated, note = _validation(setup, config.model_type)
     return MemoryReport(
-        components,
-        {phase: size + CUBLAS_BYTES for phase, size in closed.peaks.items()},
-        sum(components.values()),
-        segments_bytes(sizes),
-        CONTEXT_BYTES,
-        closed.trainable_parameters,
-        time.perf_counter() - started,
-        validated,
-        note,
+        model=model_name(model),
+        setup=setup,
+        config=config,
+        components=components,
+        peaks={phase: size + CUBLAS_BYTES for phase, size in closed.peaks.items()},
+        peak_allocated_bytes=sum(components.values()),
+        peak_reserved_bytes=segments_bytes(sizes),
+        context_bytes=CONTEXT_BYTES,
+        trainable_parameters=closed.trainable_parameters,
+        seconds=time.perf_counter() - started,
+        validated=validated,
+        note=note,
         terms=[(line.words, line.bytes) for line in lines],
         moments=[(shared, kept + CUBLAS_BYTES) for shared, kept in closed.moments],
     )
@@ -190,7 +223,7 @@ def measure(
 
 
 def as_trained(base: Base) -> str:
-    """The `dtype` of `estimate` and `simulate` that tells how `workbench.train` computes on this base."""
+    """The `dtype` of a `Setup` that says how `workbench.train` computes on this base."""
     return "float32" if base.dtype == torch.float32 else "mixed"
 
 

@@ -6,21 +6,23 @@ Lesson 04 judges the claims about memory and money on this grid.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from workbench.flops import skeleton
 from workbench.hardware import Gpu, gpus, gpus_if_sharded, job, step_phases
 from workbench.memory import estimate
-from workbench.methods import Method, full, lora, qlora
+from workbench.memory_setup import Setup
+from workbench.methods import full, lora, qlora
 
 FULL_MASTER, FULL_BF16 = "full, float32 master", "full, bfloat16"
 LORA_FEW, LORA, QLORA = "LoRA r=8 on q, v", "LoRA r=16 on all", "QLoRA r=16 on all"
-# setting -> method, and dtype as `memory.estimate` takes it
-SETTINGS: dict[str, tuple[Method, str]] = {
-    FULL_MASTER: (full(), "mixed"),
-    FULL_BF16: (full(), "bfloat16"),
-    LORA_FEW: (lora(rank=8, targets=("q_proj", "v_proj")), "bfloat16"),
-    LORA: (lora(rank=16), "bfloat16"),
-    QLORA: (qlora(rank=16), "bfloat16"),
+# Name of a setting -> its method and dtype, with the shape of the step still to be chosen.
+SETTINGS: dict[str, Setup] = {
+    FULL_MASTER: Setup(full(), dtype="mixed"),
+    FULL_BF16: Setup(full()),
+    LORA_FEW: Setup(lora(rank=8, targets=("q_proj", "v_proj"))),
+    LORA: Setup(lora(rank=16)),
+    QLORA: Setup(qlora(rank=16)),
 }
 MODELS = (
     "smollm2-135m",
@@ -47,34 +49,34 @@ def grid(
     """A row for each model, setting and shape of the step, without and with checkpointing; see `configuration`."""
     table = gpus(prices)
     return [
-        configuration(model, setting, batch_size, sequence_length, checkpointing, table)
+        configuration(model, setting, replace(setup, **step, checkpointing=checkpointing), table)
         for model in models
-        for setting in SETTINGS
-        for batch_size, sequence_length in shapes
+        for setting, setup in SETTINGS.items()
+        for step in ({"batch_size": rows, "sequence_length": tokens} for rows, tokens in shapes)
         for checkpointing in (False, True)
     ]
 
 
-def configuration(
-    model: str, setting: str, batch_size: int, sequence_length: int, checkpointing: bool, table: Mapping[str, Gpu]
-) -> dict:
+def configuration(model: str, setting: str, setup: Setup, table: Mapping[str, Gpu]) -> dict:
     """One row: what was asked, parameters and trainable_parameters, reserved_bytes (the allocator's), total_bytes (with
     the CUDA context), a100s (80 GB, how many if the states were sharded; None if no number is enough) and money.
+
+    setting: the name by which the row calls `setup`. table: the GPUs to choose from, an "A100 80 GB" among them.
 
     money: US dollars for TOKENS tokens on the GPU that is cheapest for it; where one is too small, on as many as it
     takes, as if no time were lost between them (None if no number is enough).
     """
-    method, dtype = SETTINGS[setting]
-    options = {"batch_size": batch_size, "sequence_length": sequence_length, "checkpointing": checkpointing}
-    report = estimate(model, method, dtype=dtype, **options)
-    phases = step_phases(model, method, report, **options)
+    report = estimate(model, setup)
+    phases = step_phases(report)
     needed = {gpu.name: gpus_if_sharded(report, gpu) for gpu in table.values()}
-    jobs = [job(phases, gpu, batch_size * sequence_length, TOKENS) for gpu in table.values() if needed[gpu.name]]
+    jobs = [job(phases, gpu, setup.tokens, TOKENS) for gpu in table.values() if needed[gpu.name]]
     return {
         "model": model,
         "parameters": skeleton(model).model.num_parameters(),
         "setting": setting,
-        **options,
+        "batch_size": setup.batch_size,
+        "sequence_length": setup.sequence_length,
+        "checkpointing": setup.checkpointing,
         "reserved_bytes": report.peak_reserved_bytes,
         "total_bytes": report.total_bytes,
         "trainable_parameters": report.trainable_parameters,
@@ -87,9 +89,9 @@ def ratios_by_tokens(model: str, whole: str) -> list[tuple[int, float]]:
     """(tokens in the step, reserved bytes of the setting `whole` / those of LORA_FEW), for 1 to 16 x 768 tokens."""
     found = []
     for batch_size in (1, 2, 4, 8, 16):
-        sizes = []
-        for setting in (whole, LORA_FEW):
-            method, dtype = SETTINGS[setting]
-            sizes.append(estimate(model, method, batch_size, 768, dtype).peak_reserved_bytes)
-        found.append((batch_size * 768, sizes[0] / sizes[1]))
+        size, other = (
+            estimate(model, SETTINGS[setting], batch_size=batch_size, sequence_length=768).peak_reserved_bytes
+            for setting in (whole, LORA_FEW)
+        )
+        found.append((batch_size * 768, size / other))
     return found

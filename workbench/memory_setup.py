@@ -1,13 +1,14 @@
-"""What memory is asked for: a model's configuration, without its weights, and how it is to be trained."""
+"""The input of every memory prediction: a model's configuration, without its weights, and how it is trained."""
 
 from __future__ import annotations
 
 import copy
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -55,7 +56,9 @@ class Setup:
     attention: str = "sdpa"
     device: str = "cuda"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, Method):
+            raise MemoryModelError(f"method={self.method!r} must be a method, e.g. lora() or full().")
         for name, known in (
             ("dtype", ("bfloat16", "mixed", "float32")),
             ("optimizer", ("adamw", "adamw_fused", "adamw8bit")),
@@ -72,6 +75,41 @@ class Setup:
             raise MemoryModelError("DoRA on 4-bit weights is not modelled; use lora(dora=True), or qlora() without.")
         if self.device == "cpu" and self.attention == "flash":
             raise MemoryModelError("attention='flash' names a GPU kernel: use attention='sdpa' with device='cpu'.")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one step, padding among them."""
+        return self.batch_size * self.sequence_length
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON holds them."""
+        return asdict(self) | {"method": self.method.to_dict()}
+
+
+class SetupFields(TypedDict, total=False):
+    """The fields of `Setup` after the method, as keyword arguments."""
+
+    batch_size: int
+    sequence_length: int
+    dtype: str
+    optimizer: str
+    checkpointing: bool
+    attention: str
+    device: str
+
+
+def as_setup(setup: Setup | Method, *fields: Any, **named: Unpack[SetupFields]) -> Setup:
+    """The `Setup` of a call such as `estimate(model, lora(), 4, 512, dtype="mixed")` or `estimate(model, setup)`.
+
+    setup: a Setup, of which `named` replaces fields, or a Method, followed by the other fields of a Setup in their
+    order or by name. Raises MemoryModelError for what cannot be, and TypeError for fields that a Setup does not have.
+    """
+    options: dict[str, Any] = {**named}
+    if not isinstance(setup, Setup):
+        return Setup(setup, *fields, **options)
+    if fields:
+        raise TypeError("After a Setup, give the fields to change by name, e.g. batch_size=8.")
+    return replace(setup, **options)
 
 
 def shipped() -> list[str]:
@@ -97,6 +135,13 @@ def model_config(model: Source) -> PreTrainedConfig:
         f"A model cannot be given as {type(model).__name__}; give a name like 'llama-3.2-1b', a Hub id, the path of a "
         "config.json or its folder, a transformers configuration, or what load_base() returned."
     )
+
+
+def model_name(model: Source) -> str:
+    """What `model` was asked for as: its name or path, the name of a loaded base, or a configuration's model_type."""
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    return model.name if isinstance(model, Base) else model.model_type
 
 
 def language_model(config: PreTrainedConfig, **options) -> PreTrainedModel:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workbench.hardware import EFFICIENCY, GIB, Job, gpus, job, step_phases
 from workbench.memory import estimate
+from workbench.memory_setup import Setup
 from workbench.methods import Method, full, lora, qlora
 from workbench.tasks import DATA_DIR
 
@@ -17,15 +18,18 @@ TOKENS, STEPS = 4_198_051, 5_000
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One row. options: batch_size, sequence_length (the limit), dtype, checkpointing, as `estimate` takes them."""
+    """One row of the table. setup: as the run was trained; its sequence_length is the limit, not the mean length."""
 
     label: str
     model: str
     gpu: str
-    method: Method
-    options: dict
+    setup: Setup
     peak_reserved_bytes: float
     tokens_per_second: float
+
+    @property
+    def method(self) -> Method:
+        return self.setup.method
 
 
 def published_runs() -> list[PublishedRun]:
@@ -41,19 +45,19 @@ def _run(row: dict[str, str]) -> PublishedRun:
         make, targets = {"lora": lora, "qlora": qlora}[name], row["targets"].split(",")
         method = make(int(row["rank"]), float(row["alpha"]), targets=targets, **({variant: True} if variant else {}))
         words = f"{method.label} on {row['targets'].replace('_proj', '').replace(',', ', ')}"
-    options = {
-        "batch_size": int(row["batch_size"]),
-        "sequence_length": int(row["max_seq_len"]),
-        "dtype": row["dtype"],
-        "checkpointing": row["checkpointing"] == "yes",
-    }
+    setup = Setup(
+        method,
+        int(row["batch_size"]),
+        int(row["max_seq_len"]),
+        row["dtype"],
+        checkpointing=row["checkpointing"] == "yes",
+    )
     date = row["source"].rpartition("(")[2].rstrip(")")
     return PublishedRun(
         f"{words} ({date})",
         NAMES[row["model"]],
         row["gpu"].removeprefix("NVIDIA "),
-        method,
-        options,
+        setup,
         float(row["peak_reserved_gib"]) * GIB,
         float(row["tokens_per_s"]),
     )
@@ -61,11 +65,8 @@ def _run(row: dict[str, str]) -> PublishedRun:
 
 def predicted_job(run: PublishedRun, efficiency: float = EFFICIENCY) -> Job:
     """The speed that `hardware.job` gives for the run, with rows of the mean length."""
-    length = round(TOKENS / STEPS / run.options["batch_size"])
-    shape = {"batch_size": run.options["batch_size"], "sequence_length": length}
-    report = estimate(run.model, run.method, dtype=run.options["dtype"], **shape)
-    phases = step_phases(run.model, run.method, report, **shape)
-    return job(phases, gpus()[run.gpu], shape["batch_size"] * length, TOKENS, efficiency)
+    setup = replace(run.setup, sequence_length=round(TOKENS / STEPS / run.setup.batch_size))
+    return job(step_phases(estimate(run.model, setup)), gpus()[run.gpu], setup.tokens, TOKENS, efficiency)
 
 
 def published_pair() -> dict[str, float]:

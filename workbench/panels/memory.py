@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -12,13 +14,15 @@ from workbench.hardware import (
     EFFICIENCY,
     GIB,
     Gpu,
+    Job,
+    Phase,
     cheapest,
     gpus,
     gpus_if_sharded,
     job,
     step_phases,
 )
-from workbench.memory_setup import model_config
+from workbench.memory_setup import Setup, model_config
 from workbench.methods import Method, full, hybrid, last_mlp, lora, qlora
 from workbench.panels.common import LABEL, WIDE, Panel, View, choice, steps_slider, switch
 from workbench.runs import ATTENTION, MLP
@@ -35,75 +39,101 @@ OPTIMIZERS = {"AdamW": "adamw", "AdamW, 8 bits": "adamw8bit", "AdamW, fused": "a
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-def method_of(name: str, rank: int, targets: str | tuple[str, ...], model: str) -> Method:
-    """The method that the panel calls `name`; hybrid opens the MLP of the last block."""
-    if name == "full":
+@dataclass(frozen=True)
+class MemorySettings:
+    """The settings of the panel's controls.
+
+    model: as `memory.estimate` takes it. method: one of METHODS. targets: as `methods.lora` takes them. precision: the
+    dtype of a `Setup`. gpu: a name of `hardware.gpus`. million_tokens: of the whole job. efficiency: percent of the
+    bound's speed. price: US dollars for an hour, 0 for the table's.
+    """
+
+    model: str = "llama-3.2-1b"
+    method: str = "LoRA"
+    rank: int = 16
+    targets: str | tuple[str, ...] = "all-linear"
+    precision: str = "bfloat16"
+    batch_size: int = 4
+    sequence_length: int = 512
+    optimizer: str = "adamw"
+    checkpointing: bool = False
+    gpu: str = "L4"
+    million_tokens: float = 10
+    efficiency: int = round(100 * EFFICIENCY)
+    price: float = 0.0
+
+    @property
+    def setup(self) -> Setup:
+        """How the chosen method is trained."""
+        return Setup(
+            method_of(self), self.batch_size, self.sequence_length, self.precision, self.optimizer, self.checkpointing
+        )
+
+    @property
+    def label(self) -> str:
+        return self.method if self.method == "full" else f"{self.method} r={self.rank}"
+
+
+def method_of(settings: MemorySettings) -> Method:
+    """The method that the settings name; hybrid trains the MLP of the last block in full.
+
+    Raises MethodError for targets that cannot be, and MemoryModelError where there is no such model.
+    """
+    options: dict[str, Any] = {"rank": settings.rank, "targets": settings.targets}
+    if settings.method == "full":
         return full()
-    if name == "hybrid":
-        return hybrid([last_mlp(model_config(model))], rank=rank, targets=targets)
-    return {"LoRA": lora, "DoRA": lora, "QLoRA": qlora}[name](rank=rank, targets=targets, dora=name == "DoRA")
+    if settings.method == "hybrid":
+        return hybrid([last_mlp(model_config(settings.model))], **options)
+    if settings.method == "QLoRA":
+        return qlora(**options)
+    return lora(**options, dora=settings.method == "DoRA")
 
 
-def memory_view(
-    model: str = "llama-3.2-1b",
-    method: str = "LoRA",
-    rank: int = 16,
-    targets: str | tuple[str, ...] = "all-linear",
-    precision: str = "bfloat16",
-    batch_size: int = 4,
-    sequence_length: int = 512,
-    optimizer: str = "adamw",
-    checkpointing: bool = False,
-    gpu: str = "L4",
-    million_tokens: float = 10,
-    efficiency: int = round(100 * EFFICIENCY),
-    price: float = 0.0,
-) -> View:
+def memory_view(settings: MemorySettings) -> View:
     """Bars of the chosen configuration and, in the same step, of the other usual methods; whether it fits, time, money.
 
-    precision and optimizer: as `memory.estimate` takes them. efficiency: percent of the bound's speed. price: US
-    dollars an hour, 0 for the table's. Raises ValueError for what cannot be.
+    Raises ValueError for what cannot be.
     """
-    chosen = method_of(method, rank, targets, model)
-    options = {"batch_size": batch_size, "sequence_length": sequence_length, "checkpointing": checkpointing}
-    rest = options | {"dtype": precision, "optimizer": optimizer}
-    label = method if method == "full" else f"{method} r={rank}"
-    reports = {label: memory.estimate(model, chosen, **rest)}
-    for other in ("full", "LoRA", "QLoRA"):
-        if other != method:
-            name = other if other == "full" else f"{other} r={rank}"
-            reports[name] = memory.estimate(model, method_of(other, rank, targets, model), **rest)
-    report, table = reports[label], gpus({gpu: price} if price else None)
-    phases = step_phases(model, chosen, report, **options)
-    tokens = batch_size * sequence_length
-    jobs = {name: job(phases, one, tokens, million_tokens * 1e6, efficiency / 100) for name, one in table.items()}
-    mine, best = jobs[gpu], cheapest(list(jobs.values()), report.total_bytes)
+    others = [replace(settings, method=name) for name in ("full", "LoRA", "QLoRA") if name != settings.method]
+    reports = {one.label: memory.estimate(one.model, one.setup) for one in (settings, *others)}
+    report = reports[settings.label]
+    table = gpus({settings.gpu: settings.price} if settings.price else None)
+    phases, tokens = step_phases(report), settings.million_tokens * 1e6
+    jobs = [job(phases, gpu, report.setup.tokens, tokens, settings.efficiency / 100) for gpu in table.values()]
+    mine, best = next(one for one in jobs if one.gpu.name == settings.gpu), cheapest(jobs, report.total_bytes)
     figure = plots_memory.memory_bars(
         {name: one.components for name, one in reports.items()},
         {name: one.total_bytes - one.peak_allocated_bytes for name, one in reports.items()},
-        table[gpu].usable_bytes,
+        mine.gpu.usable_bytes,
         layout=None,
-        gpu=f"the {gpu}",
+        gpu=f"the {settings.gpu}",
     )
-    others = [f"{name} {one.total_bytes / 1e9:.1f} GB" for name, one in reports.items() if name != label]
     words = [
-        f"{model}, {label}: {report.total_bytes / 1e9:.1f} GB, of which {report.context_bytes / 1e9:.1f} for the CUDA "
-        f"context; {report.trainable_parameters:,} numbers train.",
-        f"Beside it: {', '.join(others)}.",
-        _fit_in_words(report, table[gpu]),
-        _job_in_words(mine, phases, million_tokens),
+        _memory_in_words(settings, reports),
+        _fit_in_words(report, mine.gpu),
+        _job_in_words(mine, phases, settings.million_tokens),
         _cheapest_in_words(best, sum(one.fits(report.total_bytes) for one in table.values()), len(table)),
     ]
     if not report.validated:
         words.append(f"Memory {report.note}.")
     numbers = {
         "bytes": report.total_bytes,
-        "fits": table[gpu].fits(report.total_bytes),
+        "fits": mine.gpu.fits(report.total_bytes),
         "hours": mine.hours,
         "money": mine.money,
         "cheapest": best.money if best else float("nan"),
     }
     return View(figure, " ".join(words), numbers)
+
+
+def _memory_in_words(settings: MemorySettings, reports: Mapping[str, memory.MemoryReport]) -> str:
+    report = reports[settings.label]
+    others = [f"{name} {one.total_bytes / 1e9:.1f} GB" for name, one in reports.items() if name != settings.label]
+    return (
+        f"{settings.model}, {settings.label}: {report.total_bytes / 1e9:.1f} GB, of which "
+        f"{report.context_bytes / 1e9:.1f} for the CUDA context; {report.trainable_parameters:,} numbers train. "
+        f"Beside it: {', '.join(others)}."
+    )
 
 
 def _fit_in_words(report: memory.MemoryReport, gpu: Gpu) -> str:
@@ -115,13 +145,13 @@ def _fit_in_words(report: memory.MemoryReport, gpu: Gpu) -> str:
     return f"It does not fit {room}: {(report.total_bytes - gpu.usable_bytes) / 1e9:.1f} GB too much; {sharded}."
 
 
-def _cheapest_in_words(best, fitting: int, count: int) -> str:
+def _cheapest_in_words(best: Job | None, fitting: int, count: int) -> str:
     if best is None:
         return f"It fits none of the {count} GPUs of the table by itself."
     return f"It fits {fitting} of {count} GPUs; the cheapest to finish on is {best.gpu.name}, ${best.money:.2f}."
 
 
-def _job_in_words(mine, phases, million_tokens: float) -> str:
+def _job_in_words(mine: Job, phases: Sequence[Phase], million_tokens: float) -> str:
     gpu, bound = mine.gpu, mine.bound_seconds
     shares = ", ".join(f"{one.name} {one.seconds(gpu) / bound:.0%} ({one.limit(gpu)})" for one in phases)
     half = "" if gpu.dtype == "bfloat16" else f" It has no bfloat16; counted in {gpu.dtype}."
@@ -129,17 +159,22 @@ def _job_in_words(mine, phases, million_tokens: float) -> str:
         f"{million_tokens:g} million tokens take at least {mine.hours * bound / mine.step_seconds:.2g} hours there; at "
         f"this efficiency {mine.hours:.2g} hours, {mine.tokens_per_second:,.0f} tokens a second, and ${mine.money:.2f} "
         f"at ${gpu.price_per_hour:.2f} an hour ({gpu.price_source}, {gpu.price_date}).{half} The bound's parts, and "
-        f"what holds each up: {shares}."
+        f"what limits each: {shares}."
     )
+
+
+def _view(**values: Any) -> View:
+    """The view of the controls' values, whose names are those of the settings."""
+    return memory_view(MemorySettings(**values))
 
 
 class MemoryPanel(Panel):
     """The panel, with a button that follows a step on fake tensors and sets the outcome beside the estimate."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.button = widgets.Button(description="check it: simulate this step", layout=widgets.Layout(width="260px"))
         self.checked = widgets.HTML()
-        super().__init__("Where the bytes go, and what the job costs", _controls(), memory_view)
+        super().__init__("Where the bytes go, and what the job costs", _controls(), _view)
         self.button.on_click(lambda _: self.check())
         self.widget.children = (*self.widget.children, widgets.HBox([self.button]), self.checked)
 
@@ -149,23 +184,19 @@ class MemoryPanel(Panel):
 
     def check(self) -> None:
         """Simulate the present settings; seconds to a minute."""
-        values = self.values
+        settings = MemorySettings(**self.values)
         self.button.disabled, self.checked.value = True, "<p>Following a step ...</p>"
         try:
-            self.checked.value = f"<p style='line-height: 1.5'>{html.escape(check_in_words(values))}</p>"
+            self.checked.value = f"<p style='line-height: 1.5'>{html.escape(check_in_words(settings))}</p>"
         except ValueError as error:
             self.checked.value = f'<p role="alert">{html.escape(str(error))}</p>'
         finally:
             self.button.disabled = False
 
 
-def check_in_words(values: Mapping) -> str:
-    """What `memory.simulate` finds for settings of the panel, beside the estimate."""
-    method = method_of(values["method"], values["rank"], values["targets"], values["model"])
-    options = {name: values[name] for name in ("batch_size", "sequence_length", "optimizer", "checkpointing")}
-    options["dtype"] = values["precision"]
-    said = memory.estimate(values["model"], method, **options)
-    found = memory.simulate(values["model"], method, **options)
+def check_in_words(settings: MemorySettings) -> str:
+    """What `memory.simulate` finds for the settings, beside the estimate."""
+    said, found = (predict(settings.model, settings.setup) for predict in (memory.estimate, memory.simulate))
     error = said.total_bytes / found.total_bytes - 1
     return (
         f"Simulated, every tensor followed: {found.total_bytes / 1e9:.2f} GB; the estimate said "
