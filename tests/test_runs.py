@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,18 @@ def test_the_table_is_flat():
 def test_runs_go_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_RUNS", str(tmp_path / "there"))
     assert RunStore().path == tmp_path / "there"
+
+
+# Records written at commit 7bbbcbd: each method, a diverged and an interrupted run, and two of a sweep.
+OLD_RECORDS = Path(__file__).parent / "fixtures" / "runs"
+
+
+def test_records_of_earlier_versions_load_and_are_written_back_unchanged(tmp_path):
+    store = RunStore(OLD_RECORDS)
+    runs = store.all()
+    assert {run.method["name"] for run in runs} == {"lora", "qlora", "hybrid", "full"}
+    assert {run.status for run in runs} == {"finished", "diverged", "interrupted"}
+    assert len(runs) == len(list(OLD_RECORDS.glob("*.json"))) == len(table(runs)) == 8
+    for run in runs:
+        copy = RunStore(tmp_path).save(run)
+        assert json.loads(copy.read_text()) == json.loads((OLD_RECORDS / copy.name).read_text())

@@ -11,6 +11,7 @@ from test_runs import record
 
 from workbench import RunStore, TrainConfig, load_task, train
 from workbench.reference import COSTS
+from workbench.training import run_trials
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import study
@@ -111,11 +112,17 @@ def test_a_sweep_that_broke_off_is_taken_up_where_it_was(small, tmp_path, monkey
     monkeypatch.setattr(study, "base", lambda quantization: small)
     monkeypatch.setattr(study, "task_and_config", lambda name: (load_task("facts"), config))
     named = [("lora", study.lora(1, 32, 1e-3)), ("alone", study.lora(2, 32, 1e-3, dora=True))]
+
+    def run_trials_unless(several: bool, instead):
+        """Train a pass, unless it has several trials (or one): then `instead` is called."""
+        return lambda trials, *rest: instead() if (len(trials) > 1) == several else run_trials(trials, *rest)
+
     with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
-        broken.setattr("workbench.sweeps.carry_out", lambda *_: 1 / 0)
+        broken.setattr("workbench.sweeps.run_trials", run_trials_unless(False, lambda: 1 / 0))
         study.train("facts", named, [0, 1])
     assert study.rows("facts") == []
-    monkeypatch.setattr("workbench.sweeps.train_pass", lambda *_: pytest.fail("trained again"))
+    again = run_trials_unless(True, lambda: pytest.fail("trained again"))
+    monkeypatch.setattr("workbench.sweeps.run_trials", again)
     study.train("facts", named, [0, 1])
     rows = study.scored("facts", "lora") + study.scored("facts", "alone")
     assert [(row["name"], row["seed"], row["together"]) for row in rows] == [

@@ -33,10 +33,12 @@ from workbench import (
     training,
 )
 from workbench.cli import main
-from workbench.passes import Configuration, Needs, needs, train_pass
+from workbench.passes import Needs, SweepError, needs, plan_passes, shares_a_pass
 from workbench.runs import RunStore
-from workbench.sweeps import COMPILERS, SweepError, plan_passes, shares_a_pass
+from workbench.sweeps import COMPILERS
 from workbench.tasks import Example
+from workbench.training import run_trials
+from workbench.trial import Trial
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
 FACTS = load_task("facts")
@@ -143,7 +145,7 @@ def test_slices_that_are_carried_in_turn_are_the_same_too(small, tmp_path, monke
     """A CPU carries only so many tokens at once."""
     config = replace(QUICK, save=True)
     whole = sweep(small, ORDERS, VARIED, config, RunStore(tmp_path / "a"))
-    monkeypatch.setattr("workbench.passes.CPU_TOKENS", 1)
+    monkeypatch.setattr("workbench.loop.CPU_TOKENS", 1)
     for run, turn in zip(whole, sweep(small, ORDERS, VARIED, config, RunStore(tmp_path / "b")), strict=True):
         assert turn.together["configurations"] == 4
         assert turn.together["peak_memory_bytes"] < run.together["peak_memory_bytes"]
@@ -253,7 +255,7 @@ def test_a_diverging_configuration_does_not_touch_the_others(small, tmp_path):
 def test_stopping_keeps_what_there_is_and_the_same_call_goes_on(small, store, monkeypatch, capsys):
     config = replace(QUICK, save=True, evaluate=True, test_limit=4)
     monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
-    limit = needs(small, FACTS, [Configuration("x", VARIED[0], config)])
+    limit = needs([Trial("x", small, FACTS, VARIED[0], config, store)])
     room = limit.of([0]) + limit.members[0] // 2  # a pass for each
     stopped = sweep(small, FACTS, VARIED[:1] * 1 + [lora(rank=1, alpha=32)], config, store, max_memory=room,
                     on_step=lambda entry: entry["step"] == 2)  # fmt: skip
@@ -351,9 +353,9 @@ def test_ctrl_c_while_saving_keeps_the_others(small, store, monkeypatch, evaluat
 
 
 def test_ctrl_c_before_the_first_step_is_a_stop_too(small, store, monkeypatch):
-    from workbench import passes
+    from workbench import loop
 
-    real, built = passes.apply, []
+    real, built = loop.apply, []
 
     def interrupted(*arguments, **options):
         built.append(arguments)
@@ -361,7 +363,7 @@ def test_ctrl_c_before_the_first_step_is_a_stop_too(small, store, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(passes, "apply", interrupted)
+    monkeypatch.setattr(loop, "apply", interrupted)
     runs = sweep(small, FACTS, VARIED, QUICK, store)
     assert [run.status for run in runs] == ["interrupted"] * 4 and len(built) == 3
     assert not any(run.history for run in runs)
@@ -371,12 +373,12 @@ def test_a_killed_sweep_loses_the_pass_in_flight_only(small_directory, tmp_path)
     code = f"""
 import sys
 from workbench import RunStore, TrainConfig, load_base, load_task, lora, sweep
-from workbench import training
-from workbench.passes import Configuration, needs
+from workbench.passes import needs
+from workbench.trial import Trial
 base, task = load_base({str(small_directory)!r}, dtype="float32"), load_task("facts")
 config = TrainConfig(steps=6, batch_size=4, evaluate=False)
 methods = [lora(rank=2, learning_rate=rate) for rate in (1e-3, 2e-3, 3e-3, 4e-3)]
-needed = needs(base, task, [Configuration(str(i), m, config) for i, m in enumerate(methods)])
+needed = needs([Trial(str(i), base, task, m, config, RunStore({str(tmp_path)!r})) for i, m in enumerate(methods)])
 def tell(entry):
     if entry["runs"][0].method["learning_rate"] >= 3e-3 and sys.argv[1:] == ["wait"]:
         print("second pass", flush=True)
@@ -428,8 +430,7 @@ def test_the_planned_memory_is_the_measured_one(small_directory, store, dtype, r
     base = load_base(str(small_directory), dtype=dtype)
     config = replace(QUICK, steps=2, batch_size=batch)
     methods = [lora(rank=rank) for rank in ranks]
-    members = [Configuration(str(method.rank), method, config) for method in methods]
-    needed = needs(base, ORDERS, members)
+    needed = needs([Trial(str(method.rank), base, ORDERS, method, config, store) for method in methods])
     measured = sweep(base, ORDERS, methods, config, store)[0].together["peak_memory_bytes"]
     planned = needed.of(range(len(methods)))
     assert 0.8 * planned <= measured <= planned
@@ -443,31 +444,30 @@ def test_no_batch_is_larger_than_was_planned(small, store, targets, steps, seeds
     """
     task = replace(FACTS, train=(Example("so " * 300, "on"), Example("so", " on" * targets)))
     config = replace(QUICK, steps=steps, batch_size=1)
-    members = [Configuration(str(seed), VARIED[0], replace(config, seed=seed)) for seed in seeds]
-    planned = needs(small, task, members).of(range(len(seeds)))
+    trials = [Trial(str(seed), small, task, VARIED[0], replace(config, seed=seed), store) for seed in seeds]
+    planned = needs(trials).of(range(len(seeds)))
     runs = sweep(small, task, VARIED[:1], config, store, seeds=seeds)
     assert runs[0].together["configurations"] == len(seeds) and runs[0].together["peak_memory_bytes"] <= planned
 
 
 def test_when_memory_runs_out_after_all_the_pass_is_cut_in_two(small, store, monkeypatch):
     """The allocator refuses more than two configurations at once, as a full machine would."""
-    from workbench import passes
+    from workbench import loop
 
-    real = passes.carry_together
+    real = loop.multi_adapter_model
 
     def refuse(base, models):
         if len(models) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
         return real(base, models)
 
-    monkeypatch.setattr(passes, "carry_together", refuse)
+    monkeypatch.setattr(loop, "multi_adapter_model", refuse)
     runs = sweep(small, FACTS, VARIED, QUICK, store)
     assert [run.status for run in runs] == ["finished"] * 4 and {run.together["configurations"] for run in runs} == {2}
     stopped = sweep(small, FACTS, VARIED, replace(QUICK, seed=1), store, on_step=lambda entry: entry["step"] == 2)
     assert [run.status for run in stopped] == ["interrupted"] * 2  # the other half does not begin
-    monkeypatch.setattr(passes, "carry_together", lambda *_: refuse(None, [None] * 3))
-    members = [Configuration("one", VARIED[0], QUICK)]
-    assert train_pass(small, FACTS, members, store)[0].status == "out_of_memory"
+    monkeypatch.setattr(loop, "multi_adapter_model", lambda *_: refuse(None, [None] * 3))
+    assert run_trials([Trial("one", small, FACTS, VARIED[0], QUICK, store)], together=True)[0].status == "out_of_memory"
     with pytest.raises(SweepError, match="One configuration alone is out of memory: lower batch_size"):
         sweep(small, FACTS, VARIED, replace(QUICK, seed=2), store)
 

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors import SafetensorError
 from test_methods import fingerprint
 from torch._subclasses import FakeTensorMode
@@ -35,12 +34,22 @@ from workbench import (
     train,
     training,
 )
+from workbench.loop import accelerator_for, alone, make_slot
 from workbench.methods import MethodError, apply
 from workbench.models import completion_logits, linear_modules
 from workbench.runs import RunError, RunStore
-from workbench.steps import TrainingError, adapter_gradients, backward, check_gradients, micro_batches, train_step
+from workbench.steps import (
+    Group,
+    TrainingError,
+    adapter_gradients,
+    backward,
+    check_gradients,
+    micro_batches,
+    train_step,
+)
 from workbench.tasks import Example, TaskError, batches, collate, encode
-from workbench.training import accelerator_for, score_of_base
+from workbench.training import score_of_base
+from workbench.trial import Trial
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)
 FACTS = load_task("facts")
@@ -78,6 +87,33 @@ def test_the_loop_is_a_plain_loop(small, store, method, config):
         optimizer.zero_grad()
         expected.append((total / tokens).item())
     assert losses(train(small, FACTS, method, config, store)) == pytest.approx(expected, rel=1e-4)
+
+
+# Losses of 20 steps on `orders`, written down at commit 7bbbcbd, when one configuration and several had a loop each.
+RECORDED = json.loads((Path(__file__).parent / "fixtures" / "recorded_losses.json").read_text(encoding="utf-8"))
+RECORDED_METHODS = {
+    "lora": lora(rank=4),
+    "dora": lora(rank=4, dora=True),
+    "dropout": lora(rank=4, dropout=0.1),
+    "qlora": qlora(rank=4),
+    "hybrid": hybrid(["layers.1.mlp"], rank=4),
+    "full": full(1e-3),
+}
+ROUNDING = 5e-6  # relative; on the same processor the losses are equal to the last bit
+
+
+@pytest.mark.parametrize("name", RECORDED_METHODS)
+def test_the_losses_are_those_recorded_before_the_two_loops_became_one(small_directory, store, name):
+    base = load_base(str(small_directory), quantization="nf4" if name == "qlora" else None, dtype="float32")
+    config = replace(QUICK, steps=20, accumulation=2 if name == "dora" else 1)
+    run = train(base, load_task("orders"), RECORDED_METHODS[name], config, store)
+    assert losses(run) == pytest.approx(RECORDED[name], rel=ROUNDING)
+
+
+def test_the_losses_of_a_sweep_are_those_recorded_too(small, store):
+    runs = sweep(small, load_task("orders"), [lora(rank=2), lora(rank=8)], replace(QUICK, steps=20), store)
+    for run in runs:
+        assert losses(run) == pytest.approx(RECORDED[f"sweep r={run.method['rank']}"], rel=ROUNDING)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(small, store):
@@ -138,19 +174,20 @@ def test_a_step_names_no_device(small):
         accelerator = SimpleNamespace(
             device="meta", num_processes=1, autocast=nullcontext, backward=torch.Tensor.backward
         )
-        backward(accelerator, model, [batch], tokens=10)
+        group = Group(model, [SimpleNamespace(batches=[batch], tokens=10)], batched=False)
+        backward(accelerator, group)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         torch.optim.AdamW(trained, lr=1e-3).step()
         assert {parameter.grad.device.type for parameter in trained} == {"meta"}
         model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0] + torch.zeros(64),))
         with pytest.raises(RuntimeError, match="device"):
-            backward(accelerator, model, [batch], tokens=10)
+            backward(accelerator, group)
 
 
 def test_micro_batches_share_the_rows_out(small):
     rows = encode(FACTS.train, small.tokenizer, 512)
     config = TrainConfig(steps=2, batch_size=3, accumulation=2)
-    one = [list(micro_batches(rows, config, process, 2, 0)) for process in (0, 1)]
+    one = [list(micro_batches(rows, config, process, 2)) for process in (0, 1)]
     for (mine, tokens), (yours, same) in zip(*one, strict=True):
         assert tokens == same == sum(batch["targets"].numel() for batch in (*mine, *yours))
         assert [len(batch["input_ids"]) for batch in (*mine, *yours)] == [3, 3, 3, 3]
@@ -293,10 +330,11 @@ def test_a_parameter_without_a_gradient_is_named(small, cut, words):
 
 
 def test_adapter_gradients_are_those_of_a_step(small):
-    model = apply(small, lora(rank=2)).train()
     batch = collate(encode(FACTS.train[:2], small.tokenizer, 512), 0)
-    backward(accelerator_for(small), model, [batch], batch["targets"].numel())
-    expected = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name}
+    accelerator, slot = slot_of(small, lora(rank=2), replace(QUICK, batch_size=2))
+    slot.batches, slot.tokens = [batch], batch["targets"].numel()
+    backward(accelerator, alone(accelerator, slot))
+    expected = {name: parameter.grad for name, parameter in slot.model.named_parameters() if "lora_B" in name}
     found = adapter_gradients(apply(small, lora(rank=2)), batch)
     assert found.keys() == expected.keys() and all(gradient.any() for gradient in found.values())
     assert all(torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-7) for name in found)
@@ -445,14 +483,18 @@ def test_two_precisions_one_after_the_other(small, small_directory, store):
     assert second.precision["compute"] == "bfloat16" and losses(first) == losses(third)
 
 
+def slot_of(base, method, config):
+    """The slot of a trial on the facts, and the Accelerator that it was made with."""
+    accelerator = accelerator_for(base)
+    trial = Trial("one", base, FACTS, method, config, RunStore())
+    return accelerator, make_slot(trial, trial.new_run(), encode(FACTS.train, base.tokenizer, 512), accelerator)
+
+
 def test_a_train_step_returns_the_loss_before_its_update(small):
-    accelerator = Accelerator()
-    model = apply(small, lora(rank=2)).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-2)
-    batch = collate(encode(FACTS.train[:4], small.tokenizer, 512), 0)
-    tokens = batch["targets"].numel()
-    first, second = (train_step(accelerator, model, optimizer, trained, [batch], tokens, QUICK) for _ in range(2))
+    accelerator, slot = slot_of(small, lora(rank=2, learning_rate=1e-2), replace(QUICK, warmup=0.0))
+    group = alone(accelerator, slot)
+    slot.next_step()
+    (first,), (second,) = (train_step(accelerator, group, step=0) for _ in range(2))
     assert second < first
 
 
@@ -517,7 +559,7 @@ def test_a_shorter_max_length_is_not_hidden_by_a_score_of_the_base(small, store)
 
 
 def test_a_store_that_cannot_be_written_is_told_before_anything_is_trained(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("workbench.training.apply", lambda *_, **__: pytest.fail("began to train"))
+    monkeypatch.setattr("workbench.loop.apply", lambda *_, **__: pytest.fail("began to train"))
     (tmp_path / "file").write_text("")
     for act in (train, lambda base, task, method, config, store: sweep(base, task, [method], config, store)):
         with pytest.raises(RunError, match=r"No runs can be kept in .*file .*choose another folder"):

@@ -9,10 +9,14 @@ import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench import WorkbenchError
 from workbench.cli_memory import add_memory
 from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
+
+if TYPE_CHECKING:
+    from workbench.loop import StepReport
 
 QUANTIZED = ("nf4", "fp4", "int8")
 
@@ -221,10 +225,10 @@ def _record(run) -> dict:
     return run.to_dict() | {"artifact_dir": str(run.artifact_dir) if run.artifact_dir else None}
 
 
-def _print_step(entry: dict) -> None:
+def _print_step(entry: StepReport) -> None:
     from workbench.machine import say
 
-    losses = [entry["loss"]] if "loss" in entry else [run.history[-1]["loss"] for run in entry["runs"] if run.history]
+    losses = [run.history[-1]["loss"] for run in entry["runs"] if run.history]
     words = " ".join(f"{loss:.3f}" for loss in losses)
     say(f"step {entry['step']}/{entry['steps']}  loss {words}  {entry['seconds_left']:.0f} s left")
 

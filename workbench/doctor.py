@@ -165,23 +165,26 @@ def _steps() -> Finding:
 
 def probe_step(dtype: str) -> float:
     """Seconds of one real LoRA training step of the packaged model: the faster of two, after one to warm up."""
-    from workbench.methods import apply, lora
+    from workbench.loop import accelerator_for, alone, make_slot
+    from workbench.methods import lora
     from workbench.models import load_base
+    from workbench.runs import RunStore
     from workbench.steps import TrainConfig, train_step
-    from workbench.tasks import Encoded, collate
-    from workbench.training import accelerator_for
+    from workbench.tasks import Encoded, load_task
+    from workbench.trial import Trial
 
-    base = load_base("smollm2-135m", dtype=dtype)
-    model = apply(base, lora()).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    accelerator = accelerator_for(base)
-    wrapped, optimizer = accelerator.prepare(model, torch.optim.AdamW(trained, lr=1e-4))
     rows = [Encoded(tuple(range(100 + row, 100 + row + PROBE_TOKENS)), PROBE_TOKENS // 2) for row in range(PROBE_ROWS)]
-    tokens = PROBE_ROWS * PROBE_TOKENS // 2
+    config = TrainConfig(steps=3, batch_size=PROBE_ROWS)
+    base = load_base("smollm2-135m", dtype=dtype)
+    trial = Trial("probe", base, load_task("facts"), lora(), config, RunStore())  # of which nothing is stored
+    accelerator = accelerator_for(base)
+    slot = make_slot(trial, trial.new_run(), rows, accelerator)
+    group = alone(accelerator, slot)
     times = []
-    for _ in range(3):
+    for step in range(config.steps):
+        slot.next_step()
         started = time.perf_counter()
-        train_step(accelerator, wrapped, optimizer, trained, [collate(rows, 0)], tokens, TrainConfig())
+        train_step(accelerator, group, step)
         times.append(time.perf_counter() - started)
     return min(times[1:])
 

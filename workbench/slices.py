@@ -17,20 +17,21 @@ from workbench.models import Base, share
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
 
 
-def carry_together(base: Base, models: Sequence[PeftModel]) -> nn.Module:
-    """A model that shares `base`'s weights and the adapters of `models`, which slice its batch between them in order.
+def multi_adapter_model(base: Base, models: Sequence[PeftModel]) -> nn.Module:
+    """A model on the weights of `base` with the adapters of all `models`: each acts on its own slice of the batch.
 
-    The adapters stay the very parameters of `models`: what trains here is trained there.
+    The batch is cut into equal slices, in the order of `models`. The adapters are the very parameters of `models`: what
+    trains here is trained there.
     """
-    carrier = share(base.model).train()
-    for name, module in list(carrier.named_modules()):
+    combined = share(base.model).train()
+    for name, module in list(combined.named_modules()):
         parts = [model.base_model.model.get_submodule(name) for model in models]
         parts = [part if hasattr(part, "lora_A") else None for part in parts]
         if not any(parts):
             continue
         parent, _, own_name = name.rpartition(".")
-        setattr(carrier.get_submodule(parent), own_name, SlicedLinear(module, parts))
-    return carrier
+        setattr(combined.get_submodule(parent), own_name, SlicedLinear(module, parts))
+    return combined
 
 
 class SlicedLinear(nn.Module):
@@ -104,13 +105,13 @@ def _frozen_weight(module: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
     return module.weight
 
 
-def stack(batches: Sequence[dict[str, torch.Tensor]], pad_id: int) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """One batch out of one of `tasks.collate` for each slice, and how many completion tokens each slice has."""
+def stack(batches: Sequence[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """One batch out of a batch of `tasks.collate` for each slice, and the number of completion tokens of each slice.
+
+    Rows are padded on the right to the longest one, with token 0.
+    """
     longest = max(batch["input_ids"].shape[1] for batch in batches)
-    padded = [
-        nn.functional.pad(batch["input_ids"], (0, longest - batch["input_ids"].shape[1]), value=pad_id)
-        for batch in batches
-    ]
+    padded = [nn.functional.pad(batch["input_ids"], (0, longest - batch["input_ids"].shape[1])) for batch in batches]
     starts = [index * len(ids) for index, ids in enumerate(padded)]
     together = {
         "input_ids": torch.cat(padded),

@@ -1,21 +1,27 @@
-"""One optimisation step: its settings, its micro-batches, forward, backward, and the check that gradients arrive."""
+"""One optimisation step: its settings, micro-batches, forward, backward and update, and the check of gradients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from accelerate import Accelerator
 from torch import nn
 
 from workbench import WorkbenchError
 from workbench.machine import TORCH_SEEDS
 from workbench.models import completion_logits
+from workbench.runs import Run
+from workbench.slices import slice_losses, stack
 from workbench.tasks import Encoded, batches, collate
+
+Batch = dict[str, torch.Tensor]  # as `tasks.collate` makes it
+PAD_ID = 0  # any token of the vocabulary does: rows are padded on the right, where causal attention does not look
 
 
 class TrainingError(WorkbenchError):
@@ -89,47 +95,102 @@ def optimizer_tensors(optimizer) -> list[torch.Tensor]:
     return [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
 
 
-def train_step(accelerator, model, optimizer, trained, batches_of_step, tokens, config) -> float:
-    """Forward, backward and update for one step's micro-batches; returns the loss, nats per completion token.
+@dataclass
+class Slot:
+    """One configuration in the loop: its record, its model, and what trains it.
 
-    tokens: completion tokens of the whole step over all micro-batches and processes, so that the loss is a sum divided
-    by their number however they are split up.
+    model: the PEFT wrapper around the shared base, or the copy that full fine-tuning trains. steps: for each step the
+    micro-batches of this process and the completion tokens over all of them and all processes. longest: tokens of the
+    largest micro-batch that may come.
     """
-    total = backward(accelerator, model, batches_of_step, tokens)
-    accelerator.clip_grad_norm_(trained, config.clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return accelerator.reduce(total, "sum").item()
+
+    run: Run
+    model: nn.Module
+    learning_rate: float
+    config: TrainConfig
+    trained: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    steps: Iterator[tuple[list[Batch], int]]
+    longest: int
+    batches: list[Batch] = field(default_factory=list)  # the micro-batches of the present step,
+    tokens: int = 0  # and their completion tokens
+
+    def next_step(self) -> None:
+        """Fetch the micro-batches of the next step."""
+        self.batches, self.tokens = next(self.steps)
 
 
-def backward(accelerator, model, batches_of_step, tokens) -> torch.Tensor:
-    """Accumulate the gradient of (sum of losses) / tokens; returns this process's share of the loss (a 0-d tensor)."""
-    total = 0
-    for index, batch in enumerate(batches_of_step):
+@dataclass
+class Group:
+    """Slots that share a forward pass, and the model that computes it.
+
+    batched: the model is `slices.multi_adapter_model`, which gives each slot its own slice of the batch; otherwise it
+    is the model of the only slot, as Accelerate has wrapped it.
+    """
+
+    model: nn.Module
+    slots: list[Slot]
+    batched: bool
+
+
+def train_step(accelerator: Accelerator, group: Group, step: int) -> list[float]:
+    """Forward and backward for the group, then clipping and an update for each slot.
+
+    Returns each slot's loss before the update, in nats per completion token. A slot whose loss is not a number is not
+    updated. step: counted from 0, for the learning rate.
+    """
+    losses = accelerator.reduce(backward(accelerator, group), "sum").tolist()
+    for slot, loss in zip(group.slots, losses, strict=True):
+        slot.optimizer.param_groups[0]["lr"] = slot.learning_rate * slot.config.learning_rate_factor(step)
+        if math.isfinite(loss):
+            accelerator.clip_grad_norm_(slot.trained, slot.config.clip)
+            slot.optimizer.step()
+        slot.optimizer.zero_grad(set_to_none=True)
+    return losses
+
+
+def backward(accelerator: Accelerator, group: Group) -> torch.Tensor:
+    """Accumulate the gradients of all slots over their micro-batches; returns this process's share of the losses.
+
+    Each slot's loss, of shape (slots,), is the sum over its completion tokens divided by their number in the whole
+    step, so that it does not depend on how the rows are split into micro-batches and processes.
+    """
+    totals = torch.zeros(len(group.slots), device=accelerator.device)
+    rounds = list(zip(*(slot.batches for slot in group.slots), strict=True))
+    for index, parts in enumerate(rounds):
+        batch, counts = stack(parts)
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        last = index == len(batches_of_step) - 1
-        with nullcontext() if last else accelerator.no_sync(model):
+        last = index == len(rounds) - 1
+        with nullcontext() if last else accelerator.no_sync(group.model):
             with accelerator.autocast():
-                logits = completion_logits(model, batch)
-            loss = F.cross_entropy(logits.float(), batch["targets"], reduction="sum") / tokens
-            del logits  # the largest tensor of the step, and the way back does not need it
+                logits = completion_logits(group.model, batch)
+            losses = _losses(group, logits, batch["targets"], counts)
+            del logits  # the largest tensor of the step, which the backward pass does not need
             # Gradients are averaged over processes; the loss is a sum over them.
-            accelerator.backward(loss * accelerator.num_processes)
-        total = total + loss.detach()
-    return total
+            accelerator.backward(losses.sum() * accelerator.num_processes)
+        totals += losses.detach()
+    return totals
+
+
+def _losses(group: Group, logits: torch.Tensor, targets: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    """The loss of each slot, (slots,), from the logits of their completion tokens in order."""
+    tokens = [slot.tokens for slot in group.slots]
+    if group.batched:
+        return slice_losses(logits, targets, counts, tokens)
+    return F.cross_entropy(logits.float(), targets, reduction="sum").view(1) / tokens[0]
 
 
 def micro_batches(
-    rows: list[Encoded], config: TrainConfig, process: int, processes: int, pad_id: int
-) -> Iterator[tuple[list[dict[str, torch.Tensor]], int]]:
-    """For each step: this process's micro-batches, and the step's completion tokens over all processes."""
+    rows: Sequence[Encoded], config: TrainConfig, process: int = 0, processes: int = 1
+) -> Iterator[tuple[list[Batch], int]]:
+    """For each step: the micro-batches of this process, and the step's completion tokens over all processes."""
     whole = config.batch_size * config.accumulation * processes
     for indices in batches(len(rows), whole, config.steps, config.seed):
         chosen = [rows[index] for index in indices]
         tokens = sum(row.completion_tokens for row in chosen)
         mine = chosen[process::processes]
         parts = [mine[i : i + config.batch_size] for i in range(0, len(mine), config.batch_size)]
-        yield [collate(part, pad_id) for part in parts], tokens
+        yield [collate(part, PAD_ID) for part in parts], tokens
 
 
 def adapter_gradients(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:
@@ -141,7 +202,7 @@ def adapter_gradients(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[
 def check_gradients(model: nn.Module, scaled: bool = False) -> None:
     """Raise TrainingError if a trainable parameter gets no finite gradient, or one of zeros that should not be zero.
 
-    Where B = 0, the gradient of A is zero by design; nothing else has that excuse before the first update.
+    Where B = 0, the gradient of A is zero by design; before the first update every other gradient must be non-zero.
     scaled: the loss was scaled for float16, whose first gradients may overflow (the scaler then lowers the scale).
     """
     faults = []

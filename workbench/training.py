@@ -1,35 +1,27 @@
-"""One explicit loop for every method: `train(base, task, method, config)` gives a `Run`."""
+"""From a trial to its stored run: score the base, train, save, score again; `train` does it for one method."""
 
 from __future__ import annotations
 
 import math
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from datetime import datetime
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
+from itertools import zip_longest
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from torch import nn
 
 from workbench import adapters, evaluation, machine
-from workbench.methods import Method, apply, check_method, trainable_parameters
+from workbench.loop import DIVERGED_ADVICE, OnStep, accelerator_for, fit, make_slot
+from workbench.methods import Method, check_method
 from workbench.models import Base
 from workbench.runs import Run, RunStore
-from workbench.steps import (
-    TrainConfig,
-    TrainingError,
-    adamw,
-    backward,
-    check_gradients,
-    micro_batches,
-    optimizer_tensors,
-    train_step,
-)
+from workbench.steps import Slot, TrainConfig, TrainingError
 from workbench.tasks import Task, encode
+from workbench.trial import Trial, check_kinds
 
 __all__ = ["TrainConfig", "TrainingError", "train"]
 
@@ -37,7 +29,6 @@ OUT_OF_MEMORY_ADVICE = (
     "Halve batch_size and double accumulation (same result), turn on checkpointing, shorten max_length, "
     "or train less: lora() instead of full(), qlora() instead of lora()."
 )
-DIVERGED_ADVICE = "The loss is no longer a number: lower the learning rate, or lengthen the warm-up."
 
 
 def train(
@@ -46,12 +37,12 @@ def train(
     method: Method,
     config: TrainConfig | None = None,
     store: RunStore | None = None,
-    on_step: Callable[[dict], bool | None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Run:
     """Fine-tune `base` on `task` and record the run; `base` is left as it was found.
 
-    on_step: called after each step with its history entry plus "steps", "seconds_left" and the "model" as it is then;
-    returning True stops the run, which is then kept as "interrupted", as Ctrl-C and Jupyter's stop button do.
+    on_step: called after each step with a `loop.StepReport`; returning True stops the run, which is then kept as
+    "interrupted", as it is after Ctrl-C or Jupyter's stop button.
     Raises MethodError, TaskError, TrainingError or RunError for what cannot work; running out of memory or diverging is
     recorded.
     """
@@ -59,25 +50,8 @@ def train(
     check_kinds(base=base, task=task, method=method, config=config, store=store)
     store.make_ready()
     check_method(base, method)  # what cannot work is told before the base is scored
-    run = new_run(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
-    return carry_out(run, base, task, method, config, store, on_step)
-
-
-KINDS = {
-    "base": (Base, "what load_base() returns"),
-    "task": (Task, "what load_task() returns"),
-    "method": (Method, "one of lora(), qlora(), hybrid() and full()"),
-    "config": (TrainConfig, "TrainConfig(steps=...)"),
-    "store": (RunStore, "RunStore(folder)"),
-}
-
-
-def check_kinds(**arguments: object) -> None:
-    """Raises TrainingError for a name where the thing itself is wanted, before it fails somewhere inside."""
-    for name, value in arguments.items():
-        kind, wanted = KINDS[name]
-        if not isinstance(value, kind):
-            raise TrainingError(f"{name}={value!r} must be {wanted}.")
+    trial = Trial(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
+    return run_trials([trial], on_step=on_step)[0]
 
 
 _running = threading.RLock()
@@ -85,7 +59,7 @@ _running = threading.RLock()
 
 @contextmanager
 def alone_in_this_process() -> Iterator[None]:
-    """Two trainings at once would share Accelerate's state and torch's random numbers; raises TrainingError."""
+    """Raise TrainingError if another training is under way: the two would share Accelerate's state and torch's RNG."""
     if not _running.acquire(blocking=False):
         raise TrainingError("Another training is under way in this process; wait for it, or stop it.")
     try:
@@ -95,52 +69,98 @@ def alone_in_this_process() -> Iterator[None]:
 
 
 @alone_in_this_process()
-def carry_out(run: Run, base: Base, task: Task, method: Method, config: TrainConfig, store: RunStore, on_step) -> Run:
-    """Train as `run` says, then save, score and store it."""
-    rows = encode(task.train, base.tokenizer, config.max_length, what="Train row")
-    accelerator, model = accelerator_for(base), None
-    run.precision = precision_of(base, method, accelerator)
+def run_trials(
+    trials: Sequence[Trial], together: bool = False, compiled: bool = False, on_step: OnStep | None = None
+) -> list[Run]:
+    """Train the trials together, then save, score and store each of them.
+
+    together: the trials share a pass (see `passes.shares_a_pass`) and differ in method and seed alone; otherwise there
+    is one, of any method. compiled: put the model that they share through torch.compile. If memory runs out with
+    several, they are cut in two halves and begun again; one that does not fit by itself is recorded as "out_of_memory".
+    A stop returns what there is.
+    """
+    first = trials[0]
+    runs = [trial.new_run() for trial in trials]
+    rows = encode(first.task.train, first.base.tokenizer, first.config.max_length, what="Train row")
+    accelerator = accelerator_for(first.base)
+    slots: list[Slot] = []
+    out_of_memory = False
     try:
-        run.before = score_of_base(base, task, config)
+        before = score_of_base(first.base, first.task, first.config)
     except TrainingError as error:
-        run.status, run.advice = "out_of_memory", str(error)
-        return keep(run, model, base, task, config, store, accelerator.is_main_process)
-    with machine.forked_random_state(base.model.device):
-        torch.manual_seed(config.seed)
+        _end(runs, "out_of_memory", str(error))
+        return _keep_all(trials, runs, slots, accelerator)
+    with machine.forked_random_state(first.base.model.device):
+        torch.manual_seed(first.config.seed)
         try:
-            model = apply(base, method, seed=config.seed)
-            count_parameters(run, model)
-            _fit(accelerator, model, method, config, rows, run, on_step, base.tokenizer.pad_token_id or 0)
+            for trial, run in zip(trials, runs, strict=True):
+                run.before = dict(before)
+                slots.append(make_slot(trial, run, rows, accelerator))
+            fit(accelerator, first.base, slots, together, compiled, on_step)
         except KeyboardInterrupt:
-            run.status = "interrupted"
+            _end(runs, "interrupted")
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            run.status, run.advice = "out_of_memory", OUT_OF_MEMORY_ADVICE
-    return keep(run, model, base, task, config, store, accelerator.is_main_process)
+            out_of_memory = True
+            _end(runs, "out_of_memory", OUT_OF_MEMORY_ADVICE)
+    accelerator.free_memory()  # it would keep the optimizers' states alive through the scoring
+    if out_of_memory and len(trials) > 1:
+        slots.clear()
+        half = len(trials) // 2
+        machine.say(f"Out of memory with {len(trials)} configurations at once: first {half} of them, then the rest.")
+        runs = run_trials(trials[:half], together, compiled, on_step)
+        stopped = any(run.status == "interrupted" for run in runs)
+        return runs if stopped else runs + run_trials(trials[half:], together, compiled, on_step)
+    return _keep_all(trials, runs, slots, accelerator)
 
 
-def keep(run: Run, model, base: Base, task: Task, config: TrainConfig, store: RunStore, write: bool = True) -> Run:
-    """Save what was trained, score it, and store the record; whoever stops this keeps what there is by then.
+def _end(runs: Sequence[Run], status: str, advice: str | None = None) -> None:
+    for run in runs:
+        if run.status == "finished":
+            run.status, run.advice = status, advice
+
+
+def _keep_all(
+    trials: Sequence[Trial], runs: Sequence[Run], slots: Sequence[Slot], accelerator: Accelerator
+) -> list[Run]:
+    """Save, score and store each run; of a run that was stopped before its model was built, the record only."""
+    for slot in slots:
+        slot.optimizer = None  # the scoring does not need its state
+    evaluate = trials[0].config.evaluate
+    if evaluate and any(run.history and run.status == "interrupted" for run in runs):
+        machine.say("Stopped. What was trained is being scored; stop again to leave that out.")
+    kept = []
+    for number, (trial, run, slot) in enumerate(zip_longest(trials, runs, slots), start=1):
+        kept.append(_keep(trial, run, slot and slot.model, evaluate, accelerator.is_main_process))
+        if evaluate and run.status == "interrupted" and not run.metrics:
+            # Whoever stops the scoring does not want the next one to begin; a run without scores is not finished.
+            evaluate = False
+            _end(runs[number:], "interrupted")
+    return kept
+
+
+def _keep(trial: Trial, run: Run, model: nn.Module | None, evaluate: bool, write: bool) -> Run:
+    """Save the model, score it, and store the record; a stop in between keeps what there is by then.
 
     Returns the run; or, and writes nothing, the one that another process with the same sweep has finished meanwhile.
     """
-    if done := store.finished(run.id, config.evaluate, config.save):
+    if done := trial.store.finished(run.id, evaluate, trial.config.save):
         return done
     if run.history and run.status in ("finished", "interrupted"):
         model.eval()
         try:
-            if config.save and write:
-                with store.saving(run) as folder:
+            if trial.config.save and write:
+                with trial.store.saving(run) as folder:
                     run.artifact_bytes = adapters.save(model, folder)
                     run.artifact = run.id
-                    store.save(run)  # scoring may be stopped, or run out of memory
-            if config.evaluate:
-                _score(run, replace(base, model=model), task, config)
+                    trial.store.save(run)  # scoring may be stopped, or run out of memory
+            if evaluate:
+                _score(run, replace(trial.base, model=model), trial.task, trial.config)
         except KeyboardInterrupt:
             run.status = "interrupted"
     if write:
-        store.save(run)
+        trial.store.save(run)
     return run
 
 
@@ -169,101 +189,11 @@ def _evaluate(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
         raise TrainingError("Scoring ran out of memory: lower test_limit, or set evaluate=False.") from error
 
 
-def _fit(accelerator, model, method, config, rows, run, on_step, pad_id) -> None:
-    """The loop. Fills in the run's history, status, times and peak memory."""
-    model.train()
-    if config.checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = adamw(trained, method.learning_rate, config)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    steps = micro_batches(rows, config, accelerator.process_index, accelerator.num_processes, pad_id)
-    gpu_peak = machine.gpu_peak(accelerator.device, [*model.parameters(), *model.buffers()])
-    started, skipped = time.perf_counter(), 0
-    try:
-        for step, (batches_of_step, tokens) in enumerate(steps):
-            if step == 0:
-                seconds = _rehearse(accelerator, model, wrapped, batches_of_step, tokens)
-                if accelerator.is_main_process:
-                    announce(run.label, config.steps, seconds)
-                started = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = method.learning_rate * config.learning_rate_factor(step)
-            step_now = partial(train_step, accelerator, wrapped, optimizer, trained, batches_of_step, tokens, config)
-            tick = time.perf_counter()
-            # The second step is the first with the optimizer's state in place.
-            if step == min(1, config.steps - 1) and not gpu_peak:
-                live = [*model.parameters(), *model.buffers(), *optimizer_tensors(optimizer)]
-                with machine.LiveBytes(live) as memory:
-                    loss = step_now()
-                run.peak_memory_bytes = memory.peak
-            else:
-                loss = step_now()
-            seconds = time.perf_counter() - tick
-            skipped += accelerator.optimizer_step_was_skipped
-            if not math.isfinite(loss):
-                run.status, run.advice = "diverged", DIVERGED_ADVICE
-                break
-            run.tokens += tokens
-            learning_rate = optimizer.param_groups[0]["lr"]
-            entry = {"step": step + 1, "loss": loss, "learning_rate": learning_rate, "seconds": seconds}
-            run.history.append(entry)
-            left = (time.perf_counter() - started) / (step + 1) * (config.steps - step - 1)
-            if on_step and on_step(entry | {"steps": config.steps, "seconds_left": left, "model": model}):
-                run.status = "interrupted"
-                break
-    finally:
-        run.seconds = time.perf_counter() - started
-        if gpu_peak:
-            run.peak_memory_bytes = gpu_peak()
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-        accelerator.free_memory()  # it would keep the optimizer's state alive through the scoring
-    if run.history and skipped == len(run.history):
-        run.status, run.advice = "diverged", "Every step overflowed in float16: use bfloat16 or float32."
-
-
-def _rehearse(accelerator, model, wrapped, batches_of_step, tokens) -> float:
-    """One forward and backward without an update: checks the gradients and times a step (seconds)."""
-    with machine.forked_random_state(accelerator.device):
-        started = time.perf_counter()
-        backward(accelerator, wrapped, batches_of_step, tokens).item()  # .item() waits for a GPU to be done
-        seconds = time.perf_counter() - started
-    check_gradients(model, scaled=accelerator.scaler is not None)
-    for parameter in model.parameters():
-        parameter.grad = None
-    return seconds
-
-
-def announce(what: str, steps: int, seconds_a_step: float) -> None:
-    """Say how long a training is going to take."""
-    minutes = steps * seconds_a_step / 60
-    machine.say(f"{what}: {steps} steps of about {seconds_a_step:.2g} s, about {minutes:.1f} minutes")
-
-
-def accelerator_for(base: Base) -> Accelerator:
-    """A fresh Accelerator: compute in the base's dtype under autocast, with loss scaling for float16."""
-    AcceleratorState._reset_state(reset_partial_state=False)
-    precision = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}[base.dtype]
-    return Accelerator(mixed_precision=precision)
-
-
 def is_out_of_memory(error: Exception) -> bool:
     """CUDA has an exception of its own for it; the CPU allocator's is a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
     )
-
-
-def precision_of(base: Base, method: Method, accelerator: Accelerator) -> dict[str, str]:
-    compute = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[accelerator.mixed_precision]
-    frozen = "nothing" if method.name == "full" else base.quantization or base.dtype_name
-    return {"frozen": frozen, "trained": "float32", "compute": compute, "scores": "float32"}
-
-
-def count_parameters(run: Run, model: torch.nn.Module) -> None:
-    run.trainable_parameters = trainable_parameters(model)
-    run.total_parameters = sum(parameter.numel() for parameter in model.parameters())
 
 
 def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
@@ -283,35 +213,3 @@ def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, floa
 @cache
 def _scores() -> dict:
     return {}
-
-
-def new_run(run_id: str, base: Base, task: Task, method: Method, config: TrainConfig, store: RunStore) -> Run:
-    """The record as far as it is known before the first step; raises RunError if `store` could not keep it."""
-    run = Run(
-        id=run_id,
-        status="finished",
-        base={
-            "name": base.name,
-            "revision": base.revision,
-            "source": base.source,
-            "quantization": base.quantization,
-            "architecture": type(base.model).__name__,
-        },
-        task={
-            "name": task.name,
-            "source": task.source,
-            "sha256": task.sha256,
-            "train_rows": len(task.train),
-            "test_rows": len(task.test),
-        },
-        method=method.to_dict() | {"label": method.label, "scaling": method.scaling},
-        config=asdict(config),
-        precision={},
-        versions=machine.versions(),
-        hardware=machine.hardware(),
-        created=datetime.now().astimezone().isoformat(timespec="seconds"),
-        general_text_sha256=evaluation.general_text()[1],
-        folder=str(store.path),
-    )
-    store.check(run)
-    return run

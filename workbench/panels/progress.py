@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 from IPython.display import display
 from matplotlib.figure import Figure
 
 from workbench import plots
+from workbench.loop import OnStep, StepReport
 from workbench.machine import progress_wanted
 from workbench.plots_runs import losses
 from workbench.plots_sweeps import sweep_losses
@@ -50,13 +52,15 @@ class LiveLosses(LivePicture):
         self.steps = steps
         self.histories: dict[str, tuple[str, list[dict]]] = {}
 
-    def curve(self, label: str, method: str) -> Callable[[dict], None]:
+    def curve(self, label: str, method: str) -> OnStep:
         """A callback for one run. label: its name in the legend, numbered if it is there already; method: its name."""
         history: list[dict] = []
         label = _numbered(label, self.histories)
         self.histories[label] = (method, history)
 
-        def on_step(entry: dict) -> None:
+        def on_step(entry: StepReport) -> None:
+            if math.isnan(entry["loss"]):  # the run has diverged
+                return
             history.append({"step": entry["step"], "loss": entry["loss"]})  # an entry also holds the model
             last = entry["step"] == entry["steps"]
             if self._due(last):
@@ -82,8 +86,8 @@ class LiveSweep(LivePicture):
         """Label -> history of every run so far, in rising order of what differs between them."""
         return {label: run.history for label, run in told_apart(self._runs.values()).items()}
 
-    def on_step(self, entry: dict) -> None:
-        """The callback of a sweep. entry: step, steps, seconds, seconds_left (of the whole sweep) and runs."""
+    def on_step(self, entry: StepReport) -> None:
+        """The callback of a sweep."""
         runs = entry["runs"]
         self._runs |= {run.id: run for run in runs}
         last = entry["step"] == entry["steps"] or all(run.status == "diverged" for run in runs)

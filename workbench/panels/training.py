@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from operator import itemgetter
 import ipywidgets as widgets
 
 from workbench import WorkbenchError, evaluation, plots
+from workbench.loop import StepReport
 from workbench.methods import Method, full, hybrid, last_mlp, lora, qlora
 from workbench.models import Base, load_base
 from workbench.panels.common import alert, choice, picture_widget, show_live, static_class, steps_slider
@@ -147,7 +149,9 @@ class TrainingPanel:
             if not isinstance(error, (ValueError, WorkbenchError)):
                 raise
 
-    def _step(self, label: str, entry: dict) -> bool:
+    def _step(self, label: str, entry: StepReport) -> bool:
+        if math.isnan(entry["loss"]):  # the run has diverged
+            return False
         history, scores = self.curves[label]
         history.append({"step": entry["step"], "loss": entry["loss"]})
         last = entry["step"] == entry["steps"]
