@@ -20,6 +20,7 @@ from workbench.quantization import (
     quantize,
     relative_error,
     stored_bytes,
+    stored_parts,
 )
 from workbench.steps import TrainingError, check_gradients
 from workbench.tasks import Encoded, collate
@@ -199,6 +200,7 @@ def test_zeros_stay_zeros(weight, kind, block_size, double_quantization):
 def test_what_is_stored_is_what_the_formula_says(weight, kind, block_size, double_quantization):
     q = quantize(weight, kind, block_size, double_quantization)
     assert q.nbytes == stored_bytes(weight.numel(), kind, block_size, double_quantization)
+    assert q.codes.nbytes == stored_parts(weight.numel(), kind, block_size, double_quantization)["codes"]
     assert q.bits_per_parameter == 8 * q.nbytes / weight.numel()
 
 

@@ -12,6 +12,7 @@ from itertools import chain
 
 from workbench.memory_setup import BLOCK_4BIT
 from workbench.model_shapes import READERS
+from workbench.quantization import stored_parts
 from workbench.trained_parts import LOWERED, Line, Parts, Roles
 
 
@@ -170,7 +171,8 @@ class Blocks(Parts):
             return []
         size = max(map(math.prod, self.shape.linear.values()))
         words = "the largest layer's weights, unpacked, and their scales"
-        return [Line("temporaries", words, Counter([self.frozen * size, 4 * -(-size // BLOCK_4BIT)]))]
+        scales = stored_parts(size, "nf4", BLOCK_4BIT, double_quantization=True)["scales"]
+        return [Line("temporaries", words, Counter([self.frozen * size, 4 * scales]))]
 
     def _dora(self, out: int, width: int) -> Line:
         """DoRA makes the whole update to find its norm: the identity times A and B, the weights, and their sum.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from workbench.block_memory import Blocks
-from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, SMALLEST_8BIT, Setup
+from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, CODE_BOOK_VALUES, SMALLEST_8BIT, Setup
 from workbench.model_shapes import shape_of
-from workbench.quantization import SCALE_BLOCK
+from workbench.quantization import stored_parts
 from workbench.trained_parts import LOWERED, Line, Roles
 
 SHARDED = ("weights", "adapters", "gradients", "optimizer state")  # by ZeRO stage 3
@@ -71,8 +71,9 @@ class _Form(Blocks):
         if self.quantized:
             packed = Counter()
             for size, count in linear.items():
-                scales = -(-size // BLOCK_4BIT)
-                for part in (size // 2, scales, 4 * -(-scales // SCALE_BLOCK), 4 * (16 + 256)):
+                # All but the offset, a single number.
+                stored = stored_parts(size, "nf4", BLOCK_4BIT, double_quantization=True)
+                for part in (stored["codes"], stored["scales"], stored["scales of scales"], 4 * CODE_BOOK_VALUES):
                     packed[part] += count
             words = f"{self._numbers(linear):,} weights in 4 bits, a scale of 8 bits for every {BLOCK_4BIT} of them"
             lines += [Line("weights", words, packed), self._line("weights", "other weights", rest, self.stream)]

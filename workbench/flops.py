@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from workbench.memory_setup import Setup, Source, language_model, model_config, model_name
 from workbench.methods import lies_within, opened_modules, target_modules
+from workbench.model_shapes import head_size
 from workbench.models import Base, linear_modules
 
 LINEAR, ATTENTION, HEAD, ADAPTERS = "linear layers", "attention", "output head", "adapters"
@@ -78,7 +79,7 @@ def step_flops(base: Base, setup: Setup) -> dict[str, dict[str, float]]:
 def _scores_flops(base: Base, setup: Setup) -> float:
     """FLOPs of one block's attention, forward: queries times keys, and probabilities times values."""
     config = _text_config(base)
-    width = config.num_attention_heads * _head_size(config)
+    width = config.num_attention_heads * head_size(config)
     return 4.0 * setup.batch_size * setup.sequence_length**2 * width
 
 
@@ -104,7 +105,3 @@ def _block(base: Base, name: str) -> int:
             return int(part)
     embedding = base.model.get_submodule(name) is base.model.get_input_embeddings()
     return 0 if embedding else _text_config(base).num_hidden_layers
-
-
-def _head_size(config) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

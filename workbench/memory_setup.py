@@ -19,8 +19,9 @@ from workbench.methods import Method
 from workbench.models import Base
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
-# What bitsandbytes stores. They are here, and not beside its stand-ins, for formulas that have no use for the library.
+# What bitsandbytes stores. The constants are here, not beside its stand-ins, so that formulas need not import it.
 BLOCK_4BIT = 64  # weights that share one scale in 4-bit storage
+CODE_BOOK_VALUES = 16 + 256  # float32 values that each 4-bit layer keeps: of its weights' codes and its scales' codes
 BLOCK_8BIT = 256  # values that share one scale in the 8-bit optimizers
 SMALLEST_8BIT = 4096  # tensors of fewer numbers keep float32 state
 

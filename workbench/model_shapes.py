@@ -80,7 +80,16 @@ class Shape:
         return self.norms[:-2] + (self.head,) * 2 if self.family == "qwen3" else self.norms
 
 
+def head_size(config: PreTrainedConfig) -> int:
+    """The width of one attention head; families without a field for it divide the hidden size evenly."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 def shape_of(config: PreTrainedConfig) -> Shape:
+    """The sizes of the model that `config` describes.
+
+    Raises MemoryModelError for a family that is not in FAMILIES, and for sizes that no model can have.
+    """
     if config.model_type not in FAMILIES:
         raise MemoryModelError(
             f"estimate() knows the blocks of {', '.join(FAMILIES)}, not of {config.model_type!r}; use simulate(), "
@@ -100,7 +109,7 @@ def shape_of(config: PreTrainedConfig) -> Shape:
         config.num_hidden_layers,
         heads,
         of_keys,
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
+        head_size(config),
         config.vocab_size,
         config.tie_word_embeddings,
         bool(getattr(config, "final_logit_softcapping", None)),

@@ -145,12 +145,23 @@ def nf4_from_quantiles(offset: float = NF4_OFFSET) -> Tensor:
     return (book / book.max()).float()
 
 
+def stored_parts(entries: int, kind: str, block_size: int = 64, double_quantization: bool = False) -> dict[str, int]:
+    """Bytes of each tensor that is stored of a quantized weight of so many entries.
+
+    "codes" and "scales" (one float32 for each block); with double quantization the scales take one byte each, and
+    "scales of scales" (one float32 for SCALE_BLOCK of them) and "offset" (one float32) come on top (QLoRA, arXiv
+    2305.14314, section 3). Raises QuantizationError for another kind or block size than `quantize` takes.
+    """
+    _check_setting(kind, block_size)
+    codes, blocks = -(-entries * _bits(kind) // 8), -(-entries // block_size)
+    if not double_quantization:
+        return {"codes": codes, "scales": 4 * blocks}
+    return {"codes": codes, "scales": blocks, "scales of scales": 4 * -(-blocks // SCALE_BLOCK), "offset": 4}
+
+
 def stored_bytes(entries: int, kind: str, block_size: int = 64, double_quantization: bool = False) -> int:
     """What `quantize(...).nbytes` of a weight of so many entries will be."""
-    _check_setting(kind, block_size)
-    blocks = -(-entries // block_size)
-    scales = blocks + 4 * -(-blocks // SCALE_BLOCK) + 4 if double_quantization else 4 * blocks
-    return -(-entries * _bits(kind) // 8) + scales
+    return sum(stored_parts(entries, kind, block_size, double_quantization).values())
 
 
 def model_bytes(

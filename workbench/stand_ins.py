@@ -15,9 +15,9 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, SMALLEST_8BIT
+from workbench.memory_setup import BLOCK_4BIT, BLOCK_8BIT, CODE_BOOK_VALUES, SMALLEST_8BIT
 from workbench.models import linear_modules
-from workbench.quantization import SCALE_BLOCK
+from workbench.quantization import stored_parts
 
 
 def efficient_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **_):
@@ -86,7 +86,8 @@ class Fake4bitProduct(torch.autograd.Function):
 
 def unpacked(weight, shape, dtype):
     """The scales, themselves unpacked, are there until the weights are made."""
-    scales = torch.empty(-(-math.prod(shape) // BLOCK_4BIT), dtype=torch.float32)
+    parts = stored_parts(math.prod(shape), "nf4", BLOCK_4BIT, double_quantization=True)
+    scales = torch.empty(parts["scales"], dtype=torch.float32)
     weights = torch.empty(shape, dtype=dtype)
     del scales
     return weights
@@ -98,14 +99,13 @@ class Linear4bit(bnb.nn.Linear4bit):
     def __init__(self, layer: nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
-        numbers = layer.weight.numel()
-        self.weight = nn.Parameter(torch.empty(-(-numbers // 2), 1, dtype=torch.uint8), requires_grad=False)
+        parts = stored_parts(layer.weight.numel(), "nf4", BLOCK_4BIT, double_quantization=True)
+        self.weight = nn.Parameter(torch.empty(parts["codes"], 1, dtype=torch.uint8), requires_grad=False)
         self.weight.compress_statistics, self.weight.quant_type = True, "nf4"
         self.compute_dtype = layer.weight.dtype
-        scales = -(-numbers // BLOCK_4BIT)
-        self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8))
-        self.register_buffer("scales_of_scales", torch.empty(-(-scales // SCALE_BLOCK)))
-        self.register_buffer("codes", torch.empty(16 + 256))  # of the weights and of their scales
+        self.register_buffer("scales", torch.empty(parts["scales"], dtype=torch.uint8))
+        self.register_buffer("scales_of_scales", torch.empty(parts["scales of scales"] // 4))
+        self.register_buffer("code_books", torch.empty(CODE_BOOK_VALUES))
 
     def forward(self, x):
         shape = (self.out_features, self.in_features)
