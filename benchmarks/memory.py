@@ -21,9 +21,10 @@ from pathlib import Path
 from statistics import median
 
 from workbench import full, hybrid, load_base, lora, qlora
+from workbench.catalogue import CONFIG_FOLDER, canonical
 from workbench.memory import Setup, as_trained, estimate, measure, simulate
 from workbench.methods import Method
-from workbench.published import NAMES, published_runs
+from workbench.published import published_runs
 from workbench.tasks import DATA_DIR
 
 GIB = 2**30
@@ -200,7 +201,7 @@ def ask(tool: str, arguments: list[str], model: str) -> dict | str:
         (folder / "refs").mkdir(parents=True)
         (folder / "refs" / "main").write_text("0")
         (folder / "snapshots" / "0").mkdir(parents=True)
-        shutil.copy(DATA_DIR / "models" / f"{NAMES[model]}.json", folder / "snapshots" / "0" / "config.json")
+        shutil.copy(CONFIG_FOLDER / f"{canonical(model)}.json", folder / "snapshots" / "0" / "config.json")
         environment = os.environ | {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
         done = subprocess.run([command, *arguments], capture_output=True, text=True, env=environment, timeout=120)
     start = done.stdout.find("{")

@@ -108,7 +108,7 @@ def test_a_directory_has_one_name_however_it_is_spelled(small, small_directory, 
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("no-such-model", {}, "names known here: smollm2-135m"),
+        ("no-such-model", {}, "names known here: gemma-2-2b"),
         (None, {}, "name=None must be a name or a path"),
         ("./nowhere/", {}, "no such directory"),
         ("org/never-downloaded", {}, "HF_HUB_OFFLINE is set"),

@@ -13,12 +13,11 @@ from typing import Any, TypedDict, Unpack
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from workbench import WorkbenchError
+from workbench import WorkbenchError, catalogue
 from workbench.machine import first_line
 from workbench.methods import Method
 from workbench.models import Base
 
-FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
 # What bitsandbytes stores. The constants are here, not beside its stand-ins, so that formulas need not import it.
 BLOCK_4BIT = 64  # weights that share one scale in 4-bit storage
 CODE_BOOK_VALUES = 16 + 256  # float32 values that each 4-bit layer keeps: of its weights' codes and its scales' codes
@@ -114,17 +113,17 @@ def as_setup(setup: Setup | Method, *fields: Any, **named: Unpack[SetupFields]) 
 
 
 def shipped() -> list[str]:
-    """Short names of the configurations in data/models."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+    """Names of the models whose configuration ships in data/models: all of `catalogue`."""
+    return catalogue.names()
 
 
 def model_config(model: Source) -> PreTrainedConfig:
     """The transformers configuration of `model`.
 
-    model: a short name of `shipped()`, a Hub id that is in the local cache or can be fetched, a directory with a
-    config.json, the path of such a file, a configuration, or a loaded base.
+    model: a name or a Hub id of `catalogue`, another Hub id that is in the local cache or can be fetched, a directory
+    with a config.json, the path of such a file, a configuration, or a loaded base.
 
-    Raises MemoryModelError where there is none, or where it describes no causal language model.
+    Raises MemoryModelError where there is none, or where it cannot be read.
     """
     if isinstance(model, Base):
         model = model.model.config
@@ -162,8 +161,8 @@ def language_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
 def _read(name: str) -> PreTrainedConfig:
     path = Path(name).expanduser()
     path = path / "config.json" if path.is_dir() else path
-    if not path.is_file() and (FOLDER / f"{name}.json").is_file():
-        path = FOLDER / f"{name}.json"
+    if not path.is_file() and (known := catalogue.find(name)):
+        path = known.config_file
     if path.is_file():
         return _from_file(path.absolute(), path.stat().st_mtime_ns)
     if name.count("/") != 1 or name.startswith((".", "~", "/")):

@@ -16,17 +16,11 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from workbench import catalogue
 from workbench.machine import first_line, preferred_dtype
 from workbench.packaged import PACKAGED, REVISION, ModelError, packaged_model
 from workbench.quick import quicken
 
-# 1B-class models for the `gpu` tier: the first needs no account, the last a licence accepted on its Hub page.
-PRESETS = {
-    "olmo2-1b": "allenai/OLMo-2-0425-1B",
-    "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B",
-    "qwen3-1.7b": "Qwen/Qwen3-1.7B-Base",
-    "llama3.2-1b": "meta-llama/Llama-3.2-1B",
-}
 REVISION_FILES = (".json", ".safetensors", ".bin", ".model")  # weights, and all that their use depends on
 REVISION_SAMPLE_BYTES = 4_000_000
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
@@ -62,7 +56,8 @@ def load_base(
 ) -> Base:
     """Load a base model with every parameter frozen.
 
-    name: "smollm2-135m" (packaged, works offline), a preset of `PRESETS`, a Hub id "org/name", or a directory.
+    name: a name of `catalogue` ("smollm2-135m" is packaged and works offline, the others are fetched from the Hub), a
+    Hub id "org/name", or a directory, which comes before a name of the catalogue that is spelled alike.
     quantization: None, "nf4", "fp4" (4 bits a weight) or "int8", applied to the linear layers by bitsandbytes.
     dtype: what the unquantized weights are kept in; None takes what `workbench doctor` found fast here (else float32).
     revision: a branch, tag or commit of a Hub repository; the commit it resolved to is recorded.
@@ -78,9 +73,9 @@ def load_base(
     dtype, device = _as_dtype(dtype), device or _device()
     if dtype == torch.float16 and device == "cpu":
         raise ModelError("float16 needs a GPU; use dtype='float32' here.")
-    if revision and (name == PACKAGED or Path(name).is_dir()):
+    location, source, found = locate(name, revision)
+    if revision and source != "hub":
         raise ModelError("revision= is for Hub models; the packaged model and directories are what they are.")
-    location, source, found = _locate(PRESETS.get(name, name), revision)
     of_hub = {"revision": revision if source == "hub" else None, "trust_remote_code": False}
     try:
         if stored := getattr(AutoConfig.from_pretrained(location, **of_hub), "quantization_config", None):
@@ -173,20 +168,25 @@ def in_float32(model: nn.Module) -> nn.Module:
     return raised_model
 
 
-def _locate(name: str, revision: str | None) -> tuple[str, str, str]:
-    """Where to load from, the kind of source, and the revision as far as it is known yet."""
+def locate(name: str, revision: str | None = None) -> tuple[str, str, str]:
+    """Where `load_base` loads `name` from: a directory or Hub id, the kind of source, and the revision known so far.
+
+    The kinds are those of `Base.source`. Raises ModelError where there is no such model.
+    """
     if name == PACKAGED:
         return str(packaged_model()), "package", REVISION
     path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{path} holds no config.json; give the directory that save_pretrained wrote.")
+    if (path / "config.json").is_file():
         return str(path.resolve()), "directory", _directory_revision(path)
+    if known := catalogue.find(name):
+        return known.hub_id, "hub", revision or "main"
+    if path.is_dir():
+        raise ModelError(f"{path} holds no config.json; give the directory that save_pretrained wrote.")
     looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith(("/", "\\"))
     if looks_like_path or name.count("/") != 1:
-        known = ", ".join([PACKAGED, *PRESETS])
+        names = ", ".join(catalogue.names())
         raise ModelError(
-            f"No model {name!r}: no such directory, and not a Hub id like 'org/name'; names known here: {known}."
+            f"No model {name!r}: no such directory, and not a Hub id like 'org/name'; names known here: {names}."
         )
     return name, "hub", revision or "main"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, replace
 
+from workbench.catalogue import canonical
 from workbench.hardware import EFFICIENCY, GIB, Job, gpus, job, step_phases
 from workbench.memory import estimate
 from workbench.memory_setup import Setup
 from workbench.methods import Method, full, lora, qlora
 from workbench.tasks import DATA_DIR
 
-NAMES = {"meta-llama/Llama-3.2-3B": "llama-3.2-3b"}
 # Each run's own result file gives both: the mean row is a quarter as long as the limit, near which memory peaks.
 TOKENS, STEPS = 4_198_051, 5_000
 
@@ -55,7 +55,7 @@ def _run(row: dict[str, str]) -> PublishedRun:
     date = row["source"].rpartition("(")[2].rstrip(")")
     return PublishedRun(
         f"{words} ({date})",
-        NAMES[row["model"]],
+        canonical(row["model"]),
         row["gpu"].removeprefix("NVIDIA "),
         setup,
         float(row["peak_reserved_gib"]) * GIB,
