@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
 
+if TYPE_CHECKING:
+    from workbench.memory import MemoryReport
+    from workbench.methods import Method
 
-def add_memory(commands) -> None:
+
+def add_memory(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to those of `workbench`."""
     memory = commands.add_parser("memory", help="what a GPU would need to train a model, without one")
     memory.add_argument("model", metavar="CONFIG", help="a short name, a Hub id, a folder, or a config.json")
@@ -43,7 +48,7 @@ def _memory(options: argparse.Namespace) -> int:
     return 0
 
 
-def _method(options: argparse.Namespace):
+def _method(options: argparse.Namespace) -> Method:
     """The method as it was asked for; raises MethodError for options that it has no use for."""
     from workbench import methods
 
@@ -54,7 +59,7 @@ def _method(options: argparse.Namespace):
     return replace(adapters, name=options.method, full_modules=full_modules_of(options))
 
 
-def _print(report) -> None:
+def _print(report: MemoryReport) -> None:
     for component, size in report.components.items():
         print(f"{component:16} {_gib(size)}")
     print(f"{'peak, allocated':16} {_gib(report.peak_allocated_bytes)}")

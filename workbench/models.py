@@ -8,13 +8,21 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from workbench import catalogue
 from workbench.machine import first_line, preferred_dtype
@@ -78,33 +86,45 @@ def load_base(
         raise ModelError("revision= is for Hub models; the packaged model and directories are what they are.")
     of_hub = {"revision": revision if source == "hub" else None, "trust_remote_code": False}
     try:
-        if stored := getattr(AutoConfig.from_pretrained(location, **of_hub), "quantization_config", None):
-            raise ValueError(f"its weights are quantized already ({stored.get('quant_method')}); give the original")
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            location,
-            dtype=dtype,
-            quantization_config=_quantization_config(quantization, dtype),
-            device_map=device,
-            output_loading_info=True,
-            **of_hub,
-        )
+        model, missing_keys = _read_weights(location, quantization, dtype, device, of_hub)
         tokenizer = AutoTokenizer.from_pretrained(location, **of_hub)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(_explain(name, source, error)) from error
-    if missing := sorted(loading["missing_keys"]):  # transformers would go on with random ones
-        raise ModelError(
-            f"{name} cannot be loaded: its weights lack {len(missing)} tensors of its config.json, first {missing[0]}."
-        )
+    _check_loaded(name, missing_keys, tokenizer)
     if source == "hub":
         found = getattr(model.config, "_commit_hash", None) or revision or "unknown"
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"{name} has a tokenizer without an end-of-text token, so a model cannot learn to stop.")
     _keep_weights_unpacked(model)
     _settle_int8_state(model)
     quicken(model)
     model.requires_grad_(False)
     name = location if source == "directory" else name
     return Base(model.eval(), tokenizer, name, found, source, quantization, dtype)
+
+
+def _read_weights(
+    location: str, quantization: str | None, dtype: torch.dtype, device: str, of_hub: dict[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model and the names of the tensors that its files lack. of_hub: options of every `from_pretrained`."""
+    if stored := getattr(AutoConfig.from_pretrained(location, **of_hub), "quantization_config", None):
+        raise ValueError(f"its weights are quantized already ({stored.get('quant_method')}); give the original")
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        location,
+        dtype=dtype,
+        quantization_config=_quantization_config(quantization, dtype),
+        device_map=device,
+        output_loading_info=True,
+        **of_hub,
+    )
+    return model, set(loading["missing_keys"])
+
+
+def _check_loaded(name: str, missing_keys: set[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    if missing := sorted(missing_keys):  # transformers would go on with random ones
+        raise ModelError(
+            f"{name} cannot be loaded: its weights lack {len(missing)} tensors of its config.json, first {missing[0]}."
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{name} has a tokenizer without an end-of-text token, so a model cannot learn to stop.")
 
 
 # While `completion_logits` has its hook on a head, nobody may copy that model or send other rows through it: panels
@@ -221,11 +241,9 @@ def _device() -> str:
     return str(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device)
 
 
-def _quantization_config(kind: str | None, dtype: torch.dtype):
+def _quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     if kind is None:
         return None
-    from transformers import BitsAndBytesConfig
-
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -7,10 +7,13 @@ would choose on a GPU are therefore called by name.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import bitsandbytes as bnb
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -20,7 +23,16 @@ from workbench.models import linear_modules
 from workbench.quantization import stored_parts
 
 
-def efficient_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **_):
+def efficient_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """What torch's sdpa does on CUDA for a padded batch: keys and values repeated, the mask as numbers, one kernel."""
     query, key, value = as_autocast(query, key, value)
     groups = query.shape[1] // key.shape[1]
@@ -33,25 +45,34 @@ def efficient_attention(module, query, key, value, attention_mask, dropout=0.0, 
     return out.transpose(1, 2).contiguous(), None
 
 
-def flash_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **_):
+def flash_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """What torch's sdpa does on CUDA when no mask is given: the flash kernel."""
     query, key, value = as_autocast(query, key, value)
     out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout, True, scale=scaling)[0]
     return out.transpose(1, 2).contiguous(), None
 
 
-def as_autocast(*tensors):
+def as_autocast(*tensors: Tensor) -> list[Tensor]:
     """Autocast lowers what goes into sdpa; the kernels behind it, called by name, have to be given it lowered."""
     return [tensor.to(torch.bfloat16) if torch.is_autocast_enabled("cpu") else tensor for tensor in tensors]
 
 
-def padded_mask(batch_size, q_length, kv_length, device="cpu", **_):
+def padded_mask(batch_size: int, q_length: int, kv_length: int, device: torch.device | str = "cpu", **_: Any) -> Tensor:
     """(batch, 1, query, key) booleans, without looking into the batch, which holds no numbers."""
     return torch.empty(batch_size, 1, q_length, kv_length, dtype=torch.bool, device=device)
 
 
-def no_mask(**_):
-    return None
+def no_mask(**_: Any) -> None:
+    """No mask, as for batches without padding."""
 
 
 ATTENTION = {
@@ -74,18 +95,18 @@ class Fake4bitProduct(torch.autograd.Function):
     """x W^T with W stored in 4 bits: unpacked for the product and thrown away, forward and backward."""
 
     @staticmethod
-    def forward(ctx, x, weight, shape):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:
         ctx.shape = shape
         ctx.save_for_backward(weight)
         return nn.functional.linear(x, unpacked(weight, shape, x.dtype))
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient @ unpacked(*ctx.saved_tensors, ctx.shape, gradient.dtype), None, None
 
 
-def unpacked(weight, shape, dtype):
-    """The scales, themselves unpacked, are there until the weights are made."""
+def unpacked(weight: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Weights (out, in) unpacked from 4 bits; their scales, unpacked to float32, live until the weights are made."""
     parts = stored_parts(math.prod(shape), "nf4", BLOCK_4BIT, double_quantization=True)
     scales = torch.empty(parts["scales"], dtype=torch.float32)
     weights = torch.empty(shape, dtype=dtype)
@@ -96,7 +117,7 @@ def unpacked(weight, shape, dtype):
 class Linear4bit(bnb.nn.Linear4bit):
     """A linear layer with the storage of bitsandbytes' NF4 layer with double quantization, and no numbers."""
 
-    def __init__(self, layer: nn.Linear):
+    def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
         parts = stored_parts(layer.weight.numel(), "nf4", BLOCK_4BIT, double_quantization=True)
@@ -107,13 +128,14 @@ class Linear4bit(bnb.nn.Linear4bit):
         self.register_buffer("scales_of_scales", torch.empty(parts["scales of scales"] // 4))
         self.register_buffer("code_books", torch.empty(CODE_BOOK_VALUES))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         shape = (self.out_features, self.in_features)
         product = Fake4bitProduct.apply(x.to(self.compute_dtype), self.weight, shape)
         return (product if self.bias is None else product + self.bias.to(product.dtype)).to(x.dtype)
 
 
-def store_in_4_bits(model: nn.Module) -> None:
+def store_in_4_bits(model: PreTrainedModel) -> None:
+    """Replace every linear layer that adapters attach to by a `Linear4bit`, in place."""
     for name in linear_modules(model):
         model.set_submodule(name, Linear4bit(model.get_submodule(name)))
     model.is_loaded_in_4bit = True
@@ -122,11 +144,11 @@ def store_in_4_bits(model: nn.Module) -> None:
 class FakeAdamW8bit(torch.optim.Optimizer):
     """The state of bitsandbytes' AdamW8bit, updated in place by one kernel: one byte and a share of a scale, twice."""
 
-    def __init__(self, trained):
+    def __init__(self, trained: Iterable[nn.Parameter]) -> None:
         super().__init__(trained, {})
 
     @torch.no_grad()
-    def step(self):
+    def step(self) -> None:
         for parameter in self.param_groups[0]["params"]:
             if self.state[parameter]:
                 continue
@@ -142,11 +164,12 @@ class FakeAdamW8bit(torch.optim.Optimizer):
 class FusedDropout(nn.Dropout):
     """Dropout as a GPU does it: one kernel, which keeps a mask of a byte a number. A CPU keeps a whole number."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return torch.native_dropout(x, self.p, True)[0]
 
 
 def fuse_dropout(model: nn.Module) -> None:
+    """Make every dropout of `model` a `FusedDropout`, in place."""
     for module in model.modules():
         if type(module) is nn.Dropout and module.p > 0:
             module.__class__ = FusedDropout
