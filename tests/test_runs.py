@@ -146,7 +146,7 @@ def test_runs_go_where_the_environment_says(tmp_path, monkeypatch):
 
 
 # Records written at commit 7bbbcbd: each method, a diverged and an interrupted run, and two of a sweep.
-OLD_RECORDS = Path(__file__).parent / "fixtures" / "runs"
+OLD_RECORDS = Path(__file__).parent / "fixtures" / "records"
 
 
 def test_records_of_earlier_versions_load_and_are_written_back_unchanged(tmp_path):
