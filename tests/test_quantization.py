@@ -126,14 +126,12 @@ def test_int8_is_bitsandbytes_int8_where_a_block_is_a_row():
 
 
 def test_rows_that_are_no_multiple_of_the_block_come_out_right():
-    """bitsandbytes' AVX-512 code restores them wrongly unless they are flattened first (relative error 0.6)."""
+    """On some CPUs bitsandbytes restores them wrongly (relative error 0.2 to 0.6) unless the weight is flattened."""
     weight = normal(576, 576)
-    packed, state = bnb.quantize_4bit(weight, blocksize=128, quant_type="nf4")
-    right = relative_error(weight, dequantize(quantize(weight, "nf4", 128)))
-    theirs = relative_error(weight, bnb.dequantize_4bit(packed, state))
-    assert right == pytest.approx(0.096, abs=0.002)
-    broken = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    assert theirs > 0.3 if broken else theirs == pytest.approx(right)
+    ours = dequantize(quantize(weight, "nf4", 128))
+    flat = bnb.dequantize_4bit(*bnb.quantize_4bit(weight.flatten(), blocksize=128, quant_type="nf4"))
+    assert relative_error(weight, ours) == pytest.approx(0.096, abs=0.002)
+    assert torch.allclose(flat.view_as(ours), ours, atol=1e-6)
 
 
 # --- properties -------------------------------------------------------------------------------------------------
