@@ -66,8 +66,8 @@ bench: $(INSTALLED_BENCH)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/memory.py
 
 study: $(INSTALLED)
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/study.py $(ARGS)
-	$(BIN)/python benchmarks/findings.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m workbench.study.plan $(ARGS)
+	$(BIN)/python -m workbench.study.findings
 
 $(INSTALLED_BENCH): $(INSTALLED)
 	$(PIP) -e ".[test,bench]"

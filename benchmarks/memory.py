@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import median
 
 from workbench import full, hybrid, load_base, lora, qlora
-from workbench.catalogue import CONFIG_FOLDER, canonical
+from workbench.adapters.methods import Method
+from workbench.cost.published import published_runs
 from workbench.memory import Setup, as_trained, estimate, measure, simulate
-from workbench.methods import Method
-from workbench.published import published_runs
-from workbench.tasks import DATA_DIR
+from workbench.models.catalogue import CONFIG_FOLDER, canonical
+from workbench.paths import DATA
 
 GIB = 2**30
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 def rows() -> list[dict[str, str]]:
     """data/published_runs.csv as it stands, for what the other tools ask; `published_runs` reads it for ours."""
-    with (DATA_DIR / "published_runs.csv").open(encoding="utf-8", newline="") as file:
+    with (DATA / "published_runs.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/panels.py [NAME ...] [--moves 30]          # part of make bench
 
-Each panel of tests/gallery.py that answers its controls gets its longest slider moved by the arrow keys. The clock, in
-the page itself, starts with the keydown event and stops at the frame after the picture with the new settings has been
-decoded.
+Each panel of tests/support/gallery.py that answers its controls gets its longest slider moved by the arrow keys. The
+clock, in the page itself, starts with the keydown event and stops at the frame after the picture with the new settings
+has been decoded.
 AdapterLab holds an adapter trained here on the packaged model; its settings are visited twice: computed, then stored.
 """
 
@@ -18,12 +18,13 @@ from pathlib import Path
 from statistics import median, quantiles
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "browser")]
+sys.path.insert(0, str(ROOT / "tests"))
 
-import gallery  # noqa: E402 - after the path
 import nbformat  # noqa: E402
-from controls import Control  # noqa: E402
-from lab_server import CHROMIUM, SKIP_REASON, LabPage, chromium_page, lab_server  # noqa: E402
+
+from support import gallery  # noqa: E402 - after the path
+from support.controls import Control  # noqa: E402
+from support.lab_server import CHROMIUM, SKIP_REASON, LabPage, chromium_page, lab_server  # noqa: E402
 
 TARGETS = {"adapter_lab, computed": 2000, "adapter_lab, stored": 150}  # ms; 100 for all others
 BACK = {"ArrowLeft": "ArrowRight", "ArrowRight": "ArrowLeft"}

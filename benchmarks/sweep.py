@@ -76,7 +76,7 @@ def growth(dtype: str, options) -> None:
 
 
 def draw(rows: list[tuple[int, float, float]], alone: float, dtype: str) -> None:
-    from workbench.plots import PALETTE, new_figure, style
+    from workbench.plots.style import PALETTE, new_figure, style
 
     figure = new_figure(9.0, 3.4)
     counts = [row[0] for row in rows]

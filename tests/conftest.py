@@ -15,7 +15,7 @@ settings.register_profile("workbench", deadline=None, max_examples=60)
 settings.load_profile("workbench")
 
 # All of this must be in place before torch or the Hub's client is imported.
-OFFLINE = str(Path(__file__).parent / "offline")
+OFFLINE = str(Path(__file__).parent / "support" / "offline")
 SCRATCH = tempfile.TemporaryDirectory(prefix="workbench-tests-", ignore_cleanup_errors=True)
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -78,7 +78,7 @@ def fixed_seeds():
 @pytest.fixture(scope="session")
 def small_directory(base, tmp_path_factory):
     """The directory of a two-layer Llama with random weights and SmolLM2's tokenizer."""
-    from small_models import write_model
+    from support.small_models import write_model
 
     return write_model(tmp_path_factory.mktemp("small") / "llama", "llama", base.tokenizer)
 
@@ -93,8 +93,8 @@ def small(small_directory):
 
 @pytest.fixture(scope="module")
 def gallery_runs(small, tmp_path_factory):
-    """What the panels of tests/gallery.py show: a store of two runs of the small model, the default one meanwhile."""
-    import gallery
+    """What the panels of the gallery show: a store of two runs of the small model, the default one meanwhile."""
+    from support import gallery
 
     folder = tmp_path_factory.mktemp("gallery") / "runs"
     with pytest.MonkeyPatch.context() as patch:
@@ -105,6 +105,6 @@ def gallery_runs(small, tmp_path_factory):
 
 @pytest.fixture
 def store(tmp_path):
-    from workbench.runs import RunStore
+    from workbench.training.runs import RunStore
 
     return RunStore(tmp_path / "runs")

@@ -13,10 +13,11 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from workbench import doctor, machine, notebooks
+from workbench import machine
+from workbench.adapters.methods import lora
 from workbench.cli import _parser, main
-from workbench.doctor import as_markdown
-from workbench.methods import lora
+from workbench.course import doctor, runner
+from workbench.course.doctor import as_markdown
 
 
 def test_importing_the_package_loads_no_torch_and_is_quick():
@@ -124,7 +125,7 @@ def test_a_run_that_finds_the_disk_full_is_exit_1(small_directory, tmp_path, cap
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("workbench.adapters.save", full)
+    monkeypatch.setattr("workbench.adapters.checkpoints.save", full)
     arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "1", "--batch-size", "2"]
     arguments += ["--test-limit", "2", "--out", str(tmp_path), "--dtype", "float32", "--json"]
     assert main([*command, *arguments]) == 1
@@ -213,7 +214,7 @@ def test_a_wrong_command_line_is_exit_2(arguments, capsys):
 
 
 def test_notebooks_are_counted_and_a_failure_is_exit_1(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "course")
+    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "course")
     (tmp_path / "course").mkdir()
     for name, source in (("01_fine", "1 + 1"), ("02_faulty", "1 / 0")):
         cells = [new_code_cell('tier = "laptop"', metadata={"tags": ["parameters"]}), new_code_cell(source)]

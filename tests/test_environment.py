@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab_server import BY_MAKE
+
+from support.lab_server import BY_MAKE
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

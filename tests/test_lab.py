@@ -9,7 +9,8 @@ import urllib.request
 
 import psutil
 import pytest
-from lab_server import BY_MAKE, CHROMIUM, ROOT, SKIP_REASON, chromium_page, lab_server
+
+from support.lab_server import BY_MAKE, CHROMIUM, ROOT, SKIP_REASON, chromium_page, lab_server
 
 pytestmark = pytest.mark.skipif(not BY_MAKE, reason="this environment was not made by make")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workbench import TrainConfig, full, hybrid, load_base, load_task, lora, machine, sweep, train
-from workbench.methods import apply
+from workbench.adapters.methods import apply
 from workbench.models import completion_logits
 from workbench.tasks import Encoded, collate
 

@@ -5,7 +5,8 @@ Importing the package loads nothing heavy: a name's module (and torch with it) i
 
 import logging
 import os
-from importlib import import_module
+
+from workbench._lazy import attach
 
 __version__ = "0.1.0"
 
@@ -17,23 +18,23 @@ logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 _HOME = {
-    "Base": "models",
-    "load_base": "models",
-    "Task": "tasks",
-    "load_task": "tasks",
-    "LoRALinear": "lowrank",
-    "Method": "methods",
-    "full": "methods",
-    "hybrid": "methods",
-    "lora": "methods",
-    "qlora": "methods",
-    "evaluate": "evaluation",
-    "Run": "runs",
-    "RunStore": "runs",
-    "TrainConfig": "training",
-    "train": "training",
-    "sweep": "sweeps",
-    "recommend": "capacity",
+    "Base": "models.base",
+    "load_base": "models.base",
+    "Task": "tasks.tasks",
+    "load_task": "tasks.tasks",
+    "LoRALinear": "adapters.lowrank",
+    "Method": "adapters.methods",
+    "full": "adapters.methods",
+    "hybrid": "adapters.methods",
+    "lora": "adapters.methods",
+    "qlora": "adapters.methods",
+    "evaluate": "training.evaluation",
+    "Run": "training.runs",
+    "RunStore": "training.runs",
+    "TrainConfig": "training.step",
+    "train": "training.lifecycle",
+    "sweep": "sweeps.sweep",
+    "recommend": "advice.recommend",
     "check": "exercises",
     "hint": "exercises",
     "solution": "exercises",
@@ -46,13 +47,4 @@ class WorkbenchError(Exception):
     """Something asked for cannot be done; the message says what is wrong and what to do."""
 
 
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
-    value = getattr(import_module(f"workbench.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__, _ = attach(__name__, _HOME)

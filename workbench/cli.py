@@ -16,7 +16,7 @@ from workbench.cli_memory import add_memory
 from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
 
 if TYPE_CHECKING:
-    from workbench.loop import StepReport
+    from workbench.training.loop import StepReport
 
 QUANTIZED = ("nf4", "fp4", "int8")
 
@@ -116,7 +116,7 @@ def _list_of(kind: type):
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from workbench.doctor import examine
+    from workbench.course.doctor import examine
 
     findings = examine()
     blocked = any(finding.level == "blocked" for finding in findings)
@@ -134,9 +134,9 @@ def _doctor(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from accelerate import PartialState
 
-    from workbench.capacity import recommend
-    from workbench.runs import RunStore
-    from workbench.training import train
+    from workbench.advice.recommend import recommend
+    from workbench.training.lifecycle import train
+    from workbench.training.runs import RunStore
 
     method = _method(options)
     config = replace(_config(options), seed=options.seed)
@@ -157,9 +157,9 @@ def _train(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from itertools import product
 
-    from workbench.methods import lora, qlora
-    from workbench.runs import RunStore
-    from workbench.sweeps import sweep
+    from workbench.adapters.methods import lora, qlora
+    from workbench.sweeps.sweep import sweep
+    from workbench.training.runs import RunStore
 
     make = qlora if options.quantization else lora
     grid = product(options.ranks, options.alphas, options.learning_rates)
@@ -168,7 +168,7 @@ def _sweep(options: argparse.Namespace) -> int:
     limit = None if options.max_memory is None else _bytes_of(options.max_memory)
     store, settings = RunStore(options.out), {"seeds": options.seeds, "max_memory": limit, "compiled": options.compile}
     if options.ray:
-        from workbench.cluster import RayExecutor
+        from workbench.sweeps.ray_executor import RayExecutor
 
         with RayExecutor(options.ray) as executor:
             runs = sweep(base, task, methods, config, store, executor, **settings)
@@ -189,20 +189,20 @@ def _bytes_of(gigabytes: float) -> int:
 
 
 def _config(options: argparse.Namespace):
-    from workbench.training import TrainConfig
+    from workbench.training.step import TrainConfig
 
     shared = ("steps", "batch_size", "accumulation", "max_length", "checkpointing", "test_limit")
     return TrainConfig(**{name: getattr(options, name) for name in shared})
 
 
 def _task(options: argparse.Namespace):
-    from workbench.tasks import load_task
+    from workbench.tasks.tasks import load_task
 
     return load_task(options.task, prompt=options.prompt_column, completion=options.completion_column)
 
 
 def _base(options: argparse.Namespace, quantized: bool):
-    from workbench.models import load_base
+    from workbench.models.base import load_base
 
     quantization = options.quantization or ("nf4" if quantized else None)
     return load_base(options.model, quantization=quantization, dtype=options.dtype, revision=options.revision)
@@ -210,7 +210,7 @@ def _base(options: argparse.Namespace, quantized: bool):
 
 def _method(options: argparse.Namespace):
     """The method as it was asked for, or None for "auto"; raises MethodError for options that it has no use for."""
-    from workbench import methods
+    from workbench.adapters import methods
 
     of_adapters = given(options, ("rank", "alpha", "dropout", "rslora", "dora"))
     others, rate = given(options, ("targets", "full_modules")), given(options, ("learning_rate",))
@@ -244,7 +244,7 @@ def _print_run(run) -> None:
 
 
 def _print_sweep(runs) -> None:
-    from workbench.runs import table
+    from workbench.training.runs import table
 
     columns = ("rank", "alpha", "learning_rate", "seed", "status", "loss", "exact_match", "trainable_parameters")
     rows = [[_short(row[column]) for column in columns] for row in table(runs)]
@@ -260,7 +260,7 @@ def _short(value) -> str:
 
 
 def _notebooks(options: argparse.Namespace) -> int:
-    from workbench.notebooks import run_notebooks
+    from workbench.course.runner import run_notebooks
 
     try:
         results = run_notebooks(options.names, options.tier, options.out)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
 
 if TYPE_CHECKING:
-    from workbench.memory import MemoryReport
-    from workbench.methods import Method
+    from workbench.adapters.methods import Method
+    from workbench.memory.report import MemoryReport
 
 
 def add_memory(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +36,7 @@ def add_memory(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _memory(options: argparse.Namespace) -> int:
-    from workbench import memory
+    from workbench.memory import report as memory
 
     names = ("batch_size", "sequence_length", "dtype", "optimizer", "checkpointing", "attention")
     setup = memory.Setup(_method(options), **{name: getattr(options, name) for name in names})
@@ -50,7 +50,7 @@ def _memory(options: argparse.Namespace) -> int:
 
 def _method(options: argparse.Namespace) -> Method:
     """The method as it was asked for; raises MethodError for options that it has no use for."""
-    from workbench import methods
+    from workbench.adapters import methods
 
     if options.method == "full":
         refuse_unused(given(options, ("rank", "targets", "dora", "full_modules")), options.method)

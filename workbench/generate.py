@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from workbench.tasks import DATA_DIR
+from workbench.paths import DATA
 
 SEED = 2025
 MAX_OVERLAP = 0.6
@@ -72,7 +72,7 @@ def _split(train_count: int, test_count: int, draw_train: Callable[[], Row], dra
 
 
 def _wordings(name: str) -> dict:
-    return json.loads((DATA_DIR / "wordings" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((DATA / "wordings" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 # --- orders: an e-mail becomes one line of JSON -----------------------------------------------------------------
@@ -281,7 +281,7 @@ def hash_table(root: Path) -> str:
     return "\n".join(lines)
 
 
-def generate(root: Path = DATA_DIR) -> None:
+def generate(root: Path = DATA) -> None:
     """Writes tasks/<name>/{train,test}.jsonl below `root` and the sha256 table into its README.md, if it has one."""
     for name, build in GENERATORS.items():
         for split, rows in zip(("train", "test"), build(random.Random(f"{SEED} {name}")), strict=True):

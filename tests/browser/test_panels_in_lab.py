@@ -1,8 +1,8 @@
 """The panels as a person uses them: a real JupyterLab, a real browser, the mouse and the keyboard.
 
-Lesson 01 runs whole, and a notebook made here shows every panel of tests/gallery.py. After each move of a control the
-page must show, word for word and pixel for pixel, what the panel's pure function gives in this process. Screenshots
-are kept in build/browser/.
+Lesson 01 runs whole, and a notebook made here shows every panel of tests/support/gallery.py. After each move of a
+control the page must show, word for word and pixel for pixel, what the panel's pure function gives in this process.
+Screenshots are kept in build/browser/.
 """
 
 import hashlib
@@ -11,17 +11,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import gallery
 import nbformat
 import pytest
-from controls import Control
-from lab_server import CHROMIUM, ROOT, SKIP_REASON, LabPage, chromium_page, lab_server
 from nbconvert import HTMLExporter
 
+from support import gallery
+from support.controls import Control
+from support.lab_server import CHROMIUM, ROOT, SKIP_REASON, LabPage, chromium_page, lab_server
 from workbench import RunStore
 from workbench.claims import BETS, DEPENDS, SUPPORTED, load_bets
 from workbench.machine import cache_dir
-from workbench.panels.common import Panel
+from workbench.panels.base import Panel
 from workbench.panels.training import runs_table
 
 pytestmark = [

@@ -5,7 +5,7 @@ The copies with outputs, of failed notebooks too, are in build/executed/.
 
 import pytest
 
-from workbench.notebooks import NOTEBOOKS, find_notebooks, run_notebook
+from workbench.course.runner import NOTEBOOKS, find_notebooks, run_notebook
 
 EXECUTED = NOTEBOOKS.parent / "build" / "executed"
 # What came of the predictions that are judged by what ships with the course, whatever is trained here.

@@ -5,8 +5,8 @@ import copy
 import nbformat
 import pytest
 
-from workbench.notebook_process import KERNEL
-from workbench.notebooks import find_notebooks, read_parameters
+from workbench.course.notebook_process import KERNEL
+from workbench.course.runner import find_notebooks, read_parameters
 
 STRIP = "run `make strip`"
 NOTEBOOK_FILES = [pytest.param(path, id=path.stem) for path in find_notebooks()]

@@ -10,8 +10,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from workbench import notebooks
-from workbench.notebooks import find_notebooks, read_parameters, run_notebook, run_notebooks
+from workbench.course import runner
+from workbench.course.runner import find_notebooks, read_parameters, run_notebook, run_notebooks
 
 PARAMETERS = 'tier = "laptop"\nseed = 0'
 
@@ -178,7 +178,7 @@ def test_notebooks_are_found_by_name_file_or_number(write):
 @pytest.mark.parametrize("name", ["course", "course/../course", "file", "file/folder"])
 def test_a_folder_that_cannot_hold_the_copies_is_refused(name, write, tmp_path, monkeypatch):
     """In its own folder the notebook itself would be replaced; and nothing may have run before that is told."""
-    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "course")
+    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "course")
     path, other = write("1 + 1"), write("1 + 1", name="other.ipynb")
     (tmp_path / "file").touch()
     before = path.read_bytes(), other.read_bytes()
@@ -205,8 +205,8 @@ def test_a_damaged_notebook_is_a_sentence(content, tmp_path):
 
 
 def test_a_scratch_pad_is_left_out_unless_it_is_named(write, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "course")
-    monkeypatch.setattr(notebooks, "_kill_family", None)  # nobody is killed by number after a run that has ended
+    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "course")
+    monkeypatch.setattr(runner, "_kill_family", None)  # nobody is killed by number after a run that has ended
     write("1 + 1")
     write("1 / 0", name="Untitled.ipynb", parameters=None)
     ran = run_notebooks([], "smoke", tmp_path / "out")

@@ -1,9 +1,9 @@
 """The gpu tier, rehearsed on the CPU: the same cells, small random models in the place of the 1B models."""
 
 import pytest
-from small_models import write_model
 
-from workbench.notebooks import find_notebooks, run_notebook
+from support.small_models import write_model
+from workbench.course.runner import find_notebooks, run_notebook
 
 
 @pytest.mark.parametrize(("lesson", "architecture"), [("06", "olmo2"), ("05", "llama"), ("03", "qwen3")])

@@ -8,13 +8,13 @@ from importlib import import_module
 from workbench.exercises.framework import Exercise, Folded, Result
 
 _MODULES = {
-    "00.size": "adapter_size",
-    "01.rank": "delta_w_rank",
-    "02.scaling": "lora_scaling",
-    "03.absmax": "absmax",
-    "04.bytes": "resting_bytes",
-    "05.capacity": "capacity",
-    "06.fair": "fair_comparison",
+    "00.size": "e00_size",
+    "01.rank": "e01_rank",
+    "02.scaling": "e02_scaling",
+    "03.absmax": "e03_absmax",
+    "04.bytes": "e04_bytes",
+    "05.capacity": "e05_capacity",
+    "06.fair": "e06_fair",
 }
 
 

@@ -12,14 +12,15 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from workbench import adapters, evaluation
+from workbench.adapters import checkpoints
 from workbench.machine import LiveBytes
-from workbench.models import QUANTIZATIONS, Base, in_float32, load_base
-from workbench.panels.common import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
-from workbench.plots_adapters import adapter_lab
-from workbench.real_steps import quantization_tensors
-from workbench.runs import ATTENTION, MLP, Run, RunError
-from workbench.tasks import Example, Task, encode
+from workbench.memory.real_steps import quantization_tensors
+from workbench.models.base import QUANTIZATIONS, Base, in_float32, load_base
+from workbench.panels.base import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
+from workbench.plots.adapters import adapter_lab
+from workbench.tasks.tasks import Example, Task, encode
+from workbench.training import evaluation
+from workbench.training.runs import ATTENTION, MLP, Run, RunError
 
 ALPHAS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4)  # as shares of the alpha in training
 GENERAL_CHUNKS = 1  # of the twelve: enough to see which way it goes, and an answer in two seconds
@@ -46,7 +47,7 @@ class AdapterLab(SlowPanel):
         self._scores: dict[tuple, dict[str, float]] = {}
         self._answers: dict[tuple, str] = {}
         self._changed_model = lru_cache(maxsize=8)(self._change)  # to copy the tree of modules takes time too
-        self.spectra = adapters.spectra(self._tuned(base.quantization)[0])
+        self.spectra = checkpoints.spectra(self._tuned(base.quantization)[0])
         self.kinds = tuple(sorted({name.rpartition(".")[2] for name in self.spectra}))
         stored_as = QUANTIZATIONS if run.method["name"] == "lora" else (base.quantization,)  # as `Run.load` has it
         names = [(kind, kind) if kind else ("not quantized", NOT_QUANTIZED) for kind in stored_as]
@@ -130,7 +131,7 @@ class AdapterLab(SlowPanel):
         return self._loaded[quantization]
 
     def _change(self, quantization, rank, alpha, kinds) -> PeftModel:
-        return adapters.change(self._tuned(quantization)[0], rank, alpha, kinds)
+        return checkpoints.change(self._tuned(quantization)[0], rank, alpha, kinds)
 
     def _measure(self, state: tuple, still_wanted) -> dict[str, float]:
         if state not in self._scores:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from workbench import WorkbenchError
-from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, Verdict, claims, load_bets, save_bets
-from workbench.panels.common import alert, show_live, static_class
-from workbench.runs import RunStore
+from workbench.claims.ledger import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, Verdict, claims, load_bets, save_bets
+from workbench.panels.base import alert, show_live, static_class
+from workbench.training.runs import RunStore
 
 NO_BET = "no bet yet"
 CHOICES = (NO_BET, SUPPORTED, DEPENDS, NOT_SUPPORTED)

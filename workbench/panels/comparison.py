@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import itemgetter
 
-from workbench.panels.common import Panel, View, choice
-from workbench.plots import finished, legend_below, new_figure, style
-from workbench.plots_runs import METHOD_STYLE
-from workbench.runs import Run, table
-from workbench.sweep_rows import grouped
+from workbench.panels.base import Panel, View, choice
+from workbench.plots.runs import METHOD_STYLE
+from workbench.plots.style import finished, legend_below, new_figure, style
+from workbench.results.rows import grouped
+from workbench.training.runs import Run, table
 
 MEASURES = {
     "exact match (share of rows)": "exact_match",

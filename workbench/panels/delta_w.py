@@ -8,9 +8,10 @@ from functools import lru_cache
 
 import torch
 
-from workbench import lowrank, plots_lowrank
-from workbench.panels.common import Panel, View, choice, slider, steps_slider
-from workbench.plots import TIMES
+from workbench.adapters import lowrank
+from workbench.panels.base import Panel, View, choice, slider, steps_slider
+from workbench.plots import lowrank as plots_lowrank
+from workbench.plots.style import TIMES
 
 ROWS, COLUMNS = 32, 48
 TARGETS = lowrank.toy_targets(ROWS, COLUMNS)

@@ -7,9 +7,9 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor, nn
 
-from workbench import plots_lowrank
-from workbench.lowrank import LoRALinear, lora_parameters, scaling
-from workbench.panels.common import Panel, View, choice, slider, steps_slider, switch
+from workbench.adapters.lowrank import LoRALinear, lora_parameters, scaling
+from workbench.panels.base import Panel, View, choice, slider, steps_slider, switch
+from workbench.plots import lowrank as plots_lowrank
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 LEARNING_RATE = 1e-3

@@ -9,23 +9,13 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from workbench import memory, plots_memory
-from workbench.hardware import (
-    EFFICIENCY,
-    GIB,
-    Gpu,
-    Job,
-    Phase,
-    cheapest,
-    gpus,
-    gpus_if_sharded,
-    job,
-    step_phases,
-)
-from workbench.memory_setup import Setup, model_config
-from workbench.methods import Method, full, hybrid, last_mlp, lora, qlora
-from workbench.panels.common import LABEL, WIDE, Panel, View, choice, steps_slider, switch
-from workbench.runs import ATTENTION, MLP
+from workbench import memory
+from workbench.adapters.methods import Method, full, hybrid, last_mlp, lora, qlora
+from workbench.cost.gpus import EFFICIENCY, GIB, Gpu, Job, Phase, cheapest, gpus, gpus_if_sharded, job, step_phases
+from workbench.memory.setup import Setup, model_config
+from workbench.panels.base import LABEL, WIDE, Panel, View, choice, steps_slider, switch
+from workbench.plots import memory as plots_memory
+from workbench.training.runs import ATTENTION, MLP
 
 METHODS = ("full", "LoRA", "DoRA", "QLoRA", "hybrid")
 TARGETS = {
@@ -44,7 +34,7 @@ class MemorySettings:
     """The settings of the panel's controls.
 
     model: as `memory.estimate` takes it. method: one of METHODS. targets: as `methods.lora` takes them. precision: the
-    dtype of a `Setup`. gpu: a name of `hardware.gpus`. million_tokens: of the whole job. efficiency: percent of the
+    dtype of a `Setup`. gpu: a name of `cost.gpus.gpus`. million_tokens: of the whole job. efficiency: percent of the
     bound's speed. price: US dollars for an hour, 0 for the table's.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
-from workbench.panels.common import show_live, static_class
+from workbench.panels.base import show_live, static_class
 
 _answers: dict[tuple, object] = {}  # by question and options: running a question's cell again does not ask anew
 

@@ -7,10 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from workbench.models import Base, linear_modules
-from workbench.panels.common import Panel, View, choice, steps_slider, switch
-from workbench.plots_quantization import CodeUse, code_and_error
-from workbench.quantization import (
+from workbench.adapters.quantization import (
     BLOCK_SIZES,
     KINDS,
     Quantized,
@@ -21,6 +18,9 @@ from workbench.quantization import (
     quantize,
     relative_error,
 )
+from workbench.models.base import Base, linear_modules
+from workbench.panels.base import Panel, View, choice, steps_slider, switch
+from workbench.plots.quantization import CodeUse, code_and_error
 
 DATA_TYPES = {"integer": "int", "normal float (NF)": "nf", "float (FP)": "fp"}
 BINS = 101

@@ -6,17 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from workbench.panels.common import Panel, View, choice, steps_slider
-from workbench.plots_sweeps import MEASURES, VARIABLES, against
-from workbench.sweep_rows import (
-    band_in_words,
-    bands,
-    grouped,
-    left_out_in_words,
-    mean_of,
-    setting_in_words,
-    usable,
-)
+from workbench.panels.base import Panel, View, choice, steps_slider
+from workbench.plots.sweeps import MEASURES, VARIABLES, against
+from workbench.results.rows import band_in_words, bands, grouped, left_out_in_words, mean_of, setting_in_words, usable
 
 SHOWN = ("loss", "exact_match")
 

@@ -11,16 +11,18 @@ from operator import itemgetter
 
 import ipywidgets as widgets
 
-from workbench import WorkbenchError, evaluation, plots
-from workbench.loop import StepReport
-from workbench.methods import Method, full, hybrid, last_mlp, lora, qlora
-from workbench.models import Base, load_base
-from workbench.panels.common import alert, choice, picture_widget, show_live, static_class, steps_slider
-from workbench.plots_runs import training_panel
-from workbench.runs import Run, RunStore, table
-from workbench.steps import TrainConfig
-from workbench.tasks import Task, encode
-from workbench.training import train
+from workbench import WorkbenchError
+from workbench.adapters.methods import Method, full, hybrid, last_mlp, lora, qlora
+from workbench.models.base import Base, load_base
+from workbench.panels.base import alert, choice, picture_widget, show_live, static_class, steps_slider
+from workbench.plots import style
+from workbench.plots.runs import training_panel
+from workbench.tasks.tasks import Task, encode
+from workbench.training import evaluation
+from workbench.training.lifecycle import train
+from workbench.training.loop import StepReport
+from workbench.training.runs import Run, RunStore, table
+from workbench.training.step import TrainConfig
 
 METHODS = ("lora", "qlora", "hybrid", "full")
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -196,7 +198,7 @@ class TrainingPanel:
         finals = [(len(run.history), run.metrics["exact_match"]) for run in self._earlier if run.metrics]
         steps = max([self.config.steps, *(len(history) for history in earlier.values())])
         figure = training_panel(earlier, self.curves, finals, steps, len(self.rows))
-        self.image.value = plots.to_png(figure)
+        self.image.value = style.to_png(figure)
         self.image.width = str(int(figure.get_figwidth() * 100))
         self._alt, self._drawn = figure.alt, time.monotonic()
 
@@ -205,7 +207,7 @@ class TrainingPanel:
 
     def _ipython_display_(self) -> None:
         name = static_class()
-        data, metadata = plots.picture(self.image.value, self._alt, int(self.image.width), css_class=name)
+        data, metadata = style.picture(self.image.value, self._alt, int(self.image.width), css_class=name)
         data["text/html"] = f'<div class="{name}">{data["text/html"]}{self.table.value}</div>'
         show_live(self.widget, data, metadata, name)
 

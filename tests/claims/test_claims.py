@@ -1,0 +1,164 @@
+"""The ledger, the bets, and verdicts that follow the numbers wherever they point."""
+
+import re
+
+import pytest
+
+from support.records import run
+from workbench import claims
+from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, judge
+from workbench.paths import DATA
+from workbench.results import reference
+
+
+def verdicts(*runs) -> dict[str, str]:
+    return {verdict.claim: verdict.verdict for verdict in judge(runs)}
+
+
+def test_the_ledger_names_every_claim_once():
+    ledger = claims.claims()
+    assert len(ledger) == 29 and set(BETS) <= set(ledger)
+    assert all(claim.text.endswith(".") and claim.notebooks and claim.source for claim in ledger.values())
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes", "expected"),
+    [
+        ("memory-ratio", {"memory": 6e9}, SUPPORTED),
+        ("memory-ratio", {"memory": 3e9}, DEPENDS),
+        ("memory-ratio", {"memory": 1.5e9}, NOT_SUPPORTED),
+        ("speed", {"seconds": 1.5}, SUPPORTED),
+        ("speed", {"seconds": 1.0}, DEPENDS),
+        ("speed", {"seconds": 0.8}, NOT_SUPPORTED),
+        ("parity", {"exact": 0.82}, DEPENDS),
+        ("parity", {"exact": 0.95}, NOT_SUPPORTED),
+        ("parity", {"exact": 0.60}, SUPPORTED),
+        ("forgetting", {"forgot": 0.5}, SUPPORTED),
+        ("forgetting", {"forgot": 0.11}, DEPENDS),
+        ("forgetting", {"forgot": 0.09}, NOT_SUPPORTED),
+        ("parity", {"exact": 0.80}, DEPENDS),  # level, but 400 rows do not see 5 points
+        ("artifact", {"artifact_bytes": 3_000_000_000}, SUPPORTED),
+        ("artifact", {}, DEPENDS),
+    ],
+)
+def test_a_verdict_follows_fulls_numbers(claim, changes, expected):
+    assert verdicts(run("lora"), run("full", **changes))[claim] == expected
+
+
+@pytest.mark.parametrize(
+    ("exact", "memory", "expected"),
+    [(0.95, 1.2e9, SUPPORTED), (0.81, 1.2e9, DEPENDS), (0.95, 4e9, NOT_SUPPORTED), (0.6, 1.2e9, NOT_SUPPORTED)],
+)
+def test_hybrid_must_gain_over_lora_and_stay_below_full(exact, memory, expected):
+    runs = run("lora"), run("hybrid", exact=exact, memory=memory), run("full", exact=0.85, memory=3e9)
+    assert verdicts(*runs)["hybrid"] == expected
+
+
+def test_missing_and_unfinished_runs_leave_claims_untested():
+    assert set(verdicts(run("lora")).values()) == {UNTESTED}
+    broken = run("full", status="out_of_memory", metrics={}, forgetting={}, history=[])
+    assert set(verdicts(run("lora"), broken).values()) == {UNTESTED}
+    assert verdicts(run("lora"), run("full"))["hybrid"] == UNTESTED
+    assert verdicts(run("lora", artifact_bytes=None), run("full"))["artifact"] == UNTESTED
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacking"),
+    [
+        ({"peak_memory_bytes": None, "together": {"configurations": 8}}, {"memory-ratio", "speed", "hybrid"}),
+        ({"metrics": {}, "forgetting": {}}, {"parity", "forgetting", "hybrid"}),
+        ({"artifact_bytes": None}, {"artifact"}),
+    ],
+)
+def test_what_a_run_did_not_measure_is_untested(changes, lacking):
+    found = verdicts(run("lora", **changes), run("hybrid"), run("full"))
+    assert {claim for claim, verdict in found.items() if verdict == UNTESTED} == lacking
+
+
+def test_parity_takes_a_sample_that_could_have_seen_a_difference():
+    """Of 10,000 rows noise is 1.1 points: 3 behind it could still be 5; of 100 of them it is 11."""
+    rows = {"task": {"name": "t", "source": "t", "sha256": "0", "train_rows": 2, "test_rows": 10_000}}
+    assert verdicts(run("lora", **rows), run("full", **rows))["parity"] == SUPPORTED
+    assert verdicts(run("lora", **rows), run("full", exact=0.845, **rows))["parity"] == NOT_SUPPORTED
+    few = rows | {"config": {"seed": 0, "test_limit": 100}}
+    assert verdicts(run("lora", **few), run("full", exact=0.845, **few))["parity"] == DEPENDS
+
+
+def test_the_syllabus_names_the_claims_that_the_ledger_gives_to_a_lesson():
+    """Lesson 06 judges the bets; of the other claims of training the stored study speaks."""
+    syllabus = (DATA.parent / "notebooks" / "README.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| \[(\d\d)_.*\| ([^|]+) \|$", syllabus, re.MULTILINE))
+    for lesson, named in told.items():
+        own = {id for id, claim in claims.claims().items() if lesson in claim.notebooks}
+        expected = {"00": {"-"}, "06": set(BETS)}.get(lesson, own)
+        assert set(named.split(", ")) == expected, lesson
+        assert lesson != "06" or set(BETS) <= own
+
+
+def test_nothing_learnt_is_no_parity():
+    assert verdicts(run("lora", exact=0.0), run("full", exact=0.0))["parity"] == UNTESTED
+    assert claims.two_standard_errors(0.0, 8) > 0.2
+
+
+def test_bets_are_kept_and_a_damaged_file_is_no_bet(store):
+    assert claims.load_bets(store) == {}
+    claims.save_bets({"speed": DEPENDS}, store)
+    assert claims.load_bets(store) == {"speed": DEPENDS}
+    with pytest.raises(ValueError, match="is not a bet"):
+        claims.save_bets({"speed": "maybe"}, store)
+    (store.path / "learner" / "bets.json").write_text('{"speed": "perhaps", "parity": "depends"}')
+    assert claims.load_bets(store) == {"parity": DEPENDS}
+    (store.path / "learner" / "bets.json").write_text("[]")
+    assert claims.load_bets(store) == {}
+    (store.path / "learner" / "bets.json").write_text("{")
+    assert claims.load_bets(store) == {} and store.all() == []
+
+
+@pytest.mark.parametrize("task", ["tickets", "protocol"])
+def test_the_study_has_what_lesson_06_draws_on(task):
+    rows = reference.compared(task)
+    assert {row["task"] for row in rows} == {task}
+    for name, scores in reference.scores_at_best_rate(rows, "exact_match").items():
+        assert len(scores) == 3, f"{name} has {len(scores)} seeds at its best rate"
+        rates = {row["learning_rate"] for row in rows if row["name"] == name}
+        best = reference.best_learning_rate(rows, name)
+        assert min(rates) < best < max(rates), f"the best rate of {name} is at an end of {sorted(rates)}"
+    best = {name: reference.best_learning_rate(rows, name) for name in ("lora", "full")}
+    assert best["lora"] > best["full"]
+
+
+def test_a_task_without_every_method_is_named():
+    with pytest.raises(ValueError, match="has no lora, qlora, hybrid, full on 'retrieval'"):
+        reference.compared("retrieval")
+
+
+def test_the_best_rate_goes_by_the_seed_that_all_have_and_then_by_the_loss():
+    rows = [
+        {"name": "lora", "learning_rate": rate, "seed": seed, "exact_match": score, "loss": loss, "status": "finished"}
+        for rate, seed, score, loss in (
+            (1e-3, 0, 0.5, 1.0),
+            (1e-3, 1, 0.9, 1.0),
+            (2e-3, 0, 0.6, 0.5),
+            (4e-3, 0, 0.6, 0.4),
+        )
+    ]
+    assert reference.best_learning_rate(rows, "lora") == 4e-3
+    rows.append(rows[0] | {"learning_rate": 8e-3, "exact_match": 0.9, "status": "interrupted"})
+    assert reference.best_learning_rate(rows, "lora") == 4e-3
+    with pytest.raises(ValueError, match="no finished rows"):
+        reference.best_learning_rate(rows, "full")
+
+
+def test_a_rate_is_carried_over_to_other_sizes():
+    assert reference.learning_rate_for(1e-3, 576) == 1e-3
+    assert reference.learning_rate_for(1e-3, 2048) == pytest.approx(3.7e-4, rel=0.02)
+
+
+def test_one_seed_is_no_range():
+    rows = [
+        {"name": name, "learning_rate": 1e-3, "seed": seed, "exact_match": score, "loss": 1.0, "status": "finished"}
+        for name, scores in {"lora": (0.8, 0.9), "full": (0.95,)}.items()
+        for seed, score in enumerate(scores)
+    ]
+    words = "Here, exact match at each method's best rate: lora 85% (80% to 90%, 2 seeds), full 95% (1 seed)."
+    assert reference.spread_in_words(rows, "exact_match", "Here") == words

@@ -1,0 +1,60 @@
+"""Verdicts of lesson 03 follow the peaks wherever they point."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from support.records import run
+from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims
+from workbench.claims.quantization import judge_quantization, saving_in_16_bits
+from workbench.models import linear_modules
+
+
+def verdicts(*runs) -> dict[str, str]:
+    return {verdict.claim: verdict.verdict for verdict in judge_quantization(runs)}
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"), [(5e8, SUPPORTED), (8.9e8, SUPPORTED), (9.5e8, DEPENDS), (1e9, NOT_SUPPORTED)]
+)
+def test_qlora_must_save_a_tenth_of_loras_peak(memory, expected):
+    assert verdicts(run("lora", memory=1e9), run("qlora", memory=memory))["qlora"] == expected
+
+
+@pytest.mark.parametrize(("memory", "expected"), [(6e9, SUPPORTED), (3e9, DEPENDS), (1.5e9, NOT_SUPPORTED)])
+def test_the_memory_ratio_needs_no_scores_of_the_full_run(memory, expected):
+    full = run("full", memory=memory, metrics={}, forgetting={}, artifact_bytes=None)
+    assert verdicts(run("lora", memory=1e9), run("qlora", memory=5e8), full)["memory-ratio"] == expected
+
+
+def test_the_saving_in_16_bits_takes_half_of_every_float32_weight_off_both(small):
+    everything = sum(parameter.numel() for parameter in small.model.parameters())
+    rest = everything - sum(rows * columns for rows, columns in linear_modules(small.model).values())
+    lora, qlora = run("lora", memory=2e9), run("qlora", memory=1e9)
+    expected = 1 - (1e9 - 2 * rest) / (2e9 - 2 * everything)
+    assert saving_in_16_bits(lora, qlora, small) == pytest.approx(expected)
+    halved = replace(small, model=copy.deepcopy(small.model).bfloat16(), dtype=torch.bfloat16)
+    assert saving_in_16_bits(lora, qlora, halved) == 0.5
+
+
+def test_what_was_not_run_is_not_judged():
+    assert verdicts() == {"qlora": UNTESTED, "memory-ratio": UNTESTED}
+    assert verdicts(run("lora"), run("full", memory=3e9)) == {"qlora": UNTESTED, "memory-ratio": DEPENDS}
+    assert verdicts(run("lora"), run("qlora", status="interrupted"))["qlora"] == UNTESTED
+
+
+def test_the_evidence_holds_the_numbers_and_calls_noise_noise():
+    (first, _) = judge_quantization([run("lora", exact=0.8, seconds=1.0), run("qlora", 0.79, 6e8, seconds=1.5)])
+    assert "600 MB, LoRA's 1,000 MB (40% saved)" in first.evidence and "1.50 times as long" in first.evidence
+    assert "79% against 80%, a difference within the noise" in first.evidence
+    (far, _) = judge_quantization([run("lora", exact=0.9), run("qlora", 0.5, 6e8)])
+    assert "beyond the noise" in far.evidence
+    (unscored, _) = judge_quantization([run("lora", metrics={}), run("qlora", metrics={})])
+    assert "was not measured" in unscored.evidence
+
+
+def test_the_ledger_names_this_lesson():
+    for verdict in judge_quantization([]):
+        assert "03" in claims()[verdict.claim].notebooks

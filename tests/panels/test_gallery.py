@@ -1,0 +1,49 @@
+"""Every panel without a browser: each has an entry in the gallery, and each of its controls does something."""
+
+import ipywidgets as widgets
+import pytest
+
+from support import gallery
+from workbench.panels.base import Panel, SlowPanel
+
+ALIKE = sorted(set(gallery.CODE) - gallery.OF_THEIR_OWN)
+
+
+def test_every_panel_is_in_the_gallery():
+    assert set(gallery.CODE) == gallery.panel_files()
+
+
+def another(control: widgets.ValueWidget):
+    """Another value of a control, near the one it has."""
+    if isinstance(control, widgets.Checkbox):
+        return not control.value
+    if isinstance(control, widgets.Text | widgets.Textarea):
+        return control.value + " Thanks!"
+    if hasattr(control, "options"):
+        values = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        return values[(values.index(control.value) + 1) % len(values)]
+    step = control.step or 1
+    return control.value + step if control.value < control.max else control.value - step
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_each_control_changes_numbers_picture_and_words(name, gallery_runs):
+    panel = gallery.make(name)
+    assert isinstance(panel, Panel) and panel.current and set(panel.controls) == set(panel.values)
+    assert all(control.description for control in panel.controls.values()), "every control has a label"
+    assert int(panel.image.width) <= 1100 and panel.image.layout.max_width == "100%"
+    assert panel.current.figure.alt and panel.current.text
+    for key, control in panel.controls.items():
+        before, start = (bytes(panel.image.value), panel.message.value), control.value
+        control.value = another(control)
+        if isinstance(panel, SlowPanel):
+            panel.wait()
+        assert panel.message.value != before[1], key
+        if panel.current:  # else a sentence says why nothing can be drawn
+            still = panel.current.answers or key in gallery.WORDS_ONLY.get(name, ())
+            assert still or bytes(panel.image.value) != before[0], key
+            assert panel.current.text == panel.view(**panel.values).text
+        control.value = start
+        if isinstance(panel, SlowPanel):
+            panel.wait()
+        assert (bytes(panel.image.value), panel.message.value) == before, key

@@ -1,0 +1,127 @@
+"""The panels about runs, bets and progress: each control moved, each state seen, nothing lost."""
+
+import pytest
+
+from support.records import run
+from workbench.claims import BETS, DEPENDS, SUPPORTED, Verdict, load_bets
+from workbench.panels import bets, comparison
+from workbench.plots import live as progress
+
+RUNS = [run("lora", exact=0.8, memory=1e9), run("full", exact=0.9, memory=3e9)]
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize(
+    "measure", [m for m in comparison.MEASURES.values() if m not in ("exact_match", "peak_memory_mb")]
+)
+def test_each_axis_takes_each_measure(axis, measure):
+    runs = [
+        run("lora", metrics={"exact_match": 0.8, "loss": 0.1}),
+        run("full", metrics={"exact_match": 0.9, "loss": 0.2}),
+    ]
+    panel = comparison.comparison_panel(runs)
+    picture, numbers = panel.image.value, panel.current.numbers
+    panel.controls[axis].value = measure
+    assert panel.image.value != picture and panel.current.numbers != numbers
+
+
+def test_the_numbers_are_those_of_the_runs():
+    panel = comparison.comparison_panel(RUNS)
+    assert panel.current.numbers == {"x0": 1000.0, "y0": 0.8, "x1": 3000.0, "y1": 0.9}
+    assert "full: exact match" in panel.current.text
+
+
+def test_unfinished_runs_are_left_out_and_nothing_to_draw_is_said():
+    panel = comparison.comparison_panel([*RUNS, run("hybrid", status="interrupted")])
+    assert len(panel.current.numbers) == 4
+    empty = comparison.comparison_panel([])
+    assert empty.current is None and "No stored run" in empty.message.value
+
+
+def test_a_bet_is_saved_as_it_is_made_and_found_again(store):
+    panel = bets.BetsPanel(store)
+    assert panel.bets == {} and set(panel.controls) == set(BETS)
+    panel.controls["speed"].value = SUPPORTED
+    panel.controls["parity"].value = DEPENDS
+    assert load_bets(store) == {"speed": SUPPORTED, "parity": DEPENDS} == bets.BetsPanel(store).bets
+    assert "2 of 6" in panel.message.value
+    panel.controls["speed"].value = bets.NO_BET
+    assert load_bets(store) == {"parity": DEPENDS}
+
+
+def test_a_saved_notebook_says_what_was_bet(store, monkeypatch):
+    panel = bets.BetsPanel(store)
+    panel.controls["speed"].value = SUPPORTED
+    shown = []
+    monkeypatch.setattr(bets, "show_live", lambda widget, data, metadata, name: shown.append((data, name)))
+    panel._ipython_display_()
+    ((data, name),) = shown
+    assert "speed: supported" in data["text/plain"] and f'class="{name}"' in data["text/html"]
+
+
+def test_bets_stand_beside_verdicts():
+    text = bets.bets_beside_verdicts(
+        {"speed": SUPPORTED}, [Verdict("speed", DEPENDS, "evidence.", "rule"), Verdict("hybrid", DEPENDS, "e.")]
+    )
+    rows = text.splitlines()[2:]
+    assert "| supported | **depends** | evidence. | rule |" in rows[0] and "no bet yet" in rows[1]
+
+
+def test_losses_are_drawn_while_they_fall_and_once_more_at_the_end(monkeypatch):
+    shown, clock = [], iter(range(10, 1000, 3))
+
+    class Handle:
+        def update(self, data, metadata, raw):
+            shown.append(data["text/plain"])
+
+    def display(data, metadata, raw, display_id):
+        shown.append(data["text/plain"])
+        return Handle()
+
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    monkeypatch.setattr(progress, "display", display)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    live = progress.LiveLosses(steps=3)
+    for label, method in (("lora r=8", "lora"), ("full", "full")):
+        on_step = live.curve(label, method)
+        for step in (1, 2, 3):
+            on_step({"step": step, "steps": 3, "loss": 3.0 - step, "seconds_left": 5.0})
+    assert len(shown) == 6
+    assert shown[-1] == "Training loss against step: lora r=8 ends at 0.00, full ends at 0.00."
+
+
+def test_silence_means_one_picture_a_run(monkeypatch):
+    shown = []
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "0")
+    monkeypatch.setattr(progress, "display", lambda *args, **options: shown.append(args))
+    on_step = progress.LiveLosses(steps=50).curve("lora r=8", "lora")
+    for step in range(1, 51):
+        on_step({"step": step, "steps": 50, "loss": 1.0, "seconds_left": 1.0})
+    assert len(shown) == 1
+
+
+def test_an_axis_is_logarithmic_only_over_a_wide_range():
+    """Over a narrow one, the labels would read 3.366 x 10^1."""
+    near, far = (comparison.comparison_panel([run("lora", memory=1e9), run("full", memory=m)]) for m in (1.1e9, 9e9))
+    scales = [panel.current.figure.axes[0].get_xscale() for panel in (near, far)]
+    assert scales == ["linear", "log"]
+
+
+def test_ranks_of_one_method_are_told_apart_on_an_axis_from_nothing_to_all():
+    ranks = [
+        run("lora", method={"name": "lora", "label": f"lora r={rank}"}, exact=0.8 + rank / 1000) for rank in (4, 8)
+    ]
+    axes = comparison.comparison_panel([*ranks, run("full")]).current.figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["r=4", "r=8"]
+    low, high = axes.get_ylim()
+    assert low < 0 and high > 1
+    assert not comparison.comparison_panel(RUNS).current.figure.axes[0].texts
+
+
+def test_two_runs_of_one_label_have_a_curve_each(monkeypatch):
+    monkeypatch.setattr(progress, "display", lambda *args, **options: None)
+    live = progress.LiveLosses(steps=1)
+    for loss in (2.0, 1.0):
+        live.curve("lora r=8", "lora")({"step": 1, "steps": 1, "loss": loss, "seconds_left": 0.0})
+    assert [history[0]["loss"] for _, history in live.histories.values()] == [2.0, 1.0]
+    assert list(live.histories) == ["lora r=8", "lora r=8, 2"]

@@ -1,0 +1,216 @@
+"""The training panel without a browser: it trains what `train` trains, beside other work, and can be stopped."""
+
+import re
+import threading
+from dataclasses import replace
+
+import pytest
+
+from support.records import record
+from support.small_models import write_model
+from support.waiting import wait_for
+from workbench import RunStore, TrainConfig, full, load_base, load_task, lora, train
+from workbench.panels import base as common, training
+from workbench.panels.training import METHODS, TrainingPanel, method_for
+
+TASK = load_task("tickets")
+CONFIG = TrainConfig(steps=6, batch_size=4, test_limit=4, evaluate=False)
+SCORED = replace(CONFIG, evaluate=True)
+LONG = replace(CONFIG, steps=2000)
+
+
+def panel_of(small, store, config=CONFIG, runs=()):
+    return TrainingPanel(small, TASK, config, store, runs, rows=4)
+
+
+def test_it_trains_what_its_controls_say_and_what_train_would(small, store, tmp_path):
+    panel = panel_of(small, store, SCORED)
+    for name, value in {"rank": 2, "alpha": 4, "learning_rate": 8e-3}.items():
+        panel.controls[name].value = value
+    panel.train_button.click()
+    assert panel.training and panel.controls["rank"].disabled and not panel.stop_button.disabled
+    panel.wait()
+    (run,) = panel.runs
+    expected = train(small, TASK, lora(2, 4, 8e-3), SCORED, RunStore(tmp_path / "other"))
+    assert [entry["loss"] for entry in run.history] == [entry["loss"] for entry in expected.history]
+    assert run.metrics == expected.metrics and run.status == "finished" and run.method == expected.method
+    assert not panel.controls["rank"].disabled and panel.stop_button.disabled
+    assert f"Exact match {run.metrics['exact_match']:.0%} on all scored rows" in panel.message.value
+
+
+def test_the_rates_of_earlier_runs_can_be_set_again(small, store):
+    """A rate carried over to another model's size is none of the usual ones."""
+    earlier = [
+        record(name, method={"name": "lora", "label": "lora r=8", "learning_rate": rate})
+        for name, rate in (("a", 7.4316e-4), ("b", 2e-3))
+    ]
+    panel = panel_of(small, store, runs=earlier)
+    rate = panel.controls["learning_rate"]
+    values = [value for _, value in rate.options]
+    assert values == sorted({*training.RATES, 7.4316e-4}) and ("0.000743", 7.4316e-4) in rate.options
+    rate.value = 7.4316e-4
+    assert panel.values["learning_rate"] == 7.4316e-4
+
+
+def test_full_and_adapters_each_keep_their_own_learning_rate(small, store):
+    """The adapters' rate would wreck a model that is trained whole."""
+    panel = panel_of(small, store)
+    method, rate = panel.controls["method"], panel.controls["learning_rate"]
+    assert rate.value == lora().learning_rate
+    rate.value = 4e-3
+    method.value = "full"
+    assert rate.value == full().learning_rate
+    rate.value = 2e-4
+    method.value = "hybrid"
+    assert rate.value == 4e-3
+    method.value = "lora"
+    assert rate.value == 4e-3
+    method.value = "full"
+    assert rate.value == 2e-4
+
+
+def test_loss_and_score_move_while_it_trains(small, store, monkeypatch):
+    panel = panel_of(small, store)
+    seen, pictures = [], []
+    step = panel._step
+    monkeypatch.setattr(training, "REDRAW_SECONDS", 0)
+
+    def watched(label, entry):
+        stop = step(label, entry)
+        seen.append(panel.message.value)
+        pictures.append(bytes(panel.image.value))
+        return stop
+
+    panel._step = watched
+    panel.start()
+    panel.wait()
+    assert len(set(pictures)) == 6, "a new picture after each step"
+    assert all(f"step {n} of 6, loss " in words and "exact match" in words for n, words in enumerate(seen, start=1))
+    ((history, scores),) = panel.curves.values()
+    assert list(scores) == [1, 2, 3, 4, 5, 6] and all(set(entry) == {"step", "loss"} for entry in history)
+
+
+def test_the_run_joins_the_table_and_the_store(small, store):
+    first = train(small, TASK, lora(4, 8, 2e-3), SCORED, store)
+    panel = panel_of(small, store, SCORED, runs=[first])
+    assert panel.table.value.count("<tr>") == 2 and "1 runs" not in panel.table.value
+    panel.start()
+    panel.wait()
+    assert [run.id for run in store.all()] == [run.id for run in panel.runs] and len(panel.runs) == 2
+    assert panel.table.value.count("<tr>") == 3 and "lora r=8" in panel.table.value
+    assert "lora r=4" in panel.table.value and f"{panel.runs[1].metrics['loss']:.3f}" in panel.table.value
+
+
+def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):
+    panel = panel_of(small, store, LONG)
+    panel.start()
+    wait_for(lambda: any(history for history, _ in panel.curves.values()))
+    panel.stop_button.click()
+    assert panel.stop_button.disabled
+    panel.wait()
+    (run,) = panel.runs
+    assert run.status == "interrupted" and 1 <= len(run.history) < 2000 and run.artifact_dir.is_dir()
+    assert "interrupted after" in panel.message.value
+
+
+def test_stop_before_the_first_step_says_when_it_will_act(small, store, monkeypatch):
+    """Scoring the base comes first, and can take longer than a step."""
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def held(*arguments):
+        waiting.set()
+        go_on.wait(60)
+        return train(*arguments)
+
+    monkeypatch.setattr(training, "train", held)
+    panel = panel_of(small, store, LONG)
+    panel.start()
+    assert waiting.wait(60)
+    panel.stop_button.click()
+    assert "Stopping after the first step" in panel.message.value
+    go_on.set()
+    panel.wait()
+    assert [len(run.history) for run in panel.runs] == [1] and panel.runs[0].status == "interrupted"
+
+
+def test_nothing_can_be_stopped_after_the_last_step(small, store):
+    """What is left is the scoring, which stopping would not end."""
+    panel, told = panel_of(small, store, SCORED), []
+    panel.message.observe(lambda change: told.append((change.new, panel.stop_button.disabled)), "value")
+    panel.start()
+    panel.wait()
+    assert {disabled for words, disabled in told if "scoring all rows" in words} == {True}
+
+
+def test_one_at_a_time(small, store):
+    panel, other = panel_of(small, store, LONG), panel_of(small, store, LONG)
+    panel.start()
+    wait_for(lambda: any(history for history, _ in panel.curves.values()))
+    other.start()
+    other.wait()
+    assert "Another training is under way" in other.message.value and not other.training and not other.curves
+    panel.start()
+    panel.stop()
+    panel.wait()
+    assert len(panel.runs) == 1
+    other.start()
+    assert other.training
+    other.stop()
+    other.wait()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method(small, store, name):
+    panel = panel_of(small, store, replace(CONFIG, steps=2))
+    panel.controls["method"].value = name
+    panel.start()
+    panel.wait()
+    (run,) = panel.runs
+    assert run.method["name"] == name and run.status == "finished" and len(run.history) == 2
+    assert run.base["quantization"] == ("nf4" if name == "qlora" else None)
+
+
+def test_a_hybrid_opens_the_last_block(small):
+    assert method_for(small, "hybrid", 2, 4, 1e-3).full_modules == ("layers.1.mlp",)
+
+
+def test_what_cannot_work_is_said_in_the_panel(base, store, tmp_path):
+    folder = write_model(tmp_path / "llama", "llama", base.tokenizer)
+    panel = panel_of(load_base(str(folder), dtype="float32"), store)
+    (folder / "config.json").unlink()
+    panel.controls["method"].value = "qlora"
+    panel.start()
+    panel.wait()
+    assert 'role="alert"' in panel.message.value and "holds no config.json" in panel.message.value
+    panel.controls["method"].value = "lora"
+    panel.start()
+    panel.wait()
+    assert len(panel.runs) == 1, "the next one works"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_ours_is_shown_and_the_panel_lives_on(small, store, monkeypatch):
+    panel = panel_of(small, store)
+    monkeypatch.setattr(training, "train", None)
+    panel.start()
+    panel.wait()
+    assert "TypeError" in panel.message.value and not panel.train_button.disabled
+    monkeypatch.undo()
+    panel.start()
+    panel.wait()
+    assert len(panel.runs) == 1
+
+
+def test_a_saved_notebook_has_the_curves_and_the_table(small, store, monkeypatch):
+    panel = panel_of(small, store, runs=[train(small, TASK, lora(4, 8, 2e-3), CONFIG, store)])
+    calls = []
+    monkeypatch.setattr(common, "display", lambda data, metadata=None, raw=False: calls.append(data))
+    panel._ipython_display_()
+    still = calls[1]["text/html"]
+    assert re.search(r'<img [^>]*alt="Training loss by step, 1 earlier run', still) and "lora r=4" in still
+
+
+def test_every_control_has_a_label_and_the_panel_fits(small, store):
+    panel = panel_of(small, store)
+    assert all(control.description for control in panel.controls.values())
+    assert int(panel.image.width) <= 1100 and panel.image.layout.max_width == "100%"

@@ -1,0 +1,172 @@
+"""Every figure: draws, describes itself, keeps its legend off the data and its colours apart in grey."""
+
+import base64
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+
+from support.records import run
+from workbench.adapters import lowrank
+from workbench.plots import adapters as plots_adapters, lowrank as figures, runs as plots_runs, style
+from workbench.results import reference
+
+TARGETS = lowrank.toy_targets()
+BEST = {name: lowrank.error_by_rank(target).tolist() for name, target in TARGETS.items()}
+SPECTRA = {name: lowrank.spectrum(target).tolist() for name, target in TARGETS.items()}
+HISTORY = [{"step": step, "loss": 3 / (1 + step), "error": 1 / (1 + step)} for step in range(30)]
+RANKS = (1, 2, 4, 8)
+SIZES = {"alpha / r": [0.04, 0.03, 0.02, 0.01], "alpha / sqrt(r)": [0.04, 0.05, 0.06, 0.07]}
+RANDOM = np.random.default_rng(0).normal(size=(32, 48))
+TALL, WIDE = RANDOM[:, :4], RANDOM[:4]
+
+BEFORE = {"exact_match": 0.01}
+RUNS = [
+    run(name, exact=0.2 * index + 0.1, forgot=0.1 * index, memory=1e9 * (index + 1))
+    for index, name in enumerate(("lora", "qlora", "hybrid", "full"))
+]
+RATE_ROWS = [
+    {"method": name, "learning_rate": rate, "seed": seed, "exact_match": 0.2 * seed + rate}
+    for name in ("starved", "lora", "qlora", "hybrid", "full")
+    for rate in (0.001, 0.01, 0.1)
+    for seed in (0, 1, 2)
+]
+
+FIGURES = {
+    "matrices": lambda: figures.matrices({"B": TALL, "A": WIDE, "dW": TALL @ WIDE}, (style.TIMES, "=")),
+    "spectra": lambda: figures.spectra(SPECTRA),
+    "errors_by_rank": lambda: figures.errors_by_rank(BEST, {name: {4: row[4]} for name, row in BEST.items()}),
+    "descents": lambda: figures.descents({1: HISTORY, 4: HISTORY}, {1: 0.4, 4: 0.1}),
+    "low_rank_panel": lambda: figures.low_rank_panel(
+        {"W": RANDOM, "B": TALL, "A": WIDE, "dW": RANDOM, "wanted": RANDOM, "missing": 0 * RANDOM},
+        BEST["noise"],
+        4,
+        0.8,
+        SPECTRA["noise"],
+    ),
+    "update_sizes": lambda: figures.update_sizes(RANKS, SIZES),
+    "parameter_bars": lambda: figures.parameter_bars({"query, value": 230_400, "all linear": 2_442_240}, "Rank 8"),
+    "losses": lambda: plots_runs.losses(
+        {"lora r=8": ("lora", HISTORY), "full": ("full", HISTORY)}, 30, ": full, 9 s left"
+    ),
+    "no losses yet": lambda: plots_runs.losses({}, 30),
+    "costs": lambda: plots_runs.costs(RUNS),
+    "scores": lambda: plots_runs.scores(BEFORE, RUNS, "exact_match", {run.id: 0.05 for run in RUNS}),
+    "pareto": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match"),
+    "pareto, stored": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match", reference.compared("tickets")[::3]),
+    "learning_rates": lambda: plots_runs.learning_rates(RATE_ROWS, "exact_match"),
+    "training_panel": lambda: plots_runs.training_panel(
+        {"a": HISTORY}, {"1: lora r=8": (HISTORY[:9], {3: 0.1, 6: 0.4})}, [(30, 0.7)], 30, 16
+    ),
+    "training_panel, nothing yet": lambda: plots_runs.training_panel({}, {}, [], 30, 16),
+    "adapter_lab": lambda: plots_adapters.adapter_lab(
+        {"base": 0.0, "trained": 0.8, "now": 0.5},
+        {"trained": 0.03, "now": -0.01},
+        {"attention": ([3, 2, 1], [6, 4]), "MLP": ([2, 1, 0.5], [])},
+        {"base": 540.0, "adapter": 2.4},
+    ),
+    "layer_panel": lambda: figures.layer_panel(RANKS, SIZES, SIZES, ("alpha / r", 4)),
+}
+
+
+def test_series_differ_without_colour_too():
+    looks = [(str(look["linestyle"]), look["marker"]) for look in style.SERIES]
+    assert len({line for line, _ in looks}) == len({marker for _, marker in looks}) == len(style.SERIES)
+    assert all(look["color"] in style.PALETTE.values() for look in style.SERIES)
+
+
+def test_the_matrix_colours_rise_evenly_in_grey():
+    shades = matplotlib.colormaps[style.MATRIX_COLOURS](np.linspace(0, 1, 64))[:, :3] @ [0.299, 0.587, 0.114]
+    assert (np.diff(shades) > 0).all()
+
+
+def test_every_colour_can_be_seen_on_white():
+    for name in ("blue", "orange", "green", "grey", "ink"):
+        assert np.dot(to_rgb(style.PALETTE[name]), [0.299, 0.587, 0.114]) < 0.55
+
+
+def test_show_gives_a_picture_with_its_description(monkeypatch):
+    shown = []
+    monkeypatch.setattr(style, "display", lambda data, metadata, raw: shown.append((data, metadata)))
+    figure = FIGURES["spectra"]()
+    style.show(figure)
+    ((data, metadata),) = shown
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert metadata["image/png"]["alt"] == data["text/plain"] == figure.alt
+    assert f'alt="{figure.alt}"' in data["text/html"]
+
+
+def test_the_description_cannot_break_the_page():
+    data, _ = style.picture(b"x", 'a "quoted" <b>', 100)
+    assert 'alt="a &quot;quoted&quot; &lt;b&gt;"' in data["text/html"]
+
+
+def test_pyplot_is_never_loaded():
+    import subprocess
+    import sys
+
+    code = "import sys, workbench.plots, workbench.panels.delta_w; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_small_matrices_are_drawn_small():
+    figure = figures.matrices({"B": TALL, "A": WIDE, "dW": torch.zeros(32, 48).numpy()}, (style.TIMES, "="))
+    b, a, dw = (image.get_extent() for image in figure.axes[0].images)
+    assert b[1] - b[0] == 4 and a[1] - a[0] == 48 and dw[2] - dw[3] == 32
+
+
+def test_the_line_of_learning_rates_goes_through_the_mean_of_the_seeds():
+    drawn = {line.get_label(): line.get_data() for line in FIGURES["learning_rates"]().axes[0].lines}
+    rates, means = drawn["full"]
+    assert list(rates) == [0.001, 0.01, 0.1] and means == pytest.approx([0.201, 0.21, 0.3])
+
+
+def test_scores_are_bars_with_two_standard_errors():
+    axes = FIGURES["scores"]().axes[0]
+    bars, errors = axes.containers
+    assert [bar.get_height() for bar in bars] == pytest.approx([0.01, 0.1, 0.3, 0.5, 0.7])
+    ends = [segment[:, 1] for segment in errors[2][0].get_segments()]
+    assert np.array(ends) == pytest.approx(np.array([[0.05, 0.15], [0.25, 0.35], [0.45, 0.55], [0.65, 0.75]]))
+
+
+def test_two_runs_of_one_label_have_a_bar_each():
+    twice = [run("lora", exact=0.3), run("lora", exact=0.9)]
+    for figure in (plots_runs.scores(BEFORE, twice, "exact_match", {"lora": 0.05}), plots_runs.costs(twice)):
+        places = {(round(bar.get_x(), 2), round(bar.get_y(), 2)) for bar in figure.axes[0].patches}
+        assert len(places) == len(figure.axes[0].patches) >= 2
+
+
+def test_a_low_scores_number_stands_above_its_error_bar():
+    axes = FIGURES["scores"]().axes[0]
+    (low,) = [text for text in axes.texts if text.get_text() == "10%"]
+    assert low.get_position()[1] >= 0.15 + 0.02
+
+
+def test_costs_are_drawn_in_the_units_of_their_titles():
+    drawn = {axes.get_title(loc="left"): [bar.get_width() for bar in axes.patches] for axes in FIGURES["costs"]().axes}
+    assert drawn == {
+        "Seconds a step": [1.0] * 4,
+        "Peak memory, MB": [1000, 2000, 3000, 4000],
+        "File on disk, MB": [10, 10, 10, 500],
+    }
+
+
+def test_the_best_error_is_a_line_and_descents_a_ring():
+    found = {name: {4: 0.5} for name in BEST}
+    drawn = {line.get_label(): line.get_data() for line in figures.errors_by_rank(BEST, found).axes[0].lines}
+    for name, errors in BEST.items():
+        assert list(drawn[f"{name}, best"][1]) == errors
+        assert [list(values) for values in drawn[f"{name}, descent"]] == [[4], [0.5]]
+
+
+def test_stored_runs_stand_small_and_hollow_behind_the_learners():
+    rows = reference.compared("tickets")
+    figure = plots_runs.pareto(BEFORE, RUNS, "exact_match", rows)
+    stored = {line.get_label().removesuffix(", stored"): line for line in figure.axes[0].lines if "stored" in str(line)}
+    assert set(stored) == {row["name"] for row in rows}
+    own = [(row["forgetting"], row["exact_match"]) for row in rows if row["name"] == "full"]
+    assert list(zip(*stored["full"].get_data(), strict=True)) == own
+    assert all(line.get_markerfacecolor() == "none" and line.get_zorder() == 1 for line in stored.values())

@@ -1,0 +1,298 @@
+"""Figures of rank sweeps: what is drawn is what the rows say, whatever seeds, rates and failures they hold."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from support.rows import RANKS, RATES, SEEDS, STUDY, row
+from workbench.plots import sweeps as figures
+from workbench.results import rows as sweep_rows
+
+GREY = [0.299, 0.587, 0.114]
+
+
+SINGLE = [row(rank) for rank in RANKS]
+DIVERGED = [*STUDY, row(64, 3, status="diverged"), row(8, learning_rate=3e-2, status="diverged")]
+FULL = [row(None, seed, learning_rate=1e-4) for seed in SEEDS]
+LIVE = [row(3, 7), row(8, 8)]
+FEW = [row(rank, seed, targets="q_proj", layers=[15]) for rank in (1, 2, 4) for seed in SEEDS]
+FEW += [row(2, seed, targets="attention", layers=[0, 10, 29]) for seed in SEEDS]
+TARGETS = [row(rank, seed, targets=name) for name, rank in (("attention", 21), ("mlp", 13)) for seed in SEEDS]
+ALPHAS = [row(8, seed, alpha=alpha) for alpha in (8, 16, 64) for seed in SEEDS]
+HISTORIES = {f"r = {r}": [{"step": s, "loss": 3 / (1 + s * r)} for s in range(1, 21)] for r in RANKS}
+MANY = {f"r = {r}, seed {seed}": HISTORIES["r = 8"] for r in range(1, 9) for seed in SEEDS}
+
+FIGURES = {
+    "against_rank": lambda: figures.against_rank(STUDY + FULL, LIVE),
+    "against_rank, one seed": lambda: figures.against_rank(SINGLE),
+    "against_rank, one row": lambda: figures.against_rank([row()]),
+    "against_rank, diverged": lambda: figures.against_rank(DIVERGED, [row(4, status="diverged")]),
+    "against_rank, live alone": lambda: figures.against_rank([row(status="diverged")], LIVE),
+    "against_rank, full alone": lambda: figures.against_rank(FULL),
+    "against rank, three measures": lambda: figures.against(STUDY, measures=("loss", "exact_match", "forgetting")),
+    "against learning rate": lambda: figures.against(STUDY[:3], LIVE, "learning_rate", mark=2e-3),
+    "against alpha": lambda: figures.against(ALPHAS, (), "alpha", mark=64),
+    "bits": lambda: figures.bits_against_parameters(STUDY + FEW + FULL, LIVE),
+    "bits, one seed": lambda: figures.bits_against_parameters(SINGLE),
+    "bits, one small adapter": lambda: figures.bits_against_parameters(FEW[:1]),
+    "bits, diverged": lambda: figures.bits_against_parameters(DIVERGED),
+    "bits, live alone": lambda: figures.bits_against_parameters([], LIVE),
+    "rate_map": lambda: figures.rate_map(STUDY),
+    "rate_map, one row": lambda: figures.rate_map([row()]),
+    "rate_map, diverged": lambda: figures.rate_map(DIVERGED),
+    "rate_map, alpha": lambda: figures.rate_map(ALPHAS, down="alpha"),
+    "by_targets": lambda: figures.by_targets(TARGETS + FULL),
+    "by_targets, one seed": lambda: figures.by_targets([row(targets="mlp"), row(targets="attention", rslora=True)]),
+    "by_targets, diverged": lambda: figures.by_targets([*TARGETS, row(8, status="diverged")]),
+    "sweep_losses": lambda: figures.sweep_losses(HISTORIES, 20, ": about 9 s left"),
+    "sweep_losses, 24 runs": lambda: figures.sweep_losses(MANY, 20),
+    "sweep_losses, none yet": lambda: figures.sweep_losses({}, 20),
+}
+
+
+def lines(axes, start: str) -> list[tuple[list, list]]:
+    """(x, y) of the labelled lines whose label starts so."""
+    found = [line for line in axes.lines if str(line.get_label()).startswith(start)]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in found]
+
+
+# --- against rank -----------------------------------------------------------------------------------------------
+
+
+def test_each_rank_is_drawn_at_its_own_best_rate():
+    """Rank 8 does better at 8e-3, and one lucky seed 1 at a poor rate does not change which rate is best."""
+    rows = [row(1), row(8), row(8, learning_rate=8e-3, exact_match=0.97, loss=0.06)]
+    rows += [row(8, learning_rate=5e-4, exact_match=0.1), row(8, 1, learning_rate=5e-4, exact_match=1.0)]
+    loss, exact = figures.against_rank(rows).axes
+    assert lines(exact, "mean") == [([1, 8], [rows[0]["exact_match"], 0.97])]
+    assert lines(loss, "mean") == [([1, 8], [rows[0]["loss"], 0.06])]
+
+
+def test_the_lower_loss_decides_between_equal_scores():
+    rows = [
+        row(learning_rate=rate, exact_match=0.9, loss=loss) for rate, loss in ((1e-3, 0.3), (2e-3, 0.2), (4e-3, 0.4))
+    ]
+    assert [one["learning_rate"] for one in sweep_rows.at_best_rate(rows)] == [2e-3]
+
+
+def test_where_several_rates_have_all_seeds_the_mean_decides():
+    rows = [row(8, seed, learning_rate=rate, exact_match=score) for rate, seed, score in (
+        (1e-3, 0, 0.8), (1e-3, 1, 0.5), (2e-3, 0, 0.7), (2e-3, 1, 0.7), (4e-3, 0, 0.79), (5e-4, 1, 0.9),
+    )]  # fmt: skip
+    assert sweep_rows.best_rate(rows) == 2e-3
+    assert sweep_rows.best_rate(rows[2:]) == 4e-3, "the leader on the first seed has no other yet"
+
+
+def test_line_and_band_are_mean_and_range_of_the_seeds():
+    exact = figures.against_rank(STUDY).axes[1]
+    ((x, y),) = lines(exact, "mean")
+    own = {
+        rank: [one["exact_match"] for one in STUDY if (one["rank"], one["learning_rate"]) == (rank, 2e-3)]
+        for rank in RANKS
+    }
+    assert x == list(RANKS) and y == pytest.approx([np.mean(own[rank]) for rank in RANKS])
+    band = next(c for c in exact.collections if isinstance(c, matplotlib.collections.PolyCollection))
+    corners = band.get_paths()[0].vertices
+    for rank in RANKS:
+        heights = corners[corners[:, 0] == rank, 1]
+        assert (min(heights), max(heights)) == pytest.approx((min(own[rank]), max(own[rank])))
+
+
+def test_ticks_are_the_ranks_and_stars_are_the_learners_runs():
+    loss, exact = figures.against_rank(STUDY, LIVE).axes
+    assert list(exact.get_xticks()) == list(RANKS) and exact.get_xscale() == "log"
+    exact.figure.canvas.draw()
+    assert [label.get_text() for label in exact.get_xticklabels()] == ["1", "2", "8", "64"]
+    for axes, measure in ((loss, "loss"), (exact, "exact_match")):
+        assert lines(axes, "your run") == [([3, 8], [one[measure] for one in LIVE])]
+    assert all(text in exact.figure.alt for text in ("your run at 3", "your run at 8"))
+    assert not lines(figures.against_rank(STUDY).axes[0], "your run")
+
+
+def test_full_fine_tuning_is_a_level_line_and_has_no_rank():
+    exact = figures.against_rank(STUDY + FULL).axes[1]
+    ((_, heights),) = lines(exact, "full")
+    assert heights == pytest.approx([np.mean([one["exact_match"] for one in FULL])] * 2)
+    assert list(exact.get_xticks()) == list(RANKS)
+
+
+def test_runs_that_did_not_finish_are_counted_and_not_drawn():
+    clean, with_failures = (figures.against_rank(rows).axes[1] for rows in (STUDY, DIVERGED))
+    assert lines(clean, "mean") == lines(with_failures, "mean")
+    words = with_failures.figure.alt
+    assert f"did not finish: 2 of {len(DIVERGED)} runs" in words and "did not finish" not in clean.figure.alt
+    # A stopped run has scores, but not those of its setting.
+    stopped = row(2, 9, status="interrupted", exact_match=0.0)
+    assert lines(figures.against_rank([*STUDY, stopped]).axes[1], "mean") == lines(clean, "mean")
+    assert figures.against_rank(STUDY, [stopped]).alt.count("did not finish") == 1
+
+
+def test_a_ring_marks_a_stored_value_only():
+    (x, y), *rest = lines(figures.against(ALPHAS, (), "alpha", ("loss",), mark=16).axes[0], "chosen")
+    assert not rest and x == [16] and y == pytest.approx([np.mean([one["loss"] for one in ALPHAS[3:6]])])
+    assert not lines(figures.against(ALPHAS, (), "alpha", ("loss",), mark=17).axes[0], "chosen")
+
+
+@pytest.mark.parametrize(
+    "draw", [figures.against_rank, figures.bits_against_parameters, figures.rate_map, figures.by_targets]
+)
+@pytest.mark.parametrize("rows", [[], [row(status="diverged")]])
+def test_nothing_to_draw_is_a_sentence(draw, rows):
+    with pytest.raises(ValueError, match=r"^No finished run has .* yet; train some, or draw other rows\.$"):
+        draw(rows)
+
+
+# --- bits -------------------------------------------------------------------------------------------------------
+
+
+def test_bits_stand_over_parameters_one_line_a_setting():
+    axes = figures.bits_against_parameters(STUDY + FEW, LIVE).axes[0]
+    ((x, y),) = lines(axes, "q_proj, layer 15")
+    assert x == [1152, 2304, 4608]
+    assert y == pytest.approx([2551 * (0.52 + 0.03 * np.log2(rank)) for rank in (1, 2, 4)])
+    assert len(lines(axes, "attention, 3 layers (0-29)")) == 1
+    ((x, y),) = lines(axes, "all-linear, all layers")
+    assert x == [305_280 * rank for rank in RANKS]
+    assert y == pytest.approx([2551 * (0.52 + 0.03 * np.log2(rank)) for rank in RANKS]), "each size at its best rate"
+    assert lines(axes, "your run") == [
+        ([one["trainable_parameters"] for one in LIVE], [one["memorised_bits"] for one in LIVE])
+    ]
+    looks = [(line.get_color(), line.get_marker()) for line in axes.lines if line.get_marker() not in ("None", "*")]
+    assert len(looks) == len(set(looks)) == 3
+
+
+def test_full_fine_tuning_is_not_taken_for_an_adapter():
+    axes = figures.bits_against_parameters(STUDY + FULL).axes[0]
+    assert len(lines(axes, "full fine-tuning")) == 1 and len(lines(axes, "all-linear, all layers")[0][0]) == len(RANKS)
+
+
+@pytest.mark.parametrize(("bits", "each"), [(2551.0, 2.0), (9000.0, 1.0)])
+def test_the_bound_meets_what_there_is_to_learn_where_the_shade_ends(bits, each):
+    axes = figures.bits_against_parameters(FEW, information_bits=bits, bits_a_parameter=each).axes[0]
+    ((x, y),) = lines(axes, f"{each:g} bits a parameter")
+    assert np.allclose(y, each * np.array(x)) and y[-1] == pytest.approx(bits)
+    assert lines(axes, "all there is") == [([0, 1], [bits, bits])]
+    shade = next(patch for patch in axes.patches if isinstance(patch, Rectangle))
+    assert shade.get_x() + shade.get_width() == pytest.approx(bits / each)
+    (label,) = [text for text in axes.texts if text.get_text() == "too small for all of it"]
+    renderer = FigureCanvasAgg(axes.figure).get_renderer()
+    axes.figure.draw(renderer)
+    words, inside = label.get_window_extent(renderer), axes.get_window_extent(renderer)
+    assert inside.x0 <= words.x0 and words.x1 <= axes.transData.transform((bits / each, 0))[0]
+    assert axes.transData.transform((1, bits))[1] <= words.y0 and words.y1 <= inside.y1, "above all data"
+    assert f"fewer than {bits / each:,.0f} parameters" in axes.figure.alt
+
+
+def test_rows_without_bits_are_left_out():
+    live = [{key: value for key, value in row(4).items() if key != "memorised_bits"}]
+    axes = figures.bits_against_parameters([*SINGLE, row(2, memorised_bits=None)], live).axes[0]
+    assert not lines(axes, "your run") and len(lines(axes, "all-linear")[0][0]) == len(RANKS)
+
+
+# --- maps -------------------------------------------------------------------------------------------------------
+
+
+def cells(axes) -> dict[tuple[int, int], str]:
+    """(row, column) -> the text in the cell."""
+    return {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+
+
+def outlined(axes) -> set[tuple[int, int]]:
+    found = [patch for patch in axes.patches if not patch.get_fill()]
+    return {(round(p.get_y() + p.get_height() / 2), round(p.get_x() + p.get_width() / 2)) for p in found}
+
+
+def test_a_cell_says_the_mean_of_its_seeds_and_blank_is_not_run():
+    axes = figures.rate_map([one for one in DIVERGED if (one["rank"], one["learning_rate"]) != (2, 5e-4)]).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2", "8", "64"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.0005", "0.002", "0.008", "0.03"]
+    text = cells(axes)
+    assert text[0, 1] == "0.52" and text[0, 0] == "0.30", "a mean of three seeds, and one seed"
+    assert (1, 0) not in text and text[2, 3] == "div." and (0, 3) not in text
+    assert text[3, 1] == "0.70\n1 div.", "one of four seeds diverged"
+    assert outlined(axes) == {(0, 1), (1, 1), (2, 1), (3, 0)}, "a setting that can diverge is not the best"
+
+
+def test_the_best_rate_is_outlined_and_darker_is_better_throughout():
+    axes = figures.rate_map(STUDY).axes[0]
+    assert {column for _, column in outlined(axes)} == {1}
+    fills = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): p.get_facecolor() for p in axes.patches if p.get_fill()}
+    text = cells(axes)
+    by_value = sorted(text, key=lambda place: float(text[place]))
+    brightness = [np.dot(to_rgb(fills[place]), GREY) for place in by_value]
+    assert brightness == sorted(brightness, reverse=True)
+
+
+def test_between_equal_cells_the_lower_loss_is_outlined():
+    rows = [row(8, learning_rate=rate, exact_match=1.0, loss=loss) for rate, loss in ((1e-4, 0.3), (2e-4, 0.1))]
+    assert outlined(figures.rate_map(rows).axes[0]) == {(0, 1)}
+
+
+def test_a_map_of_alpha():
+    axes = figures.rate_map(ALPHAS, down="alpha").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["8", "16", "64"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("alpha", "learning rate") and len(cells(axes)) == 3
+
+
+def test_the_numbers_can_be_read_on_every_shade():
+    def luminance(colour):
+        return np.dot(
+            [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)],
+            [0.2126, 0.7152, 0.0722],
+        )
+
+    rows = [
+        row(rank, learning_rate=rate, exact_match=(rank * 10 + i) / 110)
+        for rank in range(1, 11)
+        for i, rate in enumerate(RATES)
+    ]
+    axes = figures.rate_map([*rows, row(1, learning_rate=0.1, status="diverged")]).axes[0]
+    fills = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): p.get_facecolor() for p in axes.patches if p.get_fill()}
+    for text in axes.texts:
+        x, y = text.get_position()
+        light, dark = sorted((luminance(text.get_color()), luminance(fills[int(y), int(x)])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 4, text.get_text()
+
+
+# --- targets and losses -----------------------------------------------------------------------------------------
+
+
+def test_targets_show_each_seed_the_mean_and_the_parameters():
+    axes = figures.by_targets([*TARGETS, row(21, learning_rate=9e-3, targets="attention")]).axes[0]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    bars = [line for line in axes.lines if line.get_marker() == "None"]
+    for place, group in enumerate((TARGETS[:3], TARGETS[3:])):
+        scores = [one["exact_match"] for one in group]
+        assert list(dots[place].get_xdata()) == scores and set(dots[place].get_ydata()) == {place}
+        assert bars[place].get_xdata() == pytest.approx([np.mean(scores)] * 2)
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "attention, r = 21\n2,419,200 parameters",
+        "mlp, r = 13\n2,471,040 parameters",
+    ]
+
+
+def test_curves_go_from_light_to_dark_in_the_order_given():
+    axes = figures.sweep_losses(HISTORIES, 20, ": about 9 s left").axes[0]
+    assert [line.get_label() for line in axes.lines] == list(HISTORIES)
+    brightness = [np.dot(to_rgb(line.get_color()), GREY) for line in axes.lines]
+    assert brightness == sorted(brightness, reverse=True) and brightness[0] < 0.75 and len(set(brightness)) == 4
+    for line, history in zip(axes.lines, HISTORIES.values(), strict=True):
+        assert list(line.get_ydata()) == [entry["loss"] for entry in history]
+    assert axes.get_title(loc="left") == "Training loss: about 9 s left" and axes.get_xlim() == (0, 21)
+    assert "r = 64 is at 0.00" in axes.figure.alt
+
+
+def test_the_map_of_colours_falls_evenly_in_grey():
+    shades = figures.RISING(np.linspace(0, 1, 64))[:, :3] @ GREY
+    assert (np.diff(shades) < 0).all()
+
+
+def test_settings_in_words():
+    assert sweep_rows.setting_in_words(row()) == "all-linear"
+    assert sweep_rows.setting_in_words(row(targets="mlp", rslora=True)) == "mlp, rsLoRA"
+    assert sweep_rows.setting_in_words(row(targets="q_proj", layers=[3])) == "q_proj, layer 3"
+    assert sweep_rows.setting_in_words(row(targets="q_proj", layers=[3, 4, 9])) == "q_proj, 3 layers (3-9)"
+    assert sweep_rows.setting_in_words(row(None)) == "full fine-tuning"

@@ -1,0 +1,87 @@
+"""One entry a panel: a notebook cell's code that makes it. A new file in workbench/panels needs an entry here.
+
+With that, tests/panels/test_gallery.py moves its controls without a browser, and tests/browser moves them in
+JupyterLab. The code runs in the tests' own process and in a kernel, over the same store of runs (see `train_a_little`).
+"""
+
+import os
+from pathlib import Path
+
+from workbench import RunStore, TrainConfig, load_task, lora, panels, train
+
+WITHOUT_CONTROLS = {"base": "what the panels are made of"}
+CODE = {
+    "adapter_lab": """
+from workbench import RunStore, load_base, load_task
+from workbench.panels.adapter_lab import AdapterLab
+run = RunStore().all()[0]
+panel = AdapterLab(load_base(run.base["name"], dtype="float32"), run, load_task("tickets"), rows=4)
+""",
+    "bets": """
+from workbench.panels.bets import BetsPanel
+panel = BetsPanel()
+""",
+    "comparison": """
+from workbench import RunStore
+from workbench.panels.comparison import comparison_panel
+panel = comparison_panel(RunStore().all()[:2])
+""",
+    "delta_w": """
+from workbench.panels.delta_w import delta_w_panel
+panel = delta_w_panel()
+""",
+    "lora_layer": """
+from workbench.panels.lora_layer import lora_layer_panel
+panel = lora_layer_panel()
+""",
+    "memory": """
+from workbench.panels.memory import memory_panel
+panel = memory_panel()
+""",
+    "predict": """
+from workbench.panels.predict import predict_choice
+panel = predict_choice("How much is missed?", ["little", "half", "nearly all"], default="half")
+""",
+    "quantization": """
+from workbench import load_base
+from workbench.panels.quantization import quantization_panel
+panel = quantization_panel(load_base("smollm2-135m", dtype="float32"))
+""",
+    "rank_sweep": """
+from workbench.results import reference
+from workbench.panels.rank_sweep import rank_sweep_panel
+panel = rank_sweep_panel(reference.stored_sweeps())
+""",
+    "training": """
+from workbench import RunStore, TrainConfig, load_base, load_task
+from workbench.panels.training import TrainingPanel
+runs = RunStore().all()[:2]
+config = TrainConfig(steps=400, batch_size=4, test_limit=8)
+panel = TrainingPanel(load_base(runs[0].base["name"], dtype="float32"), load_task("tickets"), config, runs=runs)
+""",
+}
+# Panels whose controls wait for a button, or write somewhere, have tests of their own; all others are alike.
+OF_THEIR_OWN = {"bets", "predict", "training"}
+# Controls that change the words below a picture, not the picture.
+WORDS_ONLY = {"memory": {"million_tokens", "efficiency", "price"}}
+
+
+def panel_files() -> set[str]:
+    """The names of the files in workbench/panels that make something with controls."""
+    files = {path.stem for path in Path(panels.__file__).parent.glob("*.py")}
+    return files - {"__init__"} - set(WITHOUT_CONTROLS)
+
+
+def train_a_little(base) -> None:
+    """Put two short runs into the store of WORKBENCH_RUNS, for the panels that show runs."""
+    assert not RunStore().all(), f"{os.environ['WORKBENCH_RUNS']} is not empty"
+    config = TrainConfig(steps=8, batch_size=4, test_limit=8)
+    for rank in (4, 2):
+        train(base, load_task("tickets"), lora(rank, alpha=8, learning_rate=2e-2), config)
+
+
+def make(name: str):
+    """The panel of this name, in this process."""
+    space: dict = {}
+    exec(CODE[name], space)
+    return space["panel"]

@@ -1,0 +1,157 @@
+"""Scores against slow and obvious ways to get them: real generation, one label at a time, torch's own loss."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers import GenerationConfig
+
+from workbench import load_task
+from workbench.tasks import Encoded, Example, Task, encode
+from workbench.training.evaluation import (
+    answers,
+    evaluate,
+    everyday_facts,
+    fact_rows,
+    forgetting,
+    general_rows,
+    general_text,
+    label_accuracy,
+    score,
+)
+
+PROMPTS = ("The capital of France is", "One two three four", "def add(a, b):\n    return", "Water is made of", "Then,")
+
+
+def generated(base, prompt: str, count: int) -> tuple[list[int], list[int]]:
+    ids = base.tokenizer(prompt)["input_ids"]
+    out = base.model.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False, pad_token_id=0)
+    return ids, out[0, len(ids) :].tolist()
+
+
+def test_teacher_forced_exact_match_is_greedy_decoding(base):
+    """References that greedy decoding writes count as exact; with one token changed anywhere they do not."""
+    rows, expected = [], 0
+    for index, prompt in enumerate(PROMPTS):
+        ids, written = generated(base, prompt, 6 + index)
+        rows.append(Encoded((*ids, *written), len(ids)))
+        expected += 1
+        for position in (0, len(written) // 2, len(written) - 1):
+            changed = list(written)
+            changed[position] = (changed[position] + 1) % 49152
+            rows.append(Encoded((*ids, *changed), len(ids)))
+    assert score(base.model, rows)["exact_match"] == expected / len(rows)
+
+
+def test_loss_is_a_mean_over_tokens_whatever_the_batches(base):
+    rows = encode(load_task("facts").test[:6] + load_task("orders").test[:6], base.tokenizer, 512)
+    total = count = 0
+    with torch.no_grad():
+        for row in rows:
+            ids = torch.tensor([row.ids])
+            logits = base.model(ids).logits[0, row.prompt_length - 1 : -1]
+            total += F.cross_entropy(logits, ids[0, row.prompt_length :], reduction="sum").item()
+            count += len(row.ids) - row.prompt_length
+    assert score(base.model, rows)["loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_label_accuracy_is_the_most_likely_whole_label(base):
+    """Against one plain forward for every row and label, labels of several lengths."""
+    labels = ("Paris", "Rome", "New York City", "water")
+    rows = [
+        Example("The capital of France is", " Paris"),
+        Example("The capital of Italy is", " Rome"),
+        Example("My house is in", " New York City"),
+        Example("We drink", " Rome"),
+        Example("We all drink", " water"),
+    ]
+    task = Task("cities", tuple(rows), tuple(rows), labels, "test", "0")
+    right = 0
+    with torch.no_grad():
+        for example in rows:
+            likelihood = []
+            for label in labels:
+                row = encode([Example(example.prompt, f" {label}")], base.tokenizer, 64)[0]
+                ids = torch.tensor([row.ids])
+                logits = base.model(ids).logits[0, row.prompt_length - 1 : -1].log_softmax(-1)
+                likelihood.append(logits.gather(1, ids[0, row.prompt_length :, None]).sum().item())
+            right += labels[likelihood.index(max(likelihood))] == example.completion.strip()
+    assert 0 < right < len(rows)
+    assert label_accuracy(base.model, base.tokenizer, task) == right / len(rows)
+
+
+def test_labels_stay_to_choose_from_when_all_their_examples_are_cut_off(small, monkeypatch):
+    task, asked = load_task("tickets"), []
+
+    def remember(model, prompts, labels):
+        asked.append(labels)
+        return torch.zeros(len(prompts), len(labels))
+
+    monkeypatch.setattr("workbench.training.evaluation._label_scores", remember)
+    for few in (task, task.head(4)):
+        label_accuracy(small.model, small.tokenizer, few, limit=1)
+    assert asked[0] == asked[1] and len(asked[0]) == 12
+
+
+def test_the_base_fails_the_tasks_but_knows_the_world(base):
+    scores = evaluate(base, load_task("orders"), limit=12)
+    assert scores["exact_match"] < 0.05
+    assert scores["fact_accuracy"] > 0.5 and 1.5 < scores["general_loss"] < 3.5
+    assert evaluate(base, load_task("tickets"), limit=24)["label_accuracy"] < 0.5
+
+
+def test_evaluating_changes_nothing(small):
+    before = [parameter.clone() for parameter in small.model.parameters()]
+    first = evaluate(small, load_task("facts"), limit=4)
+    assert evaluate(small, load_task("facts"), limit=4) == first
+    assert all(torch.equal(a, b) for a, b in zip(before, small.model.parameters(), strict=True))
+    assert not small.model.training
+
+
+def test_forgetting_is_positive_when_something_was_lost():
+    before = {"general_loss": 2.0, "fact_accuracy": 0.8}
+    assert forgetting(before, {"general_loss": 2.5, "fact_accuracy": 0.6}) == pytest.approx(
+        {"general_loss": 0.5, "fact_accuracy": 0.2}
+    )
+
+
+def test_general_text_is_pythons_own_and_spread_over_all_of_it(base):
+    text, digest = general_text()
+    assert len(text) > 400_000 and len(digest) == 64
+    rows = general_rows(base.tokenizer)
+    assert len({row.ids for row in rows}) == len(rows) == 12 and {len(row.ids) for row in rows} == {128}
+
+
+def test_everyday_facts_end_where_the_answer_ends(base):
+    facts, rows = everyday_facts(), fact_rows(base.tokenizer)
+    assert len(facts) == len(rows) >= 30
+    assert all(fact.completion.startswith(" ") and not fact.prompt.endswith(" ") for fact in facts)
+    for fact, row in zip(facts, rows, strict=True):
+        assert base.tokenizer.decode(row.ids[row.prompt_length :]) == fact.completion
+
+
+def test_answers_stop_by_themselves_or_at_the_limit(base):
+    asked = [Example("The capital of France is", "")]
+    (written,) = answers(base, asked, max_new_tokens=4)
+    assert written.startswith("Paris") and 2 <= len(base.tokenizer(written)["input_ids"]) <= 4
+    impatient = deepcopy(base.tokenizer)
+    impatient.eos_token = impatient.convert_ids_to_tokens(impatient(" Paris")["input_ids"][0])
+    assert answers(replace(base, tokenizer=impatient), asked, max_new_tokens=4) == ["Paris"]
+
+
+def test_answers_are_greedy_whatever_the_models_own_generation_settings(small, monkeypatch):
+    asked = [Example(prompt, "") for prompt in PROMPTS[:2]]
+    expected = []
+    for example in asked:
+        ids = small.tokenizer(example.prompt)["input_ids"]
+        count = len(ids) + 6
+        with torch.no_grad():
+            while len(ids) < count:
+                ids.append(small.model(torch.tensor([ids])).logits[0, -1].argmax().item())
+        expected.append(small.tokenizer.decode(ids[-6:], skip_special_tokens=True).strip())
+    first = small.tokenizer(expected[0])["input_ids"][0]
+    own = GenerationConfig(repetition_penalty=5.0, num_beams=3, no_repeat_ngram_size=2, suppress_tokens=[first])
+    monkeypatch.setattr(small.model, "generation_config", own)
+    assert answers(small, asked, max_new_tokens=6) == expected

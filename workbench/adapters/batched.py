@@ -1,0 +1,155 @@
+"""Many adapters on one frozen base in one pass: the batch is cut into slices, and each slice has its own adapter.
+
+With K adapters and n rows a slice, one product X W^T serves all K*n rows; then slice k adds s_k (X_k A_k^T) B_k^T with
+its own rank. Nothing is padded to the largest rank, and no number of one slice enters another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from workbench.models.base import Base, share
+
+ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
+
+
+def multi_adapter_model(base: Base, models: Sequence[PeftModel]) -> nn.Module:
+    """A model on the weights of `base` with the adapters of all `models`: each acts on its own slice of the batch.
+
+    The batch is cut into equal slices, in the order of `models`. The adapters are the very parameters of `models`: what
+    trains here is trained there.
+    """
+    combined = share(base.model).train()
+    for name, module in list(combined.named_modules()):
+        parts = [model.base_model.model.get_submodule(name) for model in models]
+        parts = [part if hasattr(part, "lora_A") else None for part in parts]
+        if not any(parts):
+            continue
+        parent, _, own_name = name.rpartition(".")
+        setattr(combined.get_submodule(parent), own_name, SlicedLinear(module, parts))
+    return combined
+
+
+class SlicedLinear(nn.Module):
+    """A frozen linear layer with one low-rank update a slice of the batch.
+
+    parts: for each slice PEFT's layer, whose `lora_A` (r, in), `lora_B` (out, r) and scaling are used, or None.
+    """
+
+    def __init__(self, frozen: nn.Linear, parts: Sequence[nn.Module | None]):
+        super().__init__()
+        self.frozen = frozen
+        self.scalings = [part and part.scaling["default"] for part in parts]
+        present = [part for part in parts if part]
+        self.factors = nn.ParameterList(w["default"].weight for p in present for w in (p.lora_A, p.lora_B))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (batch, length, in) -> (batch, length, out); the batch is a multiple of the number of slices."""
+        return _SlicedUpdates.apply(x, self.frozen, self.scalings, *self.factors)
+
+
+class _SlicedUpdates(torch.autograd.Function):
+    """y_k = frozen(x_k) + s_k (x_k A_k^T) B_k^T, written into one buffer, and back without a second product with W."""
+
+    @staticmethod
+    def forward(ctx, x, frozen, scalings, *factors):
+        y = frozen(x).flatten(0, -2)
+        flat = x.flatten(0, -2)
+        factors = [factor.to(x.dtype) for factor in factors]  # once for both ways; they are kept in float32 outside
+        projected = []
+        for rows, scaling, a, b in _slices(len(flat), scalings, factors):
+            projected.append(flat[rows] @ a.T)
+            y[rows].addmm_(projected[-1], b.T, alpha=scaling)
+        ctx.frozen, ctx.scalings, ctx.shape = frozen, scalings, x.shape
+        ctx.save_for_backward(flat, *factors, *projected)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, dy):
+        flat, *saved = ctx.saved_tensors
+        present = len(saved) // 3
+        factors, projected = saved[: 2 * present], iter(saved[2 * present :])
+        dy = dy.flatten(0, -2)
+        dx = dy @ _frozen_weight(ctx.frozen, dy.dtype) if ctx.needs_input_grad[0] else None
+        gradients = []
+        for rows, scaling, a, b in _slices(len(flat), ctx.scalings, factors):
+            through_b = (dy[rows] @ b).mul_(scaling)
+            gradients.append((through_b.T @ flat[rows]).float())
+            gradients.append((dy[rows].T @ next(projected)).float().mul_(scaling))
+            if dx is not None:
+                dx[rows].addmm_(through_b, a)
+        return (None if dx is None else dx.view(ctx.shape), None, None, *gradients)
+
+
+def _slices(rows: int, scalings, factors):
+    """For every slice that has an adapter here: its rows, scaling, A and B."""
+    share_of_rows, pairs = rows // len(scalings), iter(factors)
+    for index, scaling in enumerate(scalings):
+        if scaling is not None:
+            yield slice(index * share_of_rows, (index + 1) * share_of_rows), scaling, next(pairs), next(pairs)
+
+
+def _frozen_weight(module: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
+    """The weight (out, in) that the layer computes with; bitsandbytes' layers hold it as codes."""
+    kind = type(module).__name__
+    if kind == "Linear4bit":
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(module.weight, module.weight.quant_state).to(dtype)
+    if kind == "Linear8bitLt":
+        return (module.state.CB.float() * module.state.SCB.unsqueeze(1) / 127).to(dtype)
+    return module.weight
+
+
+def stack(batches: Sequence[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """One batch out of a batch of `tasks.collate` for each slice, and the number of completion tokens of each slice.
+
+    Rows are padded on the right to the longest one, with token 0.
+    """
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    padded = [nn.functional.pad(batch["input_ids"], (0, longest - batch["input_ids"].shape[1])) for batch in batches]
+    starts = [index * len(ids) for index, ids in enumerate(padded)]
+    together = {
+        "input_ids": torch.cat(padded),
+        "rows": torch.cat([batch["rows"] + start for batch, start in zip(batches, starts, strict=True)]),
+        "columns": torch.cat([batch["columns"] for batch in batches]),
+        "targets": torch.cat([batch["targets"] for batch in batches]),
+    }
+    return together, [len(batch["targets"]) for batch in batches]
+
+
+def slice_losses(
+    logits: torch.Tensor, targets: torch.Tensor, counts: Sequence[int], tokens: Sequence[int]
+) -> torch.Tensor:
+    """Cross-entropy (K,) of each slice: the sum over its `counts[k]` rows of logits (N, vocabulary), over `tokens[k]`.
+
+    The gradient takes the place of the logits, a few rows at a time: float32 copies of them all would be the largest
+    tensors of a pass. Differentiate the sum of the result, once.
+    """
+    return _SliceLosses.apply(logits, targets, counts, tokens)
+
+
+class _SliceLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, targets, counts, tokens):
+        losses = []
+        for part, wanted, count in zip(logits.split(list(counts)), targets.split(list(counts)), tokens, strict=True):
+            total = 0
+            for few, answers in zip(part.split(ROWS_AT_ONCE), wanted[:, None].split(ROWS_AT_ONCE), strict=True):
+                log_probabilities = torch.log_softmax(few, -1, dtype=torch.float32)
+                chosen = log_probabilities.gather(1, answers)
+                total = total - chosen.sum() / count
+                gradient = log_probabilities.exp_().scatter_add_(1, answers, -torch.ones_like(chosen))
+                few.copy_(gradient.div_(count))
+            losses.append(total)
+        ctx.save_for_backward(logits)
+        return torch.stack(losses)
+
+    @staticmethod
+    def backward(ctx, gradients):
+        (gradient,) = ctx.saved_tensors
+        return gradient, None, None, None

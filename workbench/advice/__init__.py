@@ -1,0 +1,1 @@
+"""Recommendations: which method, rank and learning rate to take."""

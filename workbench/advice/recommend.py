@@ -1,0 +1,104 @@
+"""How much an adapter can hold, and a first choice of rank, alpha and learning rate that follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from workbench.adapters.methods import Method, adapter_parameters, lora, qlora
+from workbench.generate import information_bits
+from workbench.models.base import Base, in_float32, linear_modules
+from workbench.results.reference import learning_rate_for
+from workbench.tasks.tasks import Example, Task, encode
+from workbench.training.evaluation import score
+from workbench.training.runs import Run, table
+from workbench.training.step import TrainConfig
+
+BITS_A_PARAMETER = 2.0  # of facts, in trained transformers: Allen-Zhu and Li, arXiv 2404.05405
+SAFETY = 4  # holding is a bound, not a promise: training fills an adapter only in part
+SMALLEST_RANK, LARGEST_RANK = 8, 256
+ALPHA = 32.0  # with alpha / r in front, the best rate hardly depends on r ("LoRA Without Regret", 2025)
+SHORT_RUN = 200  # steps, below which that article's ratio to full fine-tuning's rate is 15 instead of 10
+SAMPLE_ROWS = 64
+
+
+def memorised_bits(loss: float, tokens: int, information: float) -> float:
+    """Bits of `information` that a model has taken in, 0 or more.
+
+    loss: nats per completion token on the very rows to be memorised; tokens: completion tokens of all those rows. What
+    the model still lacks is loss * tokens / ln 2 bits.
+    """
+    return max(0.0, information - loss * tokens / math.log(2))
+
+
+def rows_with_bits(runs: Sequence[Run], tokenizer, facts: Task) -> list[dict]:
+    """The table of runs on the task `facts` or its head, each row with `memorised_bits` (None without a score)."""
+    encoded = encode(facts.test, tokenizer, max_length=512)
+    tokens = sum(row.completion_tokens for row in encoded)
+    information = information_bits(len(facts.test))
+    return [
+        row | {"memorised_bits": None if row["loss"] is None else memorised_bits(row["loss"], tokens, information)}
+        for row in table(runs)
+    ]
+
+
+def bits_to_learn(base: Base, task: Task, max_length: int = 512) -> float:
+    """Bits in the training completions that the base cannot predict yet: an upper bound on what is to be learnt.
+
+    A rule shared by the rows needs far fewer bits than the rows themselves; random codes need them all. Estimated from
+    an evenly spaced sample of SAMPLE_ROWS rows.
+    """
+    distinct = list(dict.fromkeys(task.train))
+    count = min(SAMPLE_ROWS, len(distinct))
+    sample: list[Example] = [distinct[place * len(distinct) // count] for place in range(count)]
+    rows = encode(sample, base.tokenizer, max_length, "Sampled train row")
+    tokens = sum(row.completion_tokens for row in rows) / len(rows)
+    return score(in_float32(base.model), rows)["loss"] * tokens * len(distinct) / math.log(2)
+
+
+def learning_rate_rule(hidden_size: int, steps: int) -> float:
+    """A starting rate for LoRA with alpha 32 on a Llama-type model.
+
+    tinker-cookbook's rule, 5e-5 * 10 * (2000 / hidden)^0.781, and half as much again for short runs; two digits.
+    """
+    ratio = 15 if steps <= SHORT_RUN else 10
+    return float(f"{learning_rate_for(5e-5 * ratio, hidden_size, found_at=2000):.1e}")
+
+
+def _left_out(base: Base) -> str:
+    """A sentence on matrices that no adapter can be put beside, such as a mixture's experts; nothing if all can."""
+    model, linear = base.model, linear_modules(base.model)
+    tables = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
+    others = {name: p.numel() for name, p in model.named_parameters() if p.ndim > 1 and id(p) not in tables}
+    outside = sum(size for name, size in others.items() if name.rpartition(".")[0] not in linear)
+    share = outside / sum(others.values())
+    return f" {share:.0%} of the blocks' matrices are no linear layers and get none." if share > 0.01 else ""
+
+
+def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Method:
+    """A first choice for `task`, with `reasons`: sentences that say where each number comes from. It is no sweep."""
+    config = config or TrainConfig()
+    bits = bits_to_learn(base, task, config.max_length)
+    a_rank = adapter_parameters(base, lora(rank=1))
+    needed = SAFETY * bits / (BITS_A_PARAMETER * a_rank)
+    rank = min(LARGEST_RANK, max(SMALLEST_RANK, 2 ** math.ceil(math.log2(max(1.0, needed)))))
+    hidden = base.model.config.get_text_config().hidden_size
+    rate = learning_rate_rule(hidden, config.steps)
+    seen = config.steps * config.batch_size * config.accumulation / len(task.train)
+    reasons = [
+        f"Targets: all {len(linear_modules(base.model))} linear layers, which 'LoRA Without Regret' found best; "
+        f"lesson 05 tries the alternatives at equal size.{_left_out(base)}",
+        f"Rank {rank}: judged by its loss, the base would need {bits:,.0f} bits, and at most that, to be told the "
+        f"training completions. A rank costs "
+        f"{a_rank:,} parameters, and parameters hold about {BITS_A_PARAMETER:g} bits each, so with {SAFETY}-fold room "
+        f"rank {max(1, math.ceil(needed))} would do; below {SMALLEST_RANK} little is saved.",
+        f"Alpha {ALPHA:g}: with alpha / r in front of the update, the best learning rate hardly depends on the rank.",
+        f"Learning rate {rate:g}: a rule for Llama-type models of hidden size {hidden} and "
+        f"{'short' if config.steps <= SHORT_RUN else 'long'} runs (here {config.steps} steps, {seen:.1f} times through "
+        "the data).",
+    ]
+    if needed > LARGEST_RANK:
+        reasons.append(f"More than rank {LARGEST_RANK} would be needed: full fine-tuning is worth a try.")
+    make = qlora if base.quantization else lora
+    return replace(make(rank=rank, alpha=ALPHA, learning_rate=rate), reasons=tuple(reasons))

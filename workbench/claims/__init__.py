@@ -1,0 +1,27 @@
+"""The claims that the course tests, bets on them, and the rules of each verdict."""
+
+from workbench._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "BETS": "ledger",
+        "Claim": "ledger",
+        "DEPENDS": "ledger",
+        "NOT_SUPPORTED": "ledger",
+        "SUPPORTED": "ledger",
+        "UNTESTED": "ledger",
+        "VERDICTS": "ledger",
+        "Verdict": "ledger",
+        "claims": "ledger",
+        "clearly_ahead": "ledger",
+        "judge": "ledger",
+        "judge_memory": "memory",
+        "judge_quantization": "quantization",
+        "judge_ranks": "ranks",
+        "load_bets": "ledger",
+        "memory_ratio": "ledger",
+        "save_bets": "ledger",
+        "two_standard_errors": "ledger",
+    },
+)

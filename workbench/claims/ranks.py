@@ -1,0 +1,238 @@
+"""What stored rank sweeps say of the claims about rank, alpha, learning rate and targets. Used in lesson 05.
+
+A difference counts when it is larger than what seeds alone make: the widest range of one rank's seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import mean
+
+from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
+from workbench.results.rows import at_best_rate, by_best_rate, grouped, mean_and_range, mean_of, usable
+
+NEARLY_ALL = 0.98  # recall; two methods above it leave no room for a ceiling between them
+LEARNT = 0.05  # recall; runs below it have learnt nothing, and say nothing of rank
+TEN_TIMES = (5, 20)  # the ratio of learning rates that still counts as "about ten times"
+TUNED = 2.1  # the factor between rates beyond which a setting may miss its own best one, and look poor for that
+
+
+def seed_range(rows: Sequence[Mapping]) -> float:
+    """The widest range of seeds (highest minus lowest) of any rank at its best rate, in exact match: the yardstick.
+
+    The widest, not the best rank's own: near a perfect score seeds cannot differ, and would make all else look large.
+    """
+    groups = ([row["exact_match"] for row in group] for group in by_best_rate(rows).values())
+    return max(max(values) - min(values) for values in groups)
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What a rule of thumb chose on one task, beside what sweeps found there: exact match by seed."""
+
+    task: str
+    chosen: tuple[float, ...]
+    tuned: tuple[float, ...]  # rank and alpha as chosen, at the best rate that was tried
+    best: tuple[float, ...]  # the best other rank or alpha at its own best rate; empty if none has several seeds
+    rate: float  # that of `tuned`
+    setting: str  # the best other one
+    others: int  # how many others there were to choose from
+
+    @property
+    def inside(self) -> bool:
+        """Whether the chosen rank and alpha, in the mean at their best rate, reach the best other's worst seed."""
+        return mean(self.tuned) >= min(self.best)
+
+    def __str__(self) -> str:
+        rate = ", its rate the best tried"
+        if self.tuned != self.chosen:
+            rate = f"; at rate {self.rate:g}, the best tried for its rank and alpha, {mean_and_range(self.tuned)}"
+        other = "no other rank or alpha has several seeds"
+        if self.best:
+            other = f"the best of {self.others} other ranks and alphas {mean_and_range(self.best)} ({self.setting})"
+        return f"{self.task}: chosen {mean_and_range(self.chosen)}{rate}; {other}"
+
+
+def regrets(study: Sequence[Mapping]) -> list[Regret]:
+    """For each task on which `recommend` was tried with several seeds (rows named "auto"), what it missed.
+
+    Set beside it: its rank and alpha at the best rate, and the best of the other ranks and alphas on the same modules,
+    each at its own best rate. Only those with as many seeds count.
+    """
+    found = []
+    for task, rows in grouped(usable(study, "exact_match"), lambda row: row["task"]).items():
+        chosen = [row for row in rows if row["name"] == "auto"]
+        if len(chosen) < 2:
+            continue
+        low_rank = [row for row in rows if row["method"].startswith("lora")]
+        here = [row for row in low_rank if all(row[name] == chosen[0][name] for name in ("targets", "layers"))]
+        # A run that is stored under several names counts once.
+        once = {(*_setting(row), row["learning_rate"], row["seed"]): row for row in here}.values()
+        at_best = {setting: at_best_rate(own) for setting, own in grouped(once, _setting).items()}
+        tuned = at_best.pop(_setting(chosen[0]))
+        others = [own for own in at_best.values() if len(own) >= len(chosen)]
+        best = max(others, key=lambda own: mean_of(own, "exact_match"), default=[])
+        scores = [tuple(row["exact_match"] for row in own) for own in (chosen, tuned, best)]
+        setting = _in_words(best[0]) if best else ""
+        found.append(Regret(task, *scores, tuned[0]["learning_rate"], setting, len(others)))
+    return found
+
+
+def _setting(row: Mapping) -> tuple:
+    """What tells settings on the same modules apart, but for the learning rate."""
+    return row["rank"], row["alpha"], row["rslora"]
+
+
+def _in_words(row: Mapping) -> str:
+    rule = ", rsLoRA" if row["rslora"] else ""
+    return f"rank {row['rank']}, alpha {row['alpha']:g}{rule}, rate {row['learning_rate']:g}"
+
+
+def judge_ranks(ranks, few, alphas, full, study) -> list[Verdict]:
+    """Verdicts from rows (see `runs.table`) of one task, all with exact_match.
+
+    ranks: all linear layers, rank by learning rate; few: adapters on one module; alphas: one rank, alpha by learning
+    rate; full: full fine-tuning by rate. study: as in `regrets`, of any tasks.
+    """
+    complete = all(usable(rows, "exact_match") for rows in (ranks, few, alphas, full))
+    if not complete or max(map(len, by_best_rate(ranks).values())) == 1:
+        return [
+            Verdict(claim, UNTESTED, "A part of the grid has no finished run, or no setting has several seeds.")
+            for claim in ("update", "rank-alpha", "no-regret", "ceiling")
+        ] + [_auto(study)]
+    noise = seed_range(ranks)
+    ranks = usable(ranks, "exact_match")
+    return [
+        _update(ranks, few, noise),
+        _rank_alpha(ranks, alphas, noise),
+        _no_regret(ranks, full, noise),
+        _ceiling(ranks, full, noise),
+        _auto(study),
+    ]
+
+
+def points(share: float) -> str:
+    """A difference of two shares, in percentage points."""
+    return f"{100 * share:.0f} points"
+
+
+def best_by(rows: Sequence[Mapping], variable: str) -> dict[float, float]:
+    """Each value of a variable, rising -> the mean exact match over seeds at its own best learning rate."""
+    return {value: mean_of(group, "exact_match") for value, group in by_best_rate(rows, variable).items()}
+
+
+def best_rates(rows: Sequence[Mapping]) -> dict[float, float]:
+    """Each rank, rising -> its best learning rate."""
+    return {rank: group[0]["learning_rate"] for rank, group in by_best_rate(rows).items()}
+
+
+def one_step_off(rows: Sequence[Mapping]) -> float:
+    """What the next learning rate of the grid costs in exact match: the mean over all ranks.
+
+    The rates beside the best one have the first seed only; the best one, chosen by that seed, has its mean over seeds.
+    """
+    first = [row for row in usable(rows, "exact_match") if row["seed"] == min(row["seed"] for row in rows)]
+    costs = []
+    scores = best_by(rows, "rank")
+    for rank, best in best_rates(rows).items():
+        own = {row["learning_rate"]: row["exact_match"] for row in first if row["rank"] == rank}
+        lower, higher = [rate for rate in own if rate < best], [rate for rate in own if rate > best]
+        beside = [own[rate] for rate in (max(lower, default=None), min(higher, default=None)) if rate]
+        costs += [scores[rank] - mean(beside)] if beside else []
+    return mean(costs) if costs else 0.0
+
+
+def rate_factor(rows: Sequence[Mapping]) -> float:
+    """How far neighbouring learning rates of a grid lie apart, at most: 1 for a single rate."""
+    rates = sorted({row["learning_rate"] for row in rows})
+    return max((high / low for low, high in pairwise(rates)), default=1.0)
+
+
+def _update(ranks, few, noise: float) -> Verdict:
+    small, large = best_by(few, "rank"), best_by(ranks, "rank")
+    gain_small, gain_large = (max(band.values()) - band[min(band)] for band in (small, large))
+    helps = [gain > noise for gain in (gain_small, gain_large)]
+    nothing_learnt = max(small.values()) < LEARNT
+    verdict = SUPPORTED if all(helps) else DEPENDS if any(helps) else UNTESTED if nothing_learnt else NOT_SUPPORTED
+    one_matrix = (
+        f"on one matrix no rank recalled more than {max(small.values()):.0%}, which says nothing"
+        if nothing_learnt
+        else f"on one matrix the best rank recalls {points(gain_small)} more than rank {min(small):g}"
+    )
+    evidence = (
+        "that rank limits dW is mathematics (lesson 01); was it what limited here? On all layers recall is "
+        + ", ".join(f"{recall:.0%} at rank {rank:g}" for rank, recall in large.items())
+        + f" (seeds span {points(noise)}); {one_matrix}."
+    )
+    return Verdict("update", verdict, evidence, "more rank helps in both places; depends: in one of them")
+
+
+def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
+    spans = [max(band.values()) - min(band.values()) for band in (best_by(ranks, "rank"), best_by(alphas, "alpha"))]
+    factors = [rate_factor(ranks), rate_factor(alphas)]
+    above = [span > noise for span in spans]
+    matters = [wide and factor <= TUNED for wide, factor in zip(above, factors, strict=True)]
+    unclear = any(above) and not any(matters)  # nothing but rates too far apart to be the best ones
+    verdict = SUPPORTED if all(matters) else DEPENDS if any(matters) else UNTESTED if unclear else NOT_SUPPORTED
+    evidence = (
+        f"each at the best rate of its grid, ranks differ by {points(spans[0])} (rates a factor of {factors[0]:.2g} "
+        f"apart) and alphas by {points(spans[1])} (a factor of {factors[1]:.2g}); seeds span {points(noise)}, and one "
+        f"step off the best rate costs {points(one_step_off(ranks))}."
+    )
+    if unclear:
+        evidence += " With rates so far apart, a value may look poor only because its own best rate was not tried."
+    rule = (
+        f"rank and alpha both differ by more than seeds, with rates a factor of {TUNED:.0f} apart or less; depends: "
+        "one of them; wider apart, a difference tests nothing"
+    )
+    return Verdict("rank-alpha", verdict, evidence, rule)
+
+
+def _no_regret(ranks, full, noise: float) -> Verdict:
+    at_best = at_best_rate(full)
+    by_rank, whole = best_by(ranks, "rank"), mean_of(at_best, "exact_match")
+    lora, best_rank = max((recall, rank) for rank, recall in by_rank.items())
+    # Rates at which full does as well are all its best: the lower loss picks one, but not for the ratio.
+    tied = {row["learning_rate"] for row in usable(full, "exact_match") if row["exact_match"] >= whole}
+    ratios = [rate / own for rate in best_rates(ranks).values() for own in tied]
+    matches = lora >= whole - noise
+    tenfold = TEN_TIMES[0] <= min(ratios) and max(ratios) <= TEN_TIMES[1]
+    verdict = SUPPORTED if matches and tenfold else DEPENDS if matches else NOT_SUPPORTED
+    open_end = max(tied) == max(row["learning_rate"] for row in full)
+    evidence = (
+        f"the best rank ({best_rank:g}) recalls {lora:.0%}, the worst {min(by_rank.values()):.0%}, full {whole:.0%} "
+        f"with {len(at_best)} seed{'s' if len(at_best) > 1 else ''} (LoRA's seeds span {points(noise)}); LoRA's best "
+        f"rates are {min(ratios):.2g} to {max(ratios):.2g} times those at which full is best ({len(tied)} of them"
+        + (", the highest one tried among them, so the lowest ratio is open)." if open_end else ").")
+    )
+    rule = (
+        "the best rank is within the seeds' span of full, and every ratio of best rates is "
+        f"{TEN_TIMES[0]} to {TEN_TIMES[1]}; depends: only the first"
+    )
+    return Verdict("no-regret", verdict, evidence, rule)
+
+
+def _ceiling(ranks, full, noise: float) -> Verdict:
+    whole, lora = mean_of(at_best_rate(full), "exact_match"), max(best_by(ranks, "rank").values())
+    if min(whole, lora) > NEARLY_ALL:
+        evidence = f"full recalls {whole:.1%} and the best LoRA {lora:.1%}: a task that both can do shows no ceiling."
+        return Verdict("ceiling", UNTESTED, evidence, f"full is ahead, and not both are above {NEARLY_ALL:.0%}")
+    gap = whole - lora
+    verdict = SUPPORTED if gap > noise else DEPENDS if gap > 0 else NOT_SUPPORTED
+    evidence = f"full recalls {points(gap)} more than the best LoRA; the seeds span {points(noise)}."
+    return Verdict("ceiling", verdict, evidence, "full is ahead by more than the seeds' span; depends: by less")
+
+
+def _auto(study) -> Verdict:
+    found = regrets(study)
+    rule = (
+        "where other ranks and alphas have several seeds, the chosen ones, at their best rate, reach the worst seed of "
+        "the best other; depends: on some of these tasks"
+    )
+    if not found:
+        return Verdict("auto", UNTESTED, "The choice was not measured with several seeds on any task.")
+    inside = [regret.inside for regret in found if regret.best]
+    verdict = UNTESTED if not inside else SUPPORTED if all(inside) else DEPENDS if any(inside) else NOT_SUPPORTED
+    return Verdict("auto", verdict, ". ".join(map(str, found)) + ".", rule)

@@ -1,0 +1,16 @@
+"""Base models: loaded from the packaged weights, the Hub or a folder, and shared between adapters."""
+
+from workbench._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Base": "base",
+        "ModelError": "packaged",
+        "completion_logits": "base",
+        "in_float32": "base",
+        "linear_modules": "base",
+        "load_base": "base",
+        "share": "base",
+    },
+)

@@ -1,0 +1,318 @@
+"""Base models: one function that gives a frozen language model with its tokenizer, wherever the weights come from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from workbench.machine import first_line, preferred_dtype
+from workbench.models import catalogue
+from workbench.models.cpu_kernels import quicken
+from workbench.models.packaged import PACKAGED, REVISION, ModelError, packaged_model
+
+REVISION_FILES = (".json", ".safetensors", ".bin", ".model")  # weights, and all that their use depends on
+REVISION_SAMPLE_BYTES = 4_000_000
+QUANTIZATIONS = (None, "nf4", "fp4", "int8")
+
+
+# A bar for a one-second load is noise in a notebook; downloads keep theirs.
+transformers.utils.logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen pretrained model in evaluation mode, with where it came from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str  # as it was asked for; of a directory the whole path, so that runs know it again however it is spelled
+    revision: str
+    source: str  # "package", "hub" or "directory"
+    quantization: str | None
+    dtype: torch.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def load_base(
+    name: str | os.PathLike,
+    quantization: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+) -> Base:
+    """Load a base model with every parameter frozen.
+
+    name: a name of `catalogue` ("smollm2-135m" is packaged and works offline, the others are fetched from the Hub), a
+    Hub id "org/name", or a directory, which comes before a name of the catalogue that is spelled alike.
+    quantization: None, "nf4", "fp4" (4 bits a weight) or "int8", applied to the linear layers by bitsandbytes.
+    dtype: what the unquantized weights are kept in; None takes what `workbench doctor` found fast here (else float32).
+    revision: a branch, tag or commit of a Hub repository; the commit it resolved to is recorded.
+    device: None takes the GPU where there is one, else the CPU.
+
+    Raises ModelError, in one sentence with the remedy, when the model cannot be had.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise ModelError(f"quantization={quantization!r} is not known; use None, 'nf4', 'fp4' or 'int8'.")
+    if not isinstance(name, str | os.PathLike):
+        raise ModelError(f"name={name!r} must be a name or a path, e.g. '{PACKAGED}'.")
+    name = os.fspath(name)
+    dtype, device = _as_dtype(dtype), device or _device()
+    if dtype == torch.float16 and device == "cpu":
+        raise ModelError("float16 needs a GPU; use dtype='float32' here.")
+    location, source, found = locate(name, revision)
+    if revision and source != "hub":
+        raise ModelError("revision= is for Hub models; the packaged model and directories are what they are.")
+    of_hub = {"revision": revision if source == "hub" else None, "trust_remote_code": False}
+    try:
+        model, missing_keys = _read_weights(location, quantization, dtype, device, of_hub)
+        tokenizer = AutoTokenizer.from_pretrained(location, **of_hub)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise ModelError(_explain(name, source, error)) from error
+    _check_loaded(name, missing_keys, tokenizer)
+    if source == "hub":
+        found = getattr(model.config, "_commit_hash", None) or revision or "unknown"
+    _keep_weights_unpacked(model)
+    _settle_int8_state(model)
+    quicken(model)
+    model.requires_grad_(False)
+    name = location if source == "directory" else name
+    return Base(model.eval(), tokenizer, name, found, source, quantization, dtype)
+
+
+def _read_weights(
+    location: str, quantization: str | None, dtype: torch.dtype, device: str, of_hub: dict[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model and the names of the tensors that its files lack. of_hub: options of every `from_pretrained`."""
+    if stored := getattr(AutoConfig.from_pretrained(location, **of_hub), "quantization_config", None):
+        raise ValueError(f"its weights are quantized already ({stored.get('quant_method')}); give the original")
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        location,
+        dtype=dtype,
+        quantization_config=_quantization_config(quantization, dtype),
+        device_map=device,
+        output_loading_info=True,
+        **of_hub,
+    )
+    return model, set(loading["missing_keys"])
+
+
+def _check_loaded(name: str, missing_keys: set[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    if missing := sorted(missing_keys):  # transformers would go on with random ones
+        raise ModelError(
+            f"{name} cannot be loaded: its weights lack {len(missing)} tensors of its config.json, first {missing[0]}."
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{name} has a tokenizer without an end-of-text token, so a model cannot learn to stop.")
+
+
+# While `completion_logits` has its hook on a head, nobody may copy that model or send other rows through it: panels
+# train in threads.
+head_lock = threading.RLock()
+
+
+def share(model: nn.Module) -> nn.Module:
+    """A copy of the module tree that shares every parameter and buffer with `model` (it costs almost no memory).
+
+    Layers can be replaced in the copy (what PEFT does) while the original stays as it was.
+    """
+    with head_lock:
+        return copy.deepcopy(model, _shared_tensors(model))
+
+
+def linear_modules(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name -> (out, in) of every linear layer that adapters attach to: all but the output head."""
+    head = model.get_output_embeddings()
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+
+
+def completion_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits (N, vocabulary) at the N positions that predict a completion token, for a batch made by `tasks.collate`.
+
+    The hidden states are gathered before the output head, so that the head is spared all other positions. There is no
+    attention mask: rows are padded on the right, and in a causal model no token sees what stands to its right.
+    """
+
+    def gather(_, inputs):
+        return (inputs[0][batch["rows"], batch["columns"]], *inputs[1:])
+
+    inner = model.module if hasattr(model, "module") and not hasattr(model, "get_output_embeddings") else model
+    with head_lock:
+        handle = inner.get_output_embeddings().register_forward_pre_hook(gather)
+        try:
+            return model(input_ids=batch["input_ids"], use_cache=False).logits
+        finally:
+            handle.remove()
+
+
+def in_float32(model: nn.Module) -> nn.Module:
+    """`model` itself if it computes in float32, else a copy that does; quantized weights stay shared and quantized."""
+    lower = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.dtype != torch.float32]
+    others_4bit = {getattr(module, "compute_dtype", None) for module in model.modules()} - {None, torch.float32}
+    if not lower and not others_4bit:
+        return model
+    memo = _shared_tensors(model)
+    for tensor in lower:
+        raised = tensor.detach().float()
+        memo[id(tensor)] = nn.Parameter(raised, requires_grad=False) if isinstance(tensor, nn.Parameter) else raised
+    with head_lock:
+        raised_model = copy.deepcopy(model, memo)
+    for module in raised_model.modules():
+        if getattr(module, "compute_dtype", None) is not None:
+            module.compute_dtype = torch.float32
+    return raised_model
+
+
+def locate(name: str, revision: str | None = None) -> tuple[str, str, str]:
+    """Where `load_base` loads `name` from: a directory or Hub id, the kind of source, and the revision known so far.
+
+    The kinds are those of `Base.source`. Raises ModelError where there is no such model.
+    """
+    if name == PACKAGED:
+        return str(packaged_model()), "package", REVISION
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return str(path.resolve()), "directory", _directory_revision(path)
+    if known := catalogue.find(name):
+        return known.hub_id, "hub", revision or "main"
+    if path.is_dir():
+        raise ModelError(f"{path} holds no config.json; give the directory that save_pretrained wrote.")
+    looks_like_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith(("/", "\\"))
+    if looks_like_path or name.count("/") != 1:
+        names = ", ".join(catalogue.names())
+        raise ModelError(
+            f"No model {name!r}: no such directory, and not a Hub id like 'org/name'; names known here: {names}."
+        )
+    return name, "hub", revision or "main"
+
+
+def _directory_revision(path: Path) -> str:
+    """Identify a local model by the names, sizes, beginnings and ends of its files; weights may take gigabytes."""
+    digest = hashlib.sha256()
+    for file in [file for ending in REVISION_FILES for file in sorted(path.glob(f"*{ending}"))]:
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(REVISION_SAMPLE_BYTES))
+            stream.seek(max(0, file.stat().st_size - REVISION_SAMPLE_BYTES))
+            digest.update(stream.read())
+    return f"files {digest.hexdigest()[:12]}"
+
+
+def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    if dtype is None:
+        return preferred_dtype()
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ModelError("dtype must be float32, bfloat16 or float16.")
+    return dtype
+
+
+def _device() -> str:
+    """Where Accelerate puts this process's work; the first call also joins the other processes of a launch."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    return str(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device)
+
+
+def _quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if kind is None:
+        return None
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _keep_weights_unpacked(model: nn.Module) -> None:
+    """Forbid bitsandbytes' CPU inference layout.
+
+    On CPUs with AVX512-BF16 one evaluation repacks 4-bit weights into a layout whose kernel has no backward: training
+    after it silently loses most gradients.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _settle_int8_state(model: nn.Module) -> None:
+    """Give every 8-bit layer its statistics now.
+
+    bitsandbytes otherwise moves them from the weight into the first layer that computes with it, be it a copy: the
+    original would then take its 8-bit codes for values.
+    """
+    for module in model.modules():
+        if hasattr(module, "init_8bit_state"):
+            module.init_8bit_state()
+
+
+def _shared_tensors(model: nn.Module) -> dict[int, torch.Tensor]:
+    """What a structural copy shares, as a memo for deepcopy: parameters, buffers and 8-bit statistics."""
+    tensors = [*model.parameters(), *model.buffers()]
+    states = [module.state for module in model.modules() if hasattr(module, "init_8bit_state")]
+    tensors += [tensor for state in states for tensor in (state.CB, state.SCB) if tensor is not None]
+    return {id(tensor): tensor for tensor in tensors}
+
+
+def _explain(name: str, source: str, error: Exception) -> str:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    chain = [error]
+    while chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    kinds = tuple(type(link) for link in chain)
+    text = str(error)
+    if GatedRepoError in kinds or "gated repo" in text:
+        return f"{name} is gated: accept its licence on its Hub page, then run `hf auth login` and load it again."
+    if RevisionNotFoundError in kinds or "is not a valid git identifier" in text:
+        return (
+            f"{name} has no such revision on the Hub; leave `revision` out or check the repository's branches and tags."
+        )
+    if RepositoryNotFoundError in kinds or "is not a valid model identifier" in text:
+        return f"The Hub has no model {name!r} that you can read; check the spelling, or log in if it is private."
+    unreachable = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)
+    if source == "hub" and any(isinstance(link, unreachable) or "cached files" in str(link) for link in chain):
+        offline = "HF_HUB_OFFLINE is set, and " if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+        return (
+            f"{name} could not be loaded from the Hub: {offline}it is not in the local cache or the network is down; "
+            f"load it once with a network, give a local directory, or use '{PACKAGED}'. ({first_line(error)[:200]})"
+        )
+    if "ignore_mismatched_sizes" in text:
+        return f"{name} could not be loaded: its config.json names other sizes than its weights have."
+    return f"{name} could not be loaded: {first_line(error)[:200]}"

@@ -1,0 +1,20 @@
+"""Figures: functions from data to a matplotlib Figure."""
+
+from workbench._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "MATRIX_COLOURS": "style",
+        "PALETTE": "style",
+        "RING": "style",
+        "SERIES": "style",
+        "TIMES": "style",
+        "finished": "style",
+        "legend_below": "style",
+        "new_figure": "style",
+        "picture": "style",
+        "show": "style",
+        "to_png": "style",
+    },
+)

@@ -1,0 +1,222 @@
+"""Figures about one low-rank update and one LoRA layer, for the first two lessons (see `plots` for the shared look)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
+
+from workbench.plots.style import (
+    MATRIX_COLOURS,
+    PALETTE,
+    RING,
+    SERIES,
+    TIMES,
+    finished,
+    legend_below,
+    new_figure,
+    style,
+)
+
+
+def matrices(pictures: Mapping[str, np.ndarray], signs: Sequence[str]) -> Figure:
+    """Matrices side by side, every cell drawn equally large, so that small matrices look small.
+
+    pictures: title -> (rows, columns). signs: the text between neighbours, one fewer than pictures.
+    """
+    figure = new_figure(10.5, 2.2)
+    draw_matrices(figure.add_subplot(), pictures, signs)
+    shapes = ", ".join(f"{title} is {matrix.shape[0]} by {matrix.shape[1]}" for title, matrix in pictures.items())
+    return finished(figure, f"Matrices drawn as coloured cells, to one scale of size: {shapes}.")
+
+
+def draw_matrices(axes: Axes, pictures: Mapping, signs: Sequence[str], shared: Sequence[str] = ()) -> None:
+    """shared: titles drawn on one common colour scale; every other picture has its own, from -max to +max."""
+    common = max((abs(pictures[title]).max() for title in shared), default=0.0)
+    tallest = max(matrix.shape[0] for matrix in pictures.values())
+    left, gap, label_room = 0.0, 10, 17
+    for title, matrix, sign in zip(pictures, pictures.values(), (*signs, ""), strict=True):
+        rows, columns = matrix.shape
+        room = max(columns, label_room)
+        limit = max(common if title in shared else abs(matrix).max(), 1e-12)
+        start, top = left + (room - columns) / 2, (tallest - rows) / 2
+        extent = (start, start + columns, top + rows, top)
+        axes.imshow(matrix, cmap=MATRIX_COLOURS, vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
+        axes.text(left + room / 2, -2, f"{title}\n{rows} x {columns}", ha="center", va="bottom", fontsize=10.5)
+        axes.text(left + room + gap / 2, tallest / 2, sign, ha="center", va="center", fontsize=15)
+        left += room + gap
+    axes.set_xlim(-1, left - gap + 1)
+    axes.set_ylim(tallest + 1, -16)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+
+
+def spectra(targets: Mapping[str, Sequence[float]]) -> Figure:
+    """Singular values of several matrices, each divided by its largest. targets: name -> values, largest first."""
+    figure = new_figure(8.0, 3.8)
+    axes = style(
+        figure.add_subplot(), "How fast do the singular values fall?", "which singular value", "size / largest"
+    )
+    for look, (name, values) in zip(SERIES, targets.items(), strict=False):
+        axes.plot(range(1, len(values) + 1), np.asarray(values) / values[0], label=name, markersize=5, **look)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=1e-4)
+    legend_below(figure, axes)
+    ends = ", ".join(f"{name} has fallen to {values[7] / values[0]:.2g}" for name, values in targets.items())
+    return finished(figure, f"Line chart of singular values on a logarithmic axis. At the eighth value {ends}.")
+
+
+def errors_by_rank(best: Mapping[str, Sequence[float]], found: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Relative error of the update against rank: the best possible as lines, what descent found as large open rings.
+
+    best: name -> errors at rank 0, 1, 2 ... found: name -> {rank: error}.
+    """
+    figure = new_figure(8.0, 4.0)
+    axes = style(figure.add_subplot(), "What is missed at each rank", "rank r", "part of the update missed")
+    for look, (name, errors) in zip(SERIES, best.items(), strict=False):
+        axes.plot(range(len(errors)), errors, color=look["color"], linestyle=look["linestyle"], label=f"{name}, best")
+        points = found[name]
+        ring = {"marker": look["marker"], "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
+        axes.plot(*zip(*points.items(), strict=True), color=look["color"], ls="", label=f"{name}, descent", **ring)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(0, 1.03)
+    legend_below(figure, axes, columns=len(best))
+    points = "; ".join(
+        f"{name}: at rank {rank} the best misses {errors[rank]:.0%}, descent {found[name][rank]:.0%}"
+        for name, errors in best.items()
+        for rank in found[name]
+    )
+    return finished(figure, f"Error against rank, best possible and found by gradient descent. {points}.")
+
+
+def descents(histories: Mapping[int, Sequence[dict]], floors: Mapping[int, float]) -> Figure:
+    """Error against step of gradient descent at several ranks, each with its floor. Keys are ranks."""
+    figure = new_figure(8.0, 3.8)
+    title = "Gradient descent from B = 0, beside the best error of each rank"
+    axes = style(figure.add_subplot(), title, "step", "part of the update missed")
+    for look, (rank, history) in zip(SERIES, histories.items(), strict=False):
+        steps = [entry["step"] for entry in history]
+        errors = [entry["error"] for entry in history]
+        axes.plot(steps, errors, label=f"rank {rank}", markevery=max(1, len(steps) // 8), markersize=5, **look)
+        axes.axhline(floors[rank], color=look["color"], linewidth=0.9, linestyle=(0, (1, 2)))
+    axes.plot([], [], color=PALETTE["ink"], linewidth=0.9, linestyle=(0, (1, 2)), label="best possible (SVD)")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(0, 1.03)
+    legend_below(figure, axes, columns=len(histories) + 1)
+    ends = "; ".join(
+        f"rank {rank} ends at {history[-1]['error']:.1%}, its best is {floors[rank]:.1%}"
+        for rank, history in histories.items()
+    )
+    return finished(figure, f"Error falling with the steps of gradient descent. {ends}.")
+
+
+def low_rank_panel(
+    pictures: Mapping[str, np.ndarray], best: Sequence[float], rank: int, found: float, values: Sequence[float]
+) -> Figure:
+    """The live picture of notebook 01: matrices above; below, error by rank and the spectrum with what r keeps.
+
+    pictures: W, B, A, dW, wanted, missing; the last three share a colour scale. best: error at rank 0, 1, 2 ...
+    found: error of the dW in use. values: singular values of the wanted update.
+    """
+    figure = new_figure(10.5, 4.7, layout=None)
+    titles = list(pictures)
+    draw_matrices(figure.add_axes((0.01, 0.55, 0.98, 0.45)), pictures, ("+", TIMES, "", "", ""), shared=titles[3:])
+    axes = style(figure.add_axes((0.07, 0.12, 0.4, 0.37)), "Line: best possible. Square: your dW.", "rank r", "missed")
+    axes.plot(range(len(best)), best, color=PALETTE["blue"], linewidth=2)
+    height = min(found, 1.0)
+    axes.plot([rank], [height], marker="s", markersize=10, color=PALETTE["orange"], fillstyle="none", markeredgewidth=2)
+    beside = {"xytext": (10, 0) if rank < 26 else (-10, 0), "ha": "left" if rank < 26 else "right"}
+    axes.annotate(f"{found:.1%}", (rank, height), textcoords="offset points", va="bottom", fontsize=11, **beside)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(0, 1.15)
+    bars = style(figure.add_axes((0.57, 0.12, 0.42, 0.37)), "Singular values: dark ones fit in rank r", "which", "size")
+    where = np.arange(1, len(values) + 1)
+    colours = [PALETTE["blue"]] * rank + [PALETTE["silver"]] * (len(values) - rank)
+    bars.vlines(where, 0, values, colors=colours, linewidth=6)
+    bars.set_ylim(0, max(values) * 1.08)
+    return finished(
+        figure,
+        f"Rank {rank}: the update in use misses {found:.1%} of the wanted one; the best possible is {best[rank]:.1%}.",
+    )
+
+
+# --- notebook 02 ------------------------------------------------------------------------------------------------
+
+
+def update_sizes(ranks: Sequence[int], sizes: Mapping[str, Sequence[float]]) -> Figure:
+    """Size of the update's output against rank under several scaling rules, both axes logarithmic.
+
+    sizes: rule -> RMS of what the update adds / RMS of the base layer's output, one per rank.
+    """
+    figure = new_figure(8.0, 3.9)
+    draw_update_sizes(figure.add_subplot(), ranks, sizes)
+    legend_below(figure, figure.axes[0])
+    ends = "; ".join(f"{rule}: from {row[0]:.3g} to {row[-1]:.3g}" for rule, row in sizes.items())
+    return finished(figure, f"Size of the update's output from rank {ranks[0]} to rank {ranks[-1]}. {ends}.")
+
+
+def draw_update_sizes(axes: Axes, ranks: Sequence[int], sizes: Mapping, mark: tuple[str, int] | None = None) -> None:
+    """mark: (rule, rank) to put a ring around."""
+    style(axes, "How far the layer's output has moved", "rank r", "update / base output (RMS)")
+    for look, (rule, row) in zip(SERIES, sizes.items(), strict=False):
+        axes.plot(ranks, row, label=rule, markersize=6, **look)
+        if mark and mark[0] == rule:
+            axes.plot([mark[1]], [row[ranks.index(mark[1])]], **RING)
+    _powers_of_two(axes, ranks)
+    _plain_log(axes, lambda value, _: f"{100 * value:g} %")
+
+
+def parameter_bars(groups: Mapping[str, int], title: str) -> Figure:
+    """Trainable parameters per group of modules, as horizontal bars with their numbers. groups: name -> count."""
+    figure = new_figure(8.0, 1.1 + 0.42 * len(groups))
+    axes = style(figure.add_subplot(), title, "trainable parameters", "")
+    bars = axes.barh(list(groups), list(groups.values()), color=PALETTE["blue"], height=0.62)
+    axes.bar_label(bars, labels=[f" {count:,}" for count in groups.values()], fontsize=10.5)
+    axes.set_xlim(0, max(groups.values()) * 1.2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value else "0")
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+    numbers = ", ".join(f"{name} {count:,}" for name, count in groups.items())
+    return finished(figure, f"Bar chart of trainable parameters: {numbers}.")
+
+
+def layer_panel(
+    ranks: Sequence[int],
+    factors: Mapping[str, Sequence[float]],
+    sizes: Mapping[str, Sequence[float]],
+    mark: tuple[str, int],
+) -> Figure:
+    """The live picture of notebook 02: the factor and the measured size of the update, against rank, for each rule."""
+    figure = new_figure(10.5, 3.9, layout=None)
+    left = style(figure.add_axes((0.07, 0.24, 0.4, 0.66)), "The factor in front of B A", "rank r", "scaling")
+    right = figure.add_axes((0.58, 0.24, 0.41, 0.66))
+    for look, (rule, row) in zip(SERIES, factors.items(), strict=False):
+        left.plot(ranks, row, label=rule, markersize=6, **look)
+        if rule == mark[0]:
+            left.plot([mark[1]], [row[ranks.index(mark[1])]], **RING)
+    _powers_of_two(left, ranks)
+    _plain_log(left, lambda value, _: f"{value:g}")
+    draw_update_sizes(right, ranks, sizes, mark)
+    figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=2, frameon=False, fontsize=10.5)
+    factor, size = (rows[mark[0]][ranks.index(mark[1])] for rows in (factors, sizes))
+    return finished(
+        figure, f"With {mark[0]} at rank {mark[1]} the factor is {factor:.3g}; the output has moved by {size:.2%}."
+    )
+
+
+def _powers_of_two(axes: Axes, ranks: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(ranks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _plain_log(axes: Axes, label: Callable[[float, int], str]) -> None:
+    """A logarithmic y axis that is labelled in plain numbers at 1, 2 and 5."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(label)

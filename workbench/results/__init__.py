@@ -1,0 +1,15 @@
+"""Rows of stored runs, and the results that ship with the course."""
+
+from workbench._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "at_best_rate": "rows",
+        "bands": "rows",
+        "grouped": "rows",
+        "mean_and_range": "rows",
+        "mean_of": "rows",
+        "usable": "rows",
+    },
+)

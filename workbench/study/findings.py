@@ -1,0 +1,203 @@
+"""Write data/reference/FINDINGS.md from the rows beside it: what was found for each claim, how large, how certain.
+
+    .venv/bin/python -m workbench.study.findings
+
+No result in that file is typed by hand. A test fails when file or picture is older than the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from workbench.claims.ledger import claims
+from workbench.claims.ranks import judge_ranks
+from workbench.paths import DATA
+from workbench.plots.runs import pareto
+from workbench.plots.style import to_png
+from workbench.results import reference
+from workbench.results.rows import grouped
+from workbench.study import costs
+from workbench.study.sentences import (
+    METHODS,
+    VARIANTS,
+    at_best,
+    at_equal_score,
+    at_one_rate,
+    at_own_rates,
+    by_task,
+    difference,
+    full_and_best_adapter,
+    levels,
+    one_step_off,
+    rate_ratios,
+    recalls,
+    spread,
+    with_little_room,
+)
+
+FINDINGS = DATA / "reference" / "FINDINGS.md"
+OPENING = """# Findings
+
+Written by `workbench/study/findings.py` from the rows in this folder; every number below is computed from them.
+SmolLM2-135M-Instruct on a CPU, 60 steps of 16 rows (`facts`: 120), each method at its best rate of those tried: the
+best on seed 0 (of equals, the one of lower loss), or by the mean where another rate has as many seeds. It was chosen on
+the rows that are scored, which flatters a method with more rates, or with more of them by the mean. A range is of three
+seeds. The packaged weights were stored in 4 bits once (Q4_1): QLoRA's NF4 quantizes them a second time. No prompt names
+labels or format, so a base's 0 % says little. The sweeps on `facts` are another experiment (75 steps, mostly one seed).
+`README.md` says what was run, and what else to be careful about.
+
+*Exact match*: the share of test rows whose answer is right to the last token. *Forgetting*: what the loss on twelve
+pieces of Python's documentation, some 1,500 tokens that no task trains on, has gained by training, in nats a token.
+
+A difference is the mean over seeds of the paired difference, with the lowest and highest seed in brackets. In exact
+match it is *within noise* where the bracket holds 0, or where it is below two standard errors of the test rows (the
+share behind it). That takes rows as independent, and they share programs or wordings: *beyond noise* is said of these,
+and others may tell otherwise. *Within noise* is not *the same*: the share behind it is what could have gone unseen.
+*All seeds agree* is weak by itself: three do by chance one time in four, and there are many comparisons below.
+"""
+NAMES = """`lora`, `qlora` (its frozen weights in NF4) and `hybrid` are rank 8, alpha 32, on all linear layers; `auto`
+is what `recommend` chooses, its rate included, often the same run as `lora`. The others are LoRA as well: `rslora` is
+rank 64 with rsLoRA's scaling; `attention` and `mlp` are adapters on these alone, with about as many parameters as
+`lora`; `starved` is rank 1 on one matrix of one block."""
+HYBRID_RATE = (
+    "Its opened MLP trains at the adapters' rate, several times that at which full does best; a rate of its own was "
+    "not tried, so the forgetting may be that choice's and not the method's."
+)
+CLOSING = """## What a model of 135M parameters on a CPU cannot say
+
+- What LoRA saves at 1B and more, where weights and optimizer states are nearly all of the memory: that is lesson 04's.
+- Whether a larger model, with more to lose and more room, forgets as much or as little.
+- Anything about time on a GPU.
+- Whether some architectures gain more than others (`architectures`): one pretrained model ships with the course, and an
+  untrained one has nothing to adapt. Their memory can be compared: that is lesson 04's.
+- Whether LoRA meets a ceiling, or only learns more slowly where it is behind: every run is a short one.
+
+## Beside it: what others published
+
+- *QLoRA* (Dettmers et al., 2023, arXiv 2305.14314): NF4 with adapters matches 16-bit fine-tuning on their benchmarks.
+- *LoRA Learns Less and Forgets Less* (Biderman et al., 2024, arXiv 2405.09673): on code and mathematics at 7B, LoRA of
+  the usual low ranks learns less than full fine-tuning and forgets less, and both lie on about one curve of learning
+  against forgetting; in instruction tuning a high rank closes most of the gap. Compare the lines on forgetting: at an
+  equal score it is the adapters that forget more here. Whether their high rates do that was not separated.
+- *LoRA Without Regret* (Schulman and Thinking Machines, 2025): adapters on all layers match full fine-tuning as long as
+  they have room for the data and batches are not large, at about ten times full's rate, about fifteen in short runs;
+  attention alone does worse than the MLP. Compare the line on no-regret.
+- *rsLoRA* (Kalajdzievski, 2023, arXiv 2312.03732): dividing by the root of the rank lets high ranks learn more. Compare
+  `rslora` with `lora r=64`, which divides by the rank, on `protocol`.
+"""
+
+
+def main() -> None:
+    FINDINGS.write_text(findings(), encoding="utf-8")
+    for task in complete():
+        picture_file(task).write_bytes(picture(task))
+    print(FINDINGS.relative_to(DATA.parent))
+
+
+def complete() -> list[str]:
+    """The tasks on which the study has every method."""
+    names = {task: {row["name"] for row in rows} for task, rows in by_task().items()}
+    return [task for task, found in names.items() if found.issuperset(reference.COMPARED)]
+
+
+def picture_file(task: str) -> Path:
+    return FINDINGS.with_name(f"gain_and_forgetting_{task}.png")
+
+
+def picture(task: str) -> bytes:
+    """Every run of the study on one task: what it won and what it forgot."""
+    rows = reference.compared(task)
+    return to_png(pareto({"exact_match": rows[0]["base_exact_match"]}, [], "exact_match", rows))
+
+
+def findings() -> str:
+    """The whole file."""
+    told = by_claim()
+    lines = [f"- **{claim}** ({claims()[claim].text}) {told[claim]}" for claim in claims() if claim in told]
+    pictures = [
+        f"![Exact match on {task} against loss gained on general text, every run]({picture_file(task).name})"
+        for task in complete()
+    ]
+    parts = [
+        OPENING,
+        f"## On each task\n\n{NAMES}\n\n{task_table()}",
+        *pictures,
+        f"## Costs, each method alone on `{costs.TASK}`\n\n{costs.cost_table()}",
+        "## By claim\n\n" + "\n".join(lines),
+        CLOSING,
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def by_claim() -> dict[str, str]:
+    """Claim -> what the rows say of it."""
+    rows = reference.stored_sweeps
+    few = [row for row in rows("few") if row["targets"] == "down_proj"]  # on one matrix of one block
+    verdicts = judge_ranks(rows("rate", "seeds"), few, rows("alpha"), rows("full"), reference.study_rows())
+    told = {}
+    for found in verdicts:
+        where = "On all tasks" if found.claim == "auto" else "On `facts`, in the sweeps"
+        told[found.claim] = f"{where} ({found.verdict}): {found.evidence}"
+    for claim, words in chain(scores_by_claim().items(), costs.costs_by_claim().items()):
+        told[claim] = f"{told[claim]} {words}" if claim in told else words
+    return told
+
+
+def scores_by_claim() -> dict[str, str]:
+    """What the study's scores say, on the tasks where both methods have several seeds."""
+    full, gained, forgotten = ("full", "lora", "exact_match"), "exact_match", "forgetting"
+    places = (("attention", "lora"), ("mlp", "lora"), ("mlp", "attention"))
+    return {
+        "update": f"{at_one_rate('protocol')} {with_little_room('protocol')}",
+        "rank-alpha": f"{at_own_rates('protocol')} {one_step_off('protocol')}",
+        "parity": f"{difference(*full)} LoRA's rate was swept for this, its rank and alpha were not: see ceiling.",
+        "scoped": "Classification (`tickets`) and extraction (`orders`). " + difference(*full, "tickets", "orders"),
+        "behaviour": "`protocol` is an invented format and way of reasoning. "
+        f"{levels('protocol')} {full_and_best_adapter('protocol')}",
+        "new-domain": "Hardly tested: codes by heart (`facts`) are new, but neither complex nor a domain. "
+        f"{recalls()} {difference(*full, 'facts')}",
+        "ceiling": f"{full_and_best_adapter('protocol')} Being the best of several flatters it; of full only the "
+        "rate was swept. What full is ahead by may be slowness and no ceiling: a short run cannot tell.",
+        "forgetting": f"{at_equal_score()} Each at its best rate instead, which is the one that scores highest however "
+        f"much it forgets: {difference('full', 'lora', forgotten)}",
+        "no-regret": f"{rate_ratios()} For the scores at these rates see parity. With about as many parameters, each "
+        f"at its own best rate: {' '.join(difference(*pair, gained) for pair in places)} "
+        f"{difference('rslora', 'lora r=64', gained)}",
+        "hybrid": f"{difference('hybrid', 'lora', gained)} {difference('full', 'hybrid', gained)} "
+        f"{difference('hybrid', 'lora', forgotten)} {HYBRID_RATE}",
+        "qlora": f"{difference('qlora', 'lora', gained)} {difference('qlora', 'lora', forgotten)} QLoRA's is counted "
+        "from its own 4-bit base; what 4 bits cost before any training is lesson 03's.",
+    }
+
+
+def task_table() -> str:
+    head = "| task | setting | best rate | rates tried | exact match | forgetting | seeds, by precision |"
+    lines = [head, "| --- | --- | --- | --- | --- | --- | --- |"]
+    for task, rows in by_task().items():
+        lines.append(f"| {task} | base | | | {rows[0]['base_exact_match']:.0%} | | |")
+        for name in (name for name in (*METHODS, *VARIANTS) if at_best(rows, name)):
+            own = at_best(rows, name)
+            lines.append(
+                f"| {task} | {name} | {own[0]['learning_rate']:g} | {rates_tried(task, name)} "
+                f"| {spread(own, 'exact_match', '{:.0%}')} | {spread(own, 'forgetting', '{:+.2f}')} "
+                f"| {seeds_in_words(own)} |"
+            )
+    return "\n".join(lines)
+
+
+def rates_tried(task: str, name: str) -> str:
+    """How many rates, from which to which, diverged ones among them: "4, 0.0005 to 0.004"."""
+    rates = {row["learning_rate"] for row in reference.study_rows(name) if row["task"] == task}
+    return f"{len(rates)}, {min(rates):g} to {max(rates):g}" if len(rates) > 1 else "as chosen"
+
+
+def seeds_in_words(rows: Sequence[Mapping]) -> str:
+    """Which seeds in which precision: "0 bfloat16; 1, 2 float32"."""
+    precisions = grouped(sorted(rows, key=lambda row: row["seed"]), lambda row: row["precision"])
+    return "; ".join(f"{', '.join(str(row['seed']) for row in own)} {name}" for name, own in precisions.items())
+
+
+if __name__ == "__main__":
+    main()

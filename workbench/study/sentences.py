@@ -1,0 +1,203 @@
+"""Sentences on the study's rows: how far two settings are apart, whether that counts, what each setting scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from math import hypot
+from operator import itemgetter
+from statistics import mean
+
+from workbench.claims.ledger import two_standard_errors
+from workbench.claims.ranks import best_by
+from workbench.results import reference
+from workbench.results.rows import at_best_rate, grouped, mean_and_range, mean_of, usable
+from workbench.study import plan
+
+METHODS = ("full", "hybrid", "lora", "qlora", "auto")
+# Of the study, in the table's order; they are LoRA as well.
+VARIANTS = ("lora r=64", "rslora", "alpha=8", "alpha=128", "attention", "mlp", "starved")
+SPOKEN = {
+    "lora": "LoRA",
+    "qlora": "QLoRA",
+    "lora r=64": "LoRA of rank 64",
+    "rslora": "rsLoRA of rank 64",
+    "alpha=8": "LoRA with alpha 8",
+    "alpha=128": "LoRA with alpha 128",
+    "attention": "LoRA on attention alone",
+    "mlp": "LoRA on the MLP alone",
+}
+
+
+def difference(first: str, second: str, measure: str, *tasks: str) -> str:
+    """By how much the first method is above the second on the named tasks, or on all that have both."""
+    unit = {"exact_match": "in exact match", "forgetting": "in loss gained on general text, nats a token"}[measure]
+    found = []
+    for task, rows in by_task().items():
+        if tasks and task not in tasks:
+            continue
+        if all(len(at_best(rows, name)) > 1 for name in (first, second)):
+            found.append(f"`{task}` {paired(rows, measure, first, second)}")
+        elif tasks:
+            found.append(f"`{task}` not measured")
+    sentence = f"{spoken(first)} less {spoken(second)} {unit}: {'; '.join(found) or 'not measured'}."
+    return sentence[0].upper() + sentence[1:]
+
+
+def levels(task: str) -> str:
+    """The scores themselves: a difference does not say whether anything was learnt."""
+    rows = by_task()[task]
+    return f"From {rows[0]['base_exact_match']:.0%} to: {scores(rows, ('lora', 'full'))}."
+
+
+def scores(rows: Sequence[Mapping], names: Sequence[str]) -> str:
+    """The named settings, each at its best rate with the range of its seeds."""
+    return ", ".join(f"{spoken(name)} {spread(at_best(rows, name), 'exact_match', '{:.0%}')}" for name in names)
+
+
+def at_one_rate(task: str) -> str:
+    """Ranks at the rate that is best for rank 8: alpha is the same, so alpha / r falls as the rank rises."""
+    eight = at_best(by_task()[task], "lora")
+    stored = [row for row in reference.study_rows("ranks") if row["task"] == task]
+    ranks = grouped(sorted(usable([*eight, *stored], "exact_match"), key=lambda row: row["rank"]), itemgetter("rank"))
+    told = ", ".join(f"{spread(rows, 'exact_match', '{:.0%}')} at rank {rank}" for rank, rows in ranks.items())
+    return f"On `{task}`, all at rate {eight[0]['learning_rate']:g}, the best of rank 8: {told}."
+
+
+def with_little_room(task: str) -> str:
+    starved = at_best(by_task()[task], "starved")
+    return (
+        f"With {starved[0]['trainable_parameters']:,} numbers on one matrix of one block (`starved`), at its own best "
+        f"rate: {spread(starved, 'exact_match', '{:.0%}')}; place and number of matrices differ there, not rank alone."
+    )
+
+
+def at_own_rates(task: str) -> str:
+    """Rank and alpha, each setting at its own best rate."""
+    rows = by_task()[task]
+    others = [name for name in ("lora r=64", "rslora", "alpha=8", "alpha=128") if len(at_best(rows, name)) > 1]
+    return f"On `{task}`, each at its own best rate: {scores(rows, ('lora', *others))}."
+
+
+def one_step_off(task: str) -> str:
+    """What each method that lesson 06 compares scores at half and at twice its best rate."""
+    rows, told = by_task()[task], []
+    for name in reference.COMPARED:
+        best = at_best(rows, name)[0]["learning_rate"]
+        pairs = ((name, best / 2), (name, best * 2))
+        beside = ([row for row in rows if (row["name"], row["learning_rate"]) == pair] for pair in pairs)
+        half, twice = (spread(own, "exact_match", "{:.0%}") for own in beside)
+        told.append(f"{spoken(name)} {half} and {twice}")
+    return f"At half and at twice its best rate there: {', '.join(told)}."
+
+
+def full_and_best_adapter(task: str) -> str:
+    """Full less the setting of LoRA that scores highest: the best of several, which flatters it."""
+    rows = by_task()[task]
+    several = [name for name in ("lora", *VARIANTS) if len(at_best(rows, name)) > 1]
+    best = max(several, key=lambda name: mean_of(at_best(rows, name), "exact_match"))
+    told = paired(rows, "exact_match", "full", best)
+    return f"On `{task}` full less the best of {len(several)} settings of LoRA, {spoken(best)}: {told}."
+
+
+def at_equal_score() -> str:
+    """How often full does at least as well as a run with adapters and forgets less, all on seed 0.
+
+    Without the runs that learnt little, which are beaten whatever the method.
+    """
+    found = []
+    for task, rows in by_task().items():
+        first = [row for row in rows if row["seed"] == 0]
+        full = [row for row in first if row["name"] == "full"]
+        adapted = [row for row in first if row["name"] in ("lora", "qlora", "hybrid")]
+        learnt = [row for row in adapted if row["exact_match"] >= max(one["exact_match"] for one in adapted) / 2]
+        bettered = [row for row in learnt if any(betters(other, row) for other in full)]
+        found += [f"`{task}` {len(bettered)} of {len(learnt)}"] if full else []
+    return (
+        "At equal score, on seed 0: of the runs of LoRA, QLoRA and hybrid, at any rate, that scored at least half of "
+        f"what their best did, so many scored no higher than some run of full that forgot less: {'; '.join(found)}."
+    )
+
+
+def betters(full: Mapping, adapted: Mapping) -> bool:
+    return full["exact_match"] >= adapted["exact_match"] and full["forgetting"] < adapted["forgetting"]
+
+
+def rate_ratios() -> str:
+    """The best rate of LoRA over that of full, and over the rates that one seed cannot tell from the best."""
+    found = []
+    for task, rows in by_task().items():
+        best = {name: at_best(rows, name) for name in ("lora", "full")}
+        if all(len(own) > 1 for own in best.values()):
+            ratio = best["lora"][0]["learning_rate"] / best["full"][0]["learning_rate"]
+            alike = {name: rates_alike(rows, name) for name in ("lora", "full")}
+            low, high = min(alike["lora"]) / max(alike["full"]), max(alike["lora"]) / min(alike["full"])
+            at_end = any(ends_of_grid(rows, name) & set(alike[name]) for name in alike)
+            found.append(f"`{task}` {ratio:g} ({low:g} to {high:g}{', open' if at_end else ''})")
+    return (
+        f"LoRA's best rate over full's: {'; '.join(found)}; in brackets over all rates that seed 0 cannot tell from "
+        "the best, *open* where the highest or lowest rate tried is among them."
+    )
+
+
+def ends_of_grid(rows: Sequence[Mapping], name: str) -> set[float]:
+    rates = [row["learning_rate"] for row in rows if row["name"] == name]
+    return {min(rates), max(rates)}
+
+
+def rates_alike(rows: Sequence[Mapping], name: str) -> list[float]:
+    """The rates whose first seed is within two standard errors of the best one's."""
+    first = [row for row in rows if row["name"] == name and row["seed"] == 0]
+    top = max(row["exact_match"] for row in first)
+    return [
+        row["learning_rate"] for row in first if top - row["exact_match"] <= sampling(rows, top, row["exact_match"])
+    ]
+
+
+def sampling(rows: Sequence[Mapping], *shares: float) -> float:
+    """Two standard errors of the difference of two shares of the test rows that the study scored."""
+    count = rows_scored(rows[0]["task"])
+    return hypot(*(two_standard_errors(share, count) for share in shares))
+
+
+@cache
+def rows_scored(task_name: str) -> int:
+    task, config = plan.task_and_config(task_name)
+    return min(config.test_limit or len(task.test), len(task.test))
+
+
+def recalls() -> str:
+    """What full and the best rank of LoRA recall in the sweeps."""
+    full = mean_of(at_best_rate(reference.stored_sweeps("full")), "exact_match")
+    lora = max(best_by(reference.stored_sweeps("rate", "seeds"), "rank").values())
+    return f"In the sweeps full recalls {full:.0%}, the best rank of LoRA {lora:.0%}."
+
+
+def spoken(name: str) -> str:
+    return SPOKEN.get(name, name)
+
+
+def by_task() -> dict[str, list[dict]]:
+    return grouped(usable(reference.study_rows(*METHODS, *VARIANTS), "exact_match"), lambda row: row["task"])
+
+
+def at_best(rows: Sequence[Mapping], name: str) -> list[Mapping]:
+    """The rows of one method at its best rate, or none."""
+    return at_best_rate([row for row in rows if row["name"] == name])
+
+
+def paired(rows: Sequence[Mapping], measure: str, first: str, second: str) -> str:
+    """The difference of two methods, each at its best rate, seed by seed, and whether it counts."""
+    a, b = ({row["seed"]: row[measure] for row in at_best(rows, name)} for name in (first, second))
+    gaps = [a[seed] - b[seed] for seed in sorted(a) if seed in b]
+    form, agree = "{:+.2f}", "all seeds agree" if min(gaps) > 0 or max(gaps) < 0 else "within noise"
+    if measure == "exact_match":
+        error = sampling(rows, mean(a.values()), mean(b.values()))
+        clear = agree != "within noise" and abs(mean(gaps)) >= error
+        form, agree = "{:+.1%}", f"{'beyond' if clear else 'within'} noise ({error:.0%})"
+    told = (form.format(value) for value in (mean(gaps), min(gaps), max(gaps)))
+    return "{} ({} to {}), {}".format(*told, agree)
+
+
+def spread(rows: Sequence[Mapping], measure: str, form: str) -> str:
+    return mean_and_range([row[measure] for row in rows], form)

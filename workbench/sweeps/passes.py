@@ -1,0 +1,112 @@
+"""How many configurations of a sweep share a pass: what each needs of memory, and a plan of as few passes as fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import nn
+
+from workbench import WorkbenchError, machine
+from workbench.adapters.methods import Method, adapter_parameters
+from workbench.models.base import Base
+from workbench.tasks.tasks import Encoded, batches, collate, encode
+from workbench.training.lifecycle import alone_in_this_process
+from workbench.training.loop import accelerator_for, batched, held, make_slot, slots_at_once
+from workbench.training.step import PAD_ID, backward
+from workbench.training.trial import Trial
+
+BYTES_A_PARAMETER = 16  # float32: value, gradient and AdamW's two moments
+
+
+class SweepError(WorkbenchError, ValueError):
+    """A sweep that cannot go on as described; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of tensors in a pass: the base, each member's adapter with all that trains it, and activations.
+
+    activations: of one member, in forward and backward of the largest batch; at_once: how many members' are alive.
+    """
+
+    base: int
+    members: list[int]
+    activations: int
+    at_once: int
+
+    def of(self, members: Sequence[int]) -> int:
+        """Bytes of a pass of these members (indices)."""
+        states = sum(self.members[index] for index in members)
+        return self.base + states + self.activations * min(self.at_once, len(members))
+
+
+def shares_a_pass(base: Base, method: Method) -> bool:
+    """Whether a configuration can train together with others: plain low-rank adapters without dropout.
+
+    Dropout, the adapter's or the model's own, would draw its masks for the whole pass, DoRA changes the frozen product
+    itself, and float16 needs a loss scale of its own for each run.
+    """
+    plain = method.name in ("lora", "qlora") and not method.dropout and not method.dora
+    settings = base.model.config.get_text_config().to_dict()
+    drops = any(value for name, value in settings.items() if "drop" in name and isinstance(value, float))
+    return plain and not drops and base.dtype != torch.float16
+
+
+def plan_passes(needs: Needs, room: int, at_most: int) -> list[list[int]]:
+    """Put members into as few passes as fit `room` (bytes) by first-fit decreasing; indices, `at_most` in a pass.
+
+    Raises SweepError when one member alone does not fit.
+    """
+    passes: list[list[int]] = []
+    for index in sorted(range(len(needs.members)), key=lambda i: -needs.members[i]):
+        own = needs.of([index])
+        if own > room:
+            raise SweepError(
+                f"One configuration needs about {own / 1e9:.2f} GB of tensors, and {room / 1e9:.2f} GB are "
+                "allowed: lower batch_size, max_length or rank, turn on checkpointing, or raise max_memory."
+            )
+        fitting = (group for group in passes if len(group) < at_most and needs.of([*group, index]) <= room)
+        group = next(fitting, None)
+        if group is None:
+            passes.append(group := [])
+        group.append(index)
+    return sorted(sorted(group) for group in passes)
+
+
+@alone_in_this_process()
+def needs(trials: Sequence[Trial]) -> Needs:
+    """What passes of these trials will need, from one real forward and backward of the largest of them."""
+    base, task = trials[0].base, trials[0].task
+    counts = [adapter_parameters(base, trial.method) for trial in trials]
+    largest = trials[max(range(len(trials)), key=counts.__getitem__)]
+    rows = encode(task.train, base.tokenizer, largest.config.max_length)
+    accelerator = accelerator_for(base)
+    with machine.forked_random_state(base.model.device):
+        slot = make_slot(largest, largest.new_run(), rows, accelerator)
+        slot.batches, slot.tokens = [_largest_batch(rows, trials)], 1
+        (group,) = batched(base, [slot])
+        with machine.LiveBytes(held([slot])) as memory:
+            backward(accelerator, group)
+    fixed = machine.LiveBytes([*base.model.parameters(), *base.model.buffers()]).now
+    copies = base.dtype.itemsize  # of an adapter in the dtype of the frozen weights, for the backward pass
+    activations = memory.peak - fixed - max(counts) * (8 + copies)  # values and gradients in float32
+    return Needs(
+        fixed, [count * (BYTES_A_PARAMETER + copies) for count in counts], activations, slots_at_once(base, [slot])
+    )
+
+
+def _largest_batch(rows: list[Encoded], trials: Sequence[Trial]) -> dict[str, torch.Tensor]:
+    """As wide as the widest micro-batch of any trial, with the completion tokens of the one that has most of them.
+
+    In a pass the two can meet: a slice is padded to the width of its neighbours, whose seeds order the rows otherwise.
+    """
+    config, seeds = trials[0].config, {trial.config.seed for trial in trials}
+    count = config.steps * config.accumulation
+    plan = [part for seed in seeds for part in batches(len(rows), config.batch_size, count, seed)]
+    fullest = max(plan, key=lambda part: sum(rows[index].completion_tokens for index in part))
+    batch = collate([rows[index] for index in fullest], PAD_ID)
+    ids, width = batch["input_ids"], max(len(rows[index].ids) for index in chain(*plan))
+    return batch | {"input_ids": nn.functional.pad(ids, (0, width - ids.shape[1]), value=PAD_ID)}

@@ -1,0 +1,248 @@
+"""Rank sweeps: many LoRA configurations trained in one pass over one frozen base, each exactly as if alone.
+
+`sweep` looks up what is done, plans passes that fit into memory, and trains them one by one or through an executor;
+what cannot share a pass is trained by itself. Every result is an ordinary `Run` with an ordinary PEFT adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import as_completed
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from accelerate import PartialState
+
+from workbench import machine
+from workbench.adapters.methods import Method, check_method
+from workbench.models.base import Base, load_base
+from workbench.sweeps.passes import SweepError, needs, plan_passes, shares_a_pass
+from workbench.sweeps.ray_executor import RayExecutor
+from workbench.tasks.tasks import Task
+from workbench.training.lifecycle import is_out_of_memory, run_trials
+from workbench.training.loop import OnStep, StepReport
+from workbench.training.runs import Run, RunStore, slug
+from workbench.training.step import TrainConfig
+from workbench.training.trial import Trial, check_kinds
+
+COMPILERS = ("g++", "clang++", "cl")
+BaseAddress = tuple[str, str | None, str, str, str]  # name, quantization, dtype, revision, source
+Configuration = tuple[str, Method, TrainConfig]  # a trial's id and what is its own
+FREE_SHARE = 0.7  # of the free memory that a pass may plan with; allocators need some room of their own
+
+
+def sweep(
+    base: Base,
+    task: Task,
+    methods: Sequence[Method],
+    config: TrainConfig | None = None,
+    store: RunStore | None = None,
+    executor: RayExecutor | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    max_memory: int | None = None,
+    compiled: bool = False,
+    on_step: OnStep | None = None,
+) -> list[Run]:
+    """Train every method with every seed, as many at once as fit; the runs come back method by method, seed by seed.
+
+    seeds: each orders the data and draws the adapters as `TrainConfig.seed` does; default: the one of `config`.
+    executor: a `workbench.sweeps.RayExecutor`. Each pass is then one job elsewhere, and its runs are stored here as it
+        ends. There are at least as many passes as it has `workers`, each with as much free memory as there is here.
+    max_memory: bytes of tensors that a pass may hold, the base included; default: the base and 70 % of what is free.
+        Not with methods that cannot share a pass, such as full(): each is trained alone, as `train` does it.
+    compiled: put the model through torch.compile first: minutes of compiling, worth it in long sweeps only.
+    on_step: called after each step with a `loop.StepReport`, whose `runs` are those of the pass and whose seconds_left
+        are those of the whole sweep; returning True stops the sweep, as Ctrl-C and Jupyter's stop button do. Not with
+        an executor.
+
+    A configuration that is finished (or diverged) in the store is not trained again: after a stop or a crash the same
+    call goes on. A sweep that is stopped while configurations are trained or scored returns the runs that there are;
+    before that, Ctrl-C is a KeyboardInterrupt.
+    Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
+    """
+    config, store = config or TrainConfig(), store or RunStore()
+    check_kinds(base=base, task=task, config=config, store=store)
+    methods = _list(methods, "methods", "[lora(rank=r) for r in (1, 4, 16)]")
+    seeds = [config.seed] if seeds is None else _list(seeds, "seeds", "[0, 1, 2]")
+    store.make_ready()
+    if executor and on_step:
+        raise SweepError("on_step cannot be called from an executor's processes: leave out on_step, or the executor.")
+    if compiled and base.model.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
+    _check(base, methods, seeds, max_memory)
+    wanted = _trials(base, task, methods, config, seeds, store)
+    stored = {each.id: store.finished(each.id, each.config.evaluate, each.config.save) for each in wanted}
+    done = {id: run for id, run in stored.items() if run}
+    missing = list({each.id: each for each in wanted if each.id not in done}.values())
+    together = [each for each in missing if shares_a_pass(base, each.method)]
+    passes = _plan(together, max_memory, executor.workers if executor else 1)
+    passes += [[each] for each in missing if each not in together]
+    if done:
+        machine.say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
+    runs = _elsewhere(executor, passes, compiled) if executor else _here(passes, compiled, on_step)
+    done |= {run.id: run for run in runs}
+    left = sum(each.id not in done or done[each.id].status == "interrupted" for each in missing)
+    if left:
+        machine.say(f"Stopped with {left} configurations to go; the same call goes on from there.")
+    return [done[each.id] for each in wanted if each.id in done]
+
+
+def _list(values: object, name: str, example: str) -> list:
+    if not isinstance(values, Iterable):
+        raise SweepError(f"{name}={values!r} must be a list, e.g. {example}.")
+    return list(values)
+
+
+def _check(base: Base, methods: list[Method], seeds: list[int], max_memory: int | None) -> None:
+    """Before anything is trained, so that a mistake in the last method does not wait for the first."""
+    if PartialState().num_processes > 1:
+        raise SweepError("A sweep runs in one process; start it without accelerate launch, or give it an executor.")
+    if not methods:
+        raise SweepError("Give at least one method, e.g. [lora(rank=r) for r in (1, 4, 16)].")
+    if not seeds:
+        raise SweepError("Give at least one seed, e.g. seeds=[0, 1, 2], or leave seeds out.")
+    for method in methods:
+        check_kinds(method=method)
+        check_method(base, method)
+        if max_memory is not None and not shares_a_pass(base, method):
+            raise SweepError(f"{method.label} is trained alone, where max_memory has no effect: sweep it without.")
+
+
+def _trials(
+    base: Base, task: Task, methods: list[Method], config: TrainConfig, seeds: list[int], store: RunStore
+) -> list[Trial]:
+    """Every method with every seed; the id follows from all that determines the result, so that twice gives one run."""
+    trials = []
+    for method in methods:
+        for seed in seeds:
+            own = replace(config, seed=seed)
+            description = [base.name, base.revision, base.quantization, base.dtype_name, task.sha256, task.labels]
+            description += [replace(method, reasons=()).to_dict(), asdict(own)]
+            digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:10]
+            name = slug(task.name, method.label, f"lr{method.learning_rate:g}", f"s{seed}")
+            trials.append(Trial(f"{name}-{digest}", base, task, method, own, store))
+    return trials
+
+
+def _plan(trials: list[Trial], max_memory: int | None, workers: int) -> list[list[Trial]]:
+    """Passes of trials, as few as memory allows and at least one for each worker."""
+    if not trials:
+        return []
+    try:
+        needed = needs(trials)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SweepError(
+            "One configuration alone is out of memory: lower batch_size, max_length or rank, or turn on checkpointing."
+        ) from error
+    free = needed.base + int(FREE_SHARE * machine.available_memory(trials[0].base.model.device))
+    room = free if max_memory is None else max_memory
+    groups = plan_passes(needed, room, at_most=math.ceil(len(trials) / workers))
+    sizes = " + ".join(str(len(group)) for group in groups)
+    machine.say(
+        f"{len(trials)} configurations in {len(groups)} {'pass' if len(groups) == 1 else 'passes'} ({sizes}): at most "
+        f"{max(map(needed.of, groups)) / 1e9:.1f} GB of tensors; {room / 1e9:.1f} GB are allowed"
+    )
+    return [[trials[index] for index in group] for group in groups]
+
+
+def _share(trials: list[Trial]) -> bool:
+    return all(shares_a_pass(trial.base, trial.method) for trial in trials)
+
+
+def _here(passes: list[list[Trial]], compiled: bool, on_step: OnStep | None) -> Iterator[Run]:
+    """Train pass by pass; a stopped pass is the last one."""
+    for number, trials in enumerate(passes):
+        later = sum(len(group) for group in passes[number + 1 :])
+        runs = run_trials(trials, _share(trials), compiled, _with_later_passes(on_step, len(trials), later))
+        yield from runs
+        if any(run.status == "interrupted" for run in runs):
+            return
+
+
+def _with_later_passes(on_step: OnStep | None, present: int, later: int) -> OnStep | None:
+    """`on_step` with the time of the passes after this one, at this one's pace, added to seconds_left."""
+    if on_step is None:
+        return None
+
+    def told(report: StepReport) -> bool | None:
+        ahead = report["seconds"] / present * report["steps"] * later
+        return on_step({**report, "seconds_left": report["seconds_left"] + ahead})
+
+    return told
+
+
+def _elsewhere(executor: RayExecutor, passes: list[list[Trial]], compiled: bool) -> Iterator[Run]:
+    """Submit every pass and store its runs as it ends. One that fails does not take the others with it."""
+    futures = [executor.submit(_train_and_pack, *_sendable(trials), compiled) for trials in passes]
+    failures = []
+    try:
+        for number, future in enumerate(as_completed(futures), start=1):
+            if future.exception():
+                failures.append(future.exception())
+                continue
+            runs = [_unpack(packed, passes[0][0].store) for packed in future.result()]
+            machine.say(f"pass {number} of {len(passes)} is back: {len(runs)} runs")
+            yield from runs
+    except KeyboardInterrupt:
+        for future in futures:
+            future.cancel()
+    if failures:
+        raise SweepError(
+            f"{len(failures)} of {len(passes)} passes failed ({type(failures[0]).__name__}: {failures[0]}); "
+            "the runs of the others are stored, and the same call tries the missing ones again."
+        ) from failures[0]
+
+
+def _sendable(trials: list[Trial]) -> tuple[BaseAddress, Task, list[Configuration]]:
+    """The trials of a pass without the model, which the worker loads itself."""
+    base, task = trials[0].base, trials[0].task
+    address = (base.name, base.quantization, base.dtype_name, base.revision, base.source)
+    return address, task, [(trial.id, trial.method, trial.config) for trial in trials]
+
+
+def _train_and_pack(
+    address: BaseAddress, task: Task, configurations: list[Configuration], compiled: bool
+) -> list[tuple[dict, dict[str, bytes]]]:
+    """In a worker: train, and return each run's record with its artifact's files."""
+    base = _base_at(*address)
+    with TemporaryDirectory() as scratch:
+        store, packed = RunStore(scratch), []
+        trials = [Trial(id, base, task, method, config, store) for id, method, config in configurations]
+        for run in run_trials(trials, _share(trials), compiled):
+            files = [file for file in Path(scratch, run.id).rglob("*") if file.is_file()]
+            content = {file.relative_to(scratch).as_posix(): file.read_bytes() for file in files}
+            packed.append((run.to_dict(), content))
+        return packed
+
+
+@cache
+def _base_at(name: str, quantization: str | None, dtype: str, revision: str, source: str) -> Base:
+    base = load_base(name, quantization, dtype, revision if source == "hub" else None)
+    if base.revision != revision:
+        raise SweepError(f"{name} is revision {base.revision} on this worker and {revision} where the sweep began.")
+    return base
+
+
+def _unpack(packed: tuple[dict, dict[str, bytes]], store: RunStore) -> Run:
+    """Write artifact and record; under the same id, a job that ran twice leaves one run, the one that finished."""
+    record, files = packed
+    run = Run(**record)
+    if done := store.finished(run.id, run.config["evaluate"], run.config["save"]):
+        return done
+    store.delete(run.id)
+    with store.saving(run):
+        for name, content in files.items():
+            file = store.path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    store.save(run)
+    return run

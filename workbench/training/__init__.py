@@ -1,0 +1,16 @@
+"""Training: the step, the loop, scores, and the record of a run."""
+
+from workbench._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Run": "runs",
+        "RunError": "runs",
+        "RunStore": "runs",
+        "TrainConfig": "step",
+        "TrainingError": "step",
+        "evaluate": "evaluation",
+        "train": "lifecycle",
+    },
+)

@@ -1,0 +1,239 @@
+"""The training loop, for one configuration or for several adapters on one frozen base: the same steps for both."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TypedDict
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from workbench import machine
+from workbench.adapters.batched import multi_adapter_model
+from workbench.adapters.methods import apply, trainable_parameters
+from workbench.models.base import Base
+from workbench.tasks.tasks import Encoded
+from workbench.training.runs import Run
+from workbench.training.step import (
+    Group,
+    Slot,
+    adamw,
+    backward,
+    check_gradients,
+    micro_batches,
+    optimizer_tensors,
+    train_step,
+)
+from workbench.training.trial import Trial
+
+DIVERGED_ADVICE = "The loss is no longer a number: lower the learning rate, or lengthen the warm-up."
+CPU_TOKENS = 3072  # in one forward pass of several adapters; beyond, a CPU waits for its memory
+
+
+class StepReport(TypedDict):
+    """What `on_step` is told after each step.
+
+    loss (nats per completion token), learning_rate and model are those of the first run that still trains; the loss is
+    NaN when none does. seconds: of this step. seconds_left: until the last step, at the pace so far. runs: the records
+    of all that train together, with their history so far.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    seconds_left: float
+    model: nn.Module
+    runs: list[Run]
+
+
+OnStep = Callable[[StepReport], bool | None]  # returning True stops the training
+
+
+def accelerator_for(base: Base) -> Accelerator:
+    """A fresh Accelerator that computes in the base's dtype under autocast, with loss scaling for float16."""
+    AcceleratorState._reset_state(reset_partial_state=False)
+    precision = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}[base.dtype]
+    return Accelerator(mixed_precision=precision)
+
+
+def make_slot(trial: Trial, run: Run, rows: Sequence[Encoded], accelerator: Accelerator) -> Slot:
+    """Build the model that `trial` trains, with its optimizer and its batches, and count its parameters in `run`."""
+    model = apply(trial.base, trial.method, seed=trial.config.seed).train()
+    run.trainable_parameters = trainable_parameters(model)
+    run.total_parameters = sum(parameter.numel() for parameter in model.parameters())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = accelerator.prepare(adamw(trained, trial.method.learning_rate, trial.config))
+    steps = micro_batches(rows, trial.config, accelerator.process_index, accelerator.num_processes)
+    longest = trial.config.batch_size * max(len(row.ids) for row in rows)
+    return Slot(run, model, trial.method.learning_rate, trial.config, trained, optimizer, steps, longest)
+
+
+def alone(accelerator: Accelerator, slot: Slot) -> Group:
+    """The group of a slot that trains by itself."""
+    if slot.config.checkpointing:
+        slot.model.activation_checkpointing_enable({"use_reentrant": False})
+    return Group(accelerator.prepare(slot.model), [slot], batched=False)
+
+
+def batched(base: Base, slots: Sequence[Slot], compiled: bool = False) -> list[Group]:
+    """One model for all slots; on a CPU one for every few of them, so that a forward pass stays within CPU_TOKENS."""
+    size = slots_at_once(base, slots)
+    groups = []
+    for start in range(0, len(slots), size):
+        members = list(slots[start : start + size])
+        model = multi_adapter_model(base, [slot.model for slot in members])
+        if members[0].config.checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        groups.append(Group(torch.compile(model) if compiled else model, members, batched=True))
+    return groups
+
+
+def slots_at_once(base: Base, slots: Sequence[Slot]) -> int:
+    """How many slots share a forward pass, counted with the longest micro-batches that may come."""
+    if base.model.device.type != "cpu":
+        return sys.maxsize
+    return max(1, CPU_TOKENS // max(slot.longest for slot in slots))
+
+
+def held(slots: Sequence[Slot]) -> list[torch.Tensor]:
+    """What is in memory between two steps: weights, adapters and optimizer states (tensors may share a storage)."""
+    weights = [tensor for slot in slots for tensor in (*slot.model.parameters(), *slot.model.buffers())]
+    return weights + [tensor for slot in slots for tensor in optimizer_tensors(slot.optimizer)]
+
+
+def fit(
+    accelerator: Accelerator,
+    base: Base,
+    slots: Sequence[Slot],
+    together: bool,
+    compiled: bool = False,
+    on_step: OnStep | None = None,
+) -> None:
+    """Train the slots; fills in history, status, seconds and peak memory of their runs.
+
+    together: they share forward passes over `base`; otherwise there is one, with a model of its own. A slot whose loss
+    is no longer a number is dropped and marked as diverged; the others go on. Raises KeyboardInterrupt when `on_step`
+    asks to stop.
+    """
+    config, active = slots[0].config, list(slots)
+    groups: list[Group] = []
+    gpu_peak = machine.gpu_peak(accelerator.device, held(slots))
+    started = time.perf_counter()
+    try:
+        for step in range(config.steps):
+            for slot in active:
+                slot.next_step()
+            if not groups:
+                groups = batched(base, active, compiled) if together else [alone(accelerator, active[0])]
+            if step == 0:
+                _rehearse(accelerator, groups)
+                started = time.perf_counter()
+            # The second step is the first with the optimizers' states in place.
+            measured = step == min(1, config.steps - 1) and not gpu_peak
+            losses, seconds, peak = _step(accelerator, groups, step, measured)
+            _record_peak(slots, together, gpu_peak() if gpu_peak else peak)
+            surviving = _record_step(active, losses, step, seconds / len(active))
+            left = (time.perf_counter() - started) / (step + 1) * (config.steps - step - 1)
+            if on_step and on_step(_report(slots, surviving, step, seconds, left)):
+                raise KeyboardInterrupt
+            if not surviving:
+                break
+            if len(surviving) < len(active):
+                active, groups = surviving, []
+    finally:
+        _release(accelerator, groups, slots)
+    _check_overflow(accelerator, slots)
+
+
+def _step(
+    accelerator: Accelerator, groups: Sequence[Group], step: int, measured: bool
+) -> tuple[list[float], float, int | None]:
+    """One step of all groups: the loss of each slot, seconds, and the peak of live bytes on a CPU if `measured`."""
+    tick = time.perf_counter()
+    own = [slot for group in groups for slot in group.slots]
+    with machine.LiveBytes(held(own)) if measured else nullcontext() as memory:
+        losses = [loss for group in groups for loss in train_step(accelerator, group, step)]
+    return losses, time.perf_counter() - tick, memory.peak if memory else None
+
+
+def _release(accelerator: Accelerator, groups: Sequence[Group], slots: Sequence[Slot]) -> None:
+    """Take off what Accelerate has wrapped around a model, and drop the gradients."""
+    for group in groups:
+        if not group.batched:
+            accelerator.unwrap_model(group.model, keep_fp32_wrapper=False)
+    for slot in slots:
+        slot.optimizer.zero_grad(set_to_none=True)
+
+
+def _record_step(active: Sequence[Slot], losses: Sequence[float], step: int, seconds: float) -> list[Slot]:
+    """Enter the step into each run's history; returns the slots that go on. seconds: each slot's share of the step."""
+    surviving = []
+    for slot, loss in zip(active, losses, strict=True):
+        if not math.isfinite(loss):
+            slot.run.status, slot.run.advice = "diverged", DIVERGED_ADVICE
+            continue
+        rate = slot.optimizer.param_groups[0]["lr"]
+        slot.run.tokens += slot.tokens
+        slot.run.seconds += seconds
+        slot.run.history.append({"step": step + 1, "loss": loss, "learning_rate": rate, "seconds": seconds})
+        surviving.append(slot)
+    return surviving
+
+
+def _record_peak(slots: Sequence[Slot], together: bool, peak: int | None) -> None:
+    """A run that trains alone has a peak of its own; runs that train together have that of their pass."""
+    for slot in slots:
+        if not together:
+            slot.run.peak_memory_bytes = peak or slot.run.peak_memory_bytes
+            continue
+        before = (slot.run.together or {}).get("peak_memory_bytes")
+        slot.run.together = {"configurations": len(slots), "peak_memory_bytes": peak or before}
+
+
+def _report(slots: Sequence[Slot], surviving: Sequence[Slot], step: int, seconds: float, left: float) -> StepReport:
+    first = (surviving or slots)[0]
+    return {
+        "step": step + 1,
+        "steps": first.config.steps,
+        "loss": first.run.history[-1]["loss"] if surviving else math.nan,
+        "learning_rate": first.optimizer.param_groups[0]["lr"],
+        "seconds": seconds,
+        "seconds_left": left,
+        "model": first.model,
+        "runs": [slot.run for slot in slots],
+    }
+
+
+def _rehearse(accelerator: Accelerator, groups: Sequence[Group]) -> None:
+    """One forward and backward pass without an update: checks the gradients and announces how long the steps take."""
+    slots = [slot for group in groups for slot in group.slots]
+    with machine.forked_random_state(accelerator.device):
+        started = time.perf_counter()
+        for group in groups:
+            backward(accelerator, group).tolist()  # which waits for a GPU to be done
+        seconds = time.perf_counter() - started
+    for slot in slots:
+        check_gradients(slot.model, scaled=accelerator.scaler is not None)
+        slot.optimizer.zero_grad(set_to_none=True)
+    if accelerator.is_main_process:
+        what = slots[0].run.label if len(slots) == 1 else f"{len(slots)} configurations together"
+        steps = slots[0].config.steps
+        machine.say(f"{what}: {steps} steps of about {seconds:.2g} s, about {steps * seconds / 60:.1f} minutes")
+
+
+def _check_overflow(accelerator: Accelerator, slots: Sequence[Slot]) -> None:
+    """In float16 the scaler skips an update whose gradients overflow; a run with no update at all has diverged."""
+    if accelerator.scaler is None:
+        return
+    for slot in slots:
+        updated = any(state["step"].item() > 0 for state in slot.optimizer.state.values())
+        if slot.run.history and not updated:
+            slot.run.status, slot.run.advice = "diverged", "Every step overflowed in float16: use bfloat16 or float32."

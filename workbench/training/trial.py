@@ -1,0 +1,79 @@
+"""A trial: one base, task, method and configuration to be trained, and the record that its run starts from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from workbench import machine
+from workbench.adapters.methods import Method
+from workbench.models.base import Base
+from workbench.tasks.tasks import Task
+from workbench.training import evaluation
+from workbench.training.runs import Run, RunStore
+from workbench.training.step import TrainConfig, TrainingError
+
+KINDS = {
+    "base": (Base, "what load_base() returns"),
+    "task": (Task, "what load_task() returns"),
+    "method": (Method, "one of lora(), qlora(), hybrid() and full()"),
+    "config": (TrainConfig, "TrainConfig(steps=...)"),
+    "store": (RunStore, "RunStore(folder)"),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything that determines one run, and the store that keeps it. `id` names the run and its files."""
+
+    id: str
+    base: Base
+    task: Task
+    method: Method
+    config: TrainConfig
+    store: RunStore
+
+    def new_run(self) -> Run:
+        """The record as far as it is known before the first step; raises RunError if the store could not keep it."""
+        run = Run(
+            id=self.id,
+            status="finished",
+            base={
+                "name": self.base.name,
+                "revision": self.base.revision,
+                "source": self.base.source,
+                "quantization": self.base.quantization,
+                "architecture": type(self.base.model).__name__,
+            },
+            task={
+                "name": self.task.name,
+                "source": self.task.source,
+                "sha256": self.task.sha256,
+                "train_rows": len(self.task.train),
+                "test_rows": len(self.task.test),
+            },
+            method=self.method.to_dict() | {"label": self.method.label, "scaling": self.method.scaling},
+            config=asdict(self.config),
+            precision=self.precision,
+            versions=machine.versions(),
+            hardware=machine.hardware(),
+            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            general_text_sha256=evaluation.general_text()[1],
+            folder=str(self.store.path),
+        )
+        self.store.check(run)
+        return run
+
+    @property
+    def precision(self) -> dict[str, str]:
+        """The dtype of what is frozen, of what trains, of the computation (under autocast) and of the scoring."""
+        frozen = "nothing" if self.method.name == "full" else self.base.quantization or self.base.dtype_name
+        return {"frozen": frozen, "trained": "float32", "compute": self.base.dtype_name, "scores": "float32"}
+
+
+def check_kinds(**arguments: object) -> None:
+    """Raise TrainingError for an argument of the wrong type, such as a model's name where a loaded base is wanted."""
+    for name, value in arguments.items():
+        kind, wanted = KINDS[name]
+        if not isinstance(value, kind):
+            raise TrainingError(f"{name}={value!r} must be {wanted}.")
