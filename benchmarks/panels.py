@@ -74,7 +74,7 @@ def measure(name: str, scratch: Path, moves: int) -> dict[str, list[float]]:
     cell = nbformat.v4.new_code_cell(f"# {name}{gallery.CODE[name]}panel")
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=metadata), folder / "panel.ipynb")
-    from workbench.machine import cache_dir
+    from workbench.paths import cache_dir
 
     environment = {"WORKBENCH_RUNS": os.environ["WORKBENCH_RUNS"], "WORKBENCH_CACHE": str(cache_dir())}
     with lab_server(home, folder, environment | {"HF_HUB_OFFLINE": "1"}) as address, chromium_page() as page:

@@ -137,7 +137,7 @@ def run_plain(base, task, method, config, rows, order):
     """The loop that tutorials show: PEFT, an attention mask, labels of -100, the model's own loss."""
     import torch
 
-    from workbench.adapters.methods import apply
+    from workbench.adapters.inject import apply
 
     model = apply(base, method, config.seed).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -171,7 +171,7 @@ def run_trl(base, task, method, config, rows, order):
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from workbench.adapters.methods import apply
+    from workbench.adapters.inject import apply
 
     chosen = [rows[index] for indices in order for index in indices]
     data = Dataset.from_dict(

@@ -36,7 +36,7 @@ if OFFLINE not in sys.path:
 @pytest.fixture(scope="session", autouse=True)
 def own_cache():
     """The converted model is shared; what `workbench doctor` times while tests run stays out of the learner's cache."""
-    from workbench.machine import cache_dir
+    from workbench.paths import cache_dir
 
     models, scratch = cache_dir() / "models", Path(SCRATCH.name, "cache")
     models.mkdir(parents=True, exist_ok=True)
@@ -105,6 +105,6 @@ def gallery_runs(small, tmp_path_factory):
 
 @pytest.fixture
 def store(tmp_path):
-    from workbench.training.runs import RunStore
+    from workbench.training.store import RunStore
 
     return RunStore(tmp_path / "runs")

@@ -18,6 +18,7 @@ from workbench.adapters.methods import lora
 from workbench.cli import _parser, main
 from workbench.course import doctor, runner
 from workbench.course.doctor import as_markdown
+from workbench.paths import cache_dir
 
 
 def test_importing_the_package_loads_no_torch_and_is_quick():
@@ -268,7 +269,7 @@ def test_the_doctor_says_what_blocks_and_how_to_mend_it(tmp_path):
 
 def test_the_doctor_tells_a_person_that_a_slow_machine_is_ready(tmp_path, monkeypatch, capsys):
     """Notebook 00 times real steps; here they are slow by decree."""
-    (tmp_path / "models").symlink_to((machine.cache_dir() / "models").resolve())
+    (tmp_path / "models").symlink_to((cache_dir() / "models").resolve())
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(doctor, "probe_step", {"float32": 5.0, "bfloat16": 6.0}.get)
     assert main(["doctor"]) == 0
@@ -312,7 +313,7 @@ def test_the_doctor_looks_at_the_disk_of_the_runs_too(tmp_path, monkeypatch):
     )
     disk = doctor.CHECKS["Disk"]()
     assert disk.level == "warning" and "WORKBENCH_RUNS" in disk.remedy
-    assert disk.value == f"90 GB free at {machine.cache_dir()}, 2 at {tmp_path / 'not' / 'yet' / 'runs'}"
+    assert disk.value == f"90 GB free at {cache_dir()}, 2 at {tmp_path / 'not' / 'yet' / 'runs'}"
 
 
 def test_the_doctor_looks_at_the_container_not_at_its_host(tmp_path, monkeypatch):

@@ -8,15 +8,18 @@ import pytest
 import torch
 
 from workbench import TrainConfig, full, hybrid, load_base, load_task, lora, machine, sweep, train
-from workbench.adapters.methods import apply
+from workbench.adapters.inject import apply
+from workbench.console import first_line
 from workbench.models import completion_logits
+from workbench.paths import write_json
 from workbench.tasks import Encoded, collate
+from workbench.training.peak_memory import LiveBytes, gpu_peak
 
 
 def test_the_peak_counts_what_is_alive_at_once_and_views_once():
     """A million float32 numbers are 4 MB: two live at once inside, beside one that was there before."""
     before = torch.ones(1_000_000)
-    with machine.LiveBytes([before, before.view(1000, 1000)]) as memory:
+    with LiveBytes([before, before.view(1000, 1000)]) as memory:
         first = torch.ones(1_000_000)
         second = first.view(10, -1) * 2
         del first
@@ -59,7 +62,7 @@ def test_the_peak_of_a_training_step_is_that_of_the_profiler(small_directory, me
 
     step()
     state = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    with machine.LiveBytes([*model.parameters(), *model.buffers(), *state]) as memory:
+    with LiveBytes([*model.parameters(), *model.buffers(), *state]) as memory:
         live = memory.now
         step()
     assert 0.999 < memory.peak / profiled_peak(step, live) < too_high
@@ -69,18 +72,18 @@ def test_the_peak_of_a_training_step_is_that_of_the_profiler(small_directory, me
 @pytest.mark.parametrize("way", ["train", "sweep"])
 def test_the_peak_on_a_gpu_is_the_trainings_own_also_after_a_stop(small, store, monkeypatch, way, stopped_at):
     """The small model as if on a card that also holds 5 MB of another's, and 7 MB more at the peak."""
-    real = machine.gpu_peak
+    real = gpu_peak
     held = []
 
     def as_on_a_gpu(device, own):
-        held.append(machine.LiveBytes(own := list(own)).now)
+        held.append(LiveBytes(own := list(own)).now)
         return real(torch.device("cuda"), own)
 
     def tell(entry):
         if entry["step"] == stopped_at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(machine, "gpu_peak", as_on_a_gpu)
+    monkeypatch.setattr("workbench.training.loop.gpu_peak", as_on_a_gpu)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: held[0] + 5 * MB)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: held[0] + 12 * MB)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
@@ -168,12 +171,12 @@ def test_without_a_container_the_whole_machine_counts(tmp_path, monkeypatch):
     ],
 )
 def test_an_error_is_told_in_one_line(words, told):
-    assert machine.first_line(OSError(words)) == told
+    assert first_line(OSError(words)) == told
 
 
 def test_a_written_file_is_whole_or_not_there(tmp_path):
-    machine.write_json(tmp_path / "new" / "a.json", {"a": 1})
+    write_json(tmp_path / "new" / "a.json", {"a": 1})
     with pytest.raises(TypeError):
-        machine.write_json(tmp_path / "new" / "a.json", {"a": object()})
+        write_json(tmp_path / "new" / "a.json", {"a": object()})
     assert json.loads((tmp_path / "new" / "a.json").read_text()) == {"a": 1}
     assert len(list((tmp_path / "new").iterdir())) == 1

@@ -7,6 +7,7 @@ import logging
 import os
 
 from workbench._lazy import attach
+from workbench.errors import WorkbenchError  # noqa: F401 - it is part of the public names
 
 __version__ = "0.1.0"
 
@@ -30,7 +31,7 @@ _HOME = {
     "qlora": "adapters.methods",
     "evaluate": "training.evaluation",
     "Run": "training.runs",
-    "RunStore": "training.runs",
+    "RunStore": "training.store",
     "TrainConfig": "training.step",
     "train": "training.lifecycle",
     "sweep": "sweeps.sweep",
@@ -41,10 +42,6 @@ _HOME = {
 }
 
 __all__ = sorted([*_HOME, "WorkbenchError"])
-
-
-class WorkbenchError(Exception):
-    """Something asked for cannot be done; the message says what is wrong and what to do."""
 
 
 __getattr__, __dir__, _ = attach(__name__, _HOME)

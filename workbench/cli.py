@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench import WorkbenchError
 from workbench.cli_memory import add_memory
 from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.training.loop import StepReport
@@ -136,7 +136,7 @@ def _train(options: argparse.Namespace) -> int:
 
     from workbench.advice.recommend import recommend
     from workbench.training.lifecycle import train
-    from workbench.training.runs import RunStore
+    from workbench.training.store import RunStore
 
     method = _method(options)
     config = replace(_config(options), seed=options.seed)
@@ -159,7 +159,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
     from workbench.adapters.methods import lora, qlora
     from workbench.sweeps.sweep import sweep
-    from workbench.training.runs import RunStore
+    from workbench.training.store import RunStore
 
     make = qlora if options.quantization else lora
     grid = product(options.ranks, options.alphas, options.learning_rates)
@@ -226,7 +226,7 @@ def _record(run) -> dict:
 
 
 def _print_step(entry: StepReport) -> None:
-    from workbench.machine import say
+    from workbench.console import say
 
     losses = [run.history[-1]["loss"] for run in entry["runs"] if run.history]
     words = " ".join(f"{loss:.3f}" for loss in losses)

@@ -25,7 +25,7 @@ def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, object
 
 def refuse_unused(names: Iterable[str], method: str) -> None:
     """Raise MethodError if options were typed that the method, "full" or "auto", has no use for."""
-    from workbench.adapters.methods import MethodError
+    from workbench.errors import MethodError
 
     why = {"full": "full fine-tuning has no adapters", "auto": "auto chooses by itself"}[method]
     if unused := ", ".join(f"--{name.replace('_', '-')}" for name in names):

@@ -1,22 +1,18 @@
-"""This computer: where things are kept, what is installed, how fast a step is, and how much memory one needs."""
+"""This computer: versions and hardware for records, free memory, and which precision is fast here."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import sys
-import tempfile
-import weakref
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import psutil
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+
+from workbench.paths import cache_dir, write_json
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
 CGROUP = Path("/sys/fs/cgroup")
@@ -27,30 +23,16 @@ CGROUP_FILES = (
 )
 
 
-def cache_dir() -> Path:
-    """Where converted models and machine records live: WORKBENCH_CACHE, or the user's cache folder."""
-    given = os.environ.get("WORKBENCH_CACHE")
-    if given:
-        return Path(given).expanduser()
-    if platform.system() == "Windows":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lora-workbench"
-    if platform.system() == "Darwin":
-        return Path.home() / "Library" / "Caches" / "lora-workbench"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lora-workbench"
+class HardwareRecord(TypedDict):
+    """What a result depends on: processor, threads, memory and, where there is one, the GPU (bytes)."""
 
-
-def write_json(path: Path, value: object) -> None:
-    """Write `value` so that a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, allow_nan=False)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    system: str
+    processor: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    gpu: str | None
+    gpu_memory_bytes: NotRequired[int]
 
 
 def versions() -> dict[str, str]:
@@ -63,12 +45,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, object]:
-    """What a result depends on: processor, threads, memory and, where there is one, the GPU (bytes)."""
-    record: dict[str, object] = {
+def hardware() -> HardwareRecord:
+    """The hardware of this computer, for records."""
+    record: HardwareRecord = {
         "system": platform.system(),
         "processor": _processor_name(),
-        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": None,
@@ -160,74 +142,3 @@ def _all_step_times() -> dict[str, dict]:
 def _fingerprint() -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     return f"{_processor_name()} | {device} | torch {torch.__version__}"
-
-
-TORCH_SEEDS = range(-(2**63), 2**63)  # what torch.manual_seed and its generators both take
-
-
-def forked_random_state(device: torch.device) -> AbstractContextManager:
-    """Leave the random state of the CPU and of `device` (not of every GPU there is) as it was."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-class LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations make while it is active. `peak`: the most bytes alive at once.
-
-    A view counts once, as the storage that it shares; a temporary inside a single operation is not seen. While a mode
-    like this one is active, autograd adds up gradients out of place: with tied weights trained under autocast the peak
-    comes out up to 5 % high (tests/test_machine.py compares with torch's profiler).
-    """
-
-    def __init__(self, live_before: Iterable[torch.Tensor] = ()):
-        super().__init__()
-        self._sizes: dict[int, int] = {}
-        self.now = self.peak = 0
-        for tensor in live_before:
-            self._follow(tensor)
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        result = operation(*args, **(kwargs or {}))
-        tree_map_only(torch.Tensor, self._follow, result)
-        return result
-
-    def _follow(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._sizes or tensor.device.type == "meta":
-            return
-        self._sizes[key] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, key)
-
-    def _forget(self, key: int) -> None:
-        self.now -= self._sizes.pop(key)
-
-
-def gpu_peak(device: torch.device, own: Iterable[torch.Tensor]) -> Callable[[], int] | None:
-    """A function that tells the most bytes a training has had on its GPU since now; None where `device` is no GPU.
-
-    own: what the training holds there already. All else on the card, such as another base of the session, is left out.
-    """
-    if device.type != "cuda":
-        return None
-    others = torch.cuda.memory_allocated(device) - LiveBytes(own).now
-    torch.cuda.reset_peak_memory_stats(device)
-    return lambda: torch.cuda.max_memory_allocated(device) - others
-
-
-def progress_wanted() -> bool:
-    """False where WORKBENCH_PROGRESS=0 asks for silence (tests, CI)."""
-    return os.environ.get("WORKBENCH_PROGRESS", "1") != "0"
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, cut to one line for a sentence of ours; its type if it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # a colon announces the line that tells
-
-
-def say(words: str) -> None:
-    """A line of progress on stderr, where it is wanted."""
-    if progress_wanted():
-        print(words, file=sys.stderr)

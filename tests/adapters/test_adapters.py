@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from support.small_models import SIZES, write_model
 from workbench import RunStore, TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, train
-from workbench.adapters import AdapterError, change, load, merge, spectra
+from workbench.adapters import change, load, merge, spectra
 from workbench.adapters.lowrank import best_rank_r
+from workbench.errors import AdapterError, RunError
 from workbench.models import linear_modules
-from workbench.training.runs import RunError
 
 FEW = TrainConfig(steps=3, batch_size=4, test_limit=4)
 IDS = torch.arange(100, 140).view(2, 20)

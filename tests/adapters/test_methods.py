@@ -11,15 +11,9 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from support.fingerprints import fingerprint
 from workbench import full, hybrid, load_base, lora, qlora
 from workbench.adapters import lowrank
-from workbench.adapters.methods import (
-    Method,
-    MethodError,
-    adapter_parameters,
-    apply,
-    opened_modules,
-    target_modules,
-    trainable_parameters,
-)
+from workbench.adapters.inject import adapter_parameters, apply, opened_modules, target_modules, trainable_parameters
+from workbench.adapters.methods import Method
+from workbench.errors import MethodError
 from workbench.models import linear_modules, share
 
 

@@ -8,11 +8,10 @@ from hypothesis import given, strategies as st
 from support.fingerprints import fingerprint
 from workbench import load_base, lora, qlora
 from workbench.adapters import quantization
-from workbench.adapters.methods import apply
+from workbench.adapters.inject import apply
 from workbench.adapters.quantization import (
     BLOCK_SIZES,
     KINDS,
-    QuantizationError,
     Quantized,
     code_book,
     dequantize,
@@ -21,9 +20,10 @@ from workbench.adapters.quantization import (
     stored_bytes,
     stored_parts,
 )
+from workbench.errors import QuantizationError, TrainingError
 from workbench.models import completion_logits, linear_modules
 from workbench.tasks import Encoded, collate
-from workbench.training.step import TrainingError, check_gradients
+from workbench.training.step import check_gradients
 
 FOUR_BITS = ("nf4", "fp4")
 

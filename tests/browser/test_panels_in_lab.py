@@ -20,9 +20,9 @@ from support.controls import Control
 from support.lab_server import CHROMIUM, ROOT, SKIP_REASON, LabPage, chromium_page, lab_server
 from workbench import RunStore
 from workbench.claims import BETS, DEPENDS, SUPPORTED, load_bets
-from workbench.machine import cache_dir
 from workbench.panels.base import Panel
 from workbench.panels.training import runs_table
+from workbench.paths import cache_dir
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=SKIP_REASON),

@@ -7,6 +7,7 @@ from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims
 from workbench.claims.ranks import best_by, best_rates, judge_ranks, one_step_off, rate_factor, regrets, seed_range
 from workbench.panels.bets import verdict_table
 from workbench.results import reference
+from workbench.tasks.tasks import SWEEP_FACTS
 
 
 def row(rank, exact, rate=1e-3, seed=0, alpha=32.0, **changes) -> dict:
@@ -160,7 +161,7 @@ def test_the_table_says_every_claim_with_its_rule():
 
 
 def test_the_stored_grid_is_of_the_data_that_ship():
-    rows, facts = reference.stored_sweeps(), load_task("facts").head(reference.SWEEP_FACTS)
+    rows, facts = reference.stored_sweeps(), load_task("facts").head(SWEEP_FACTS)
     assert {row["task_sha256"] for row in rows} == {facts.sha256}
     assert {row["steps"] for row in rows} == {reference.SWEEP_CONFIG.steps}
     assert {row["group"] for row in reference.stored_sweeps("rate", "seeds")} == {"rate", "seeds"}

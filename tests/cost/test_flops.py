@@ -7,8 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3Config
 
 from workbench import full, hybrid, lora, qlora
-from workbench.adapters.methods import MethodError, peft_config
+from workbench.adapters.inject import peft_config
 from workbench.cost.flops import ADAPTERS, ATTENTION, HEAD, LINEAR, step_flops
+from workbench.errors import MethodError
 from workbench.memory.setup import Setup
 from workbench.models import Base
 

@@ -10,21 +10,20 @@ from hypothesis import given, settings, strategies as some
 
 from workbench.adapters.methods import full, lora, qlora
 from workbench.cost.flops import skeleton, step_flops
-from workbench.cost.gpus import (
+from workbench.cost.gpus import GIB, gpus
+from workbench.cost.roofline import (
     CACHE_SHARE,
     EFFICIENCY,
-    GIB,
     HOURS_A_MONTH,
     SERVER,
-    HardwareError,
     Phase,
     cheapest,
-    gpus,
     gpus_if_sharded,
     job,
     serve,
     step_phases,
 )
+from workbench.errors import HardwareError
 from workbench.memory import Setup, estimate
 from workbench.models import linear_modules
 from workbench.paths import DATA

@@ -25,15 +25,15 @@ from transformers import (
 )
 
 from workbench import full, hybrid, load_base, lora, qlora
-from workbench.adapters.methods import MethodError
 from workbench.cli import main
+from workbench.errors import MemoryModelError, MethodError
 from workbench.memory import fake_steps, shapes
 from workbench.memory.allocator import MIB, reserved_bytes, segments_bytes
 from workbench.memory.fake_kernels import Linear4bit, unpacked
 from workbench.memory.real_steps import most_allocated, profiled, quantization_tensors
 from workbench.memory.recorder import Recorder
 from workbench.memory.report import COMPONENTS, CUBLAS_BYTES, estimate, measure, simulate
-from workbench.memory.setup import MemoryModelError, Setup, SetupFields, as_setup, shipped
+from workbench.memory.setup import Setup, SetupFields, as_setup, shipped
 from workbench.models import Base
 from workbench.paths import DATA
 from workbench.plots.memory import COMPONENT_STYLE

@@ -3,11 +3,11 @@
 import pytest
 
 from workbench import load_base, lora
-from workbench.memory import MemoryModelError, estimate, shipped
+from workbench.errors import MemoryModelError, ModelError
+from workbench.memory import estimate, shipped
 from workbench.memory.setup import model_config
 from workbench.models import base, catalogue, packaged
 from workbench.models.base import locate
-from workbench.models.packaged import ModelError
 
 NAMES = catalogue.names()
 

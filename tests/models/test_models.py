@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from support.small_models import CONFIGS, write_model
-from workbench.machine import cache_dir
-from workbench.models import ModelError, completion_logits, in_float32, linear_modules, load_base, packaged, share
+from workbench.errors import ModelError
+from workbench.models import completion_logits, in_float32, linear_modules, load_base, packaged, share
+from workbench.paths import cache_dir
 from workbench.tasks import Encoded, collate, encode, load_task
 from workbench.training.evaluation import score
 

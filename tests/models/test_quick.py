@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from support.small_models import write_model
 from workbench import full, load_base
-from workbench.adapters.methods import apply
+from workbench.adapters.inject import apply
 from workbench.models.cpu_kernels import NAME, SHORT, _FrozenNorm, quicken, short_attention
 
 LAYER = SimpleNamespace(num_key_value_groups=3, is_causal=True, training=True)

@@ -12,7 +12,7 @@ from workbench import plots
 from workbench.adapters import lowrank
 from workbench.adapters.lowrank import LoRALinear
 from workbench.panels import base as common, bets, delta_w, lora_layer, predict
-from workbench.training.runs import RunStore
+from workbench.training.store import RunStore
 
 PANELS = {"delta_w": delta_w.delta_w_panel, "lora_layer": lora_layer.lora_layer_panel}
 MOVES = {

@@ -8,7 +8,9 @@ import pytest
 from workbench import memory
 from workbench.adapters.methods import full, hybrid, lora, qlora
 from workbench.cost.flops import skeleton
-from workbench.cost.gpus import gpus, job, step_phases
+from workbench.cost.gpus import gpus
+from workbench.cost.roofline import job, step_phases
+from workbench.errors import MemoryModelError
 from workbench.panels import memory as panel_module
 from workbench.panels.memory import METHODS, MemorySettings, memory_panel, memory_view, method_of
 from workbench.paths import DATA
@@ -107,7 +109,7 @@ def test_the_check_is_a_simulation_of_the_settings_shown(tmp_path):
 
 def test_settings_that_cannot_be_are_explained_where_they_were_asked_for(monkeypatch, panel):
     def refuse(*_, **__):
-        raise memory.MemoryModelError("this <family> is not known")
+        raise MemoryModelError("this <family> is not known")
 
     monkeypatch.setattr(panel_module.memory, "simulate", refuse)
     panel.check()

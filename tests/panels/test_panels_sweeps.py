@@ -6,11 +6,10 @@ import pytest
 
 from support.rows import STUDY, row
 from workbench.exercises import e05_capacity
-from workbench.generate import information_bits
 from workbench.models import linear_modules
 from workbench.panels.rank_sweep import rank_sweep_panel, rank_sweep_view
 from workbench.plots import live as progress
-from workbench.results.reference import SWEEP_FACTS
+from workbench.tasks.tasks import SWEEP_FACTS, information_bits
 
 ROWS = [
     *STUDY,

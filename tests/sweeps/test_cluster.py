@@ -18,10 +18,9 @@ import psutil
 import pytest
 import torch
 
-from workbench import RunStore, TrainConfig, WorkbenchError, load_task, lora, sweep
-from workbench.sweeps import SweepError
+from workbench import RunStore, TrainConfig, load_task, lora, sweep
+from workbench.errors import SweepError, TaskError, WorkbenchError
 from workbench.sweeps.ray_executor import RayExecutor, _connect, _hand_over
-from workbench.tasks import TaskError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray has no clusters on Windows")
 

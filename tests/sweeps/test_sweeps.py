@@ -17,26 +17,15 @@ from hypothesis import given, strategies as st
 from safetensors.torch import load_file
 
 from support.failures import breaks_off
-from workbench import (
-    TrainConfig,
-    WorkbenchError,
-    evaluate,
-    full,
-    hybrid,
-    load_base,
-    load_task,
-    lora,
-    qlora,
-    sweep,
-    train,
-)
+from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
 from workbench.cli import main
-from workbench.sweeps.passes import Needs, SweepError, needs, plan_passes, shares_a_pass
+from workbench.errors import SweepError, WorkbenchError
+from workbench.sweeps.passes import Needs, needs, plan_passes, shares_a_pass
 from workbench.sweeps.sweep import COMPILERS
 from workbench.tasks import Example
 from workbench.training import lifecycle
 from workbench.training.lifecycle import run_trials
-from workbench.training.runs import RunStore
+from workbench.training.store import RunStore
 from workbench.training.trial import Trial
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)

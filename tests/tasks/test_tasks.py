@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from workbench.tasks import Encoded, Example, TaskError, batches, collate, encode, load_task
+from workbench.errors import TaskError
+from workbench.tasks import Encoded, Example, batches, collate, encode, load_task
 
 ROWS = [{"prompt": f"Question {i}?", "completion": f" answer {i % 3}"} for i in range(10)]
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from support.records import record
-from workbench.training.runs import RunError, RunStore, slug, table
+from workbench.errors import RunError
+from workbench.training.runs import table
+from workbench.training.store import RunStore, slug
 
 
 def test_a_run_is_read_back_as_it_was(store):
@@ -76,7 +78,7 @@ def test_a_record_that_the_disk_does_not_take_is_one_clear_sentence(store, monke
     def full(*_):
         raise FULL
 
-    monkeypatch.setattr("workbench.training.runs.write_json", full)
+    monkeypatch.setattr("workbench.training.store.write_json", full)
     with pytest.raises(RunError, match=r"a-run could not be recorded in .*No space left on device\); free some space"):
         store.save(record())
 

@@ -21,35 +21,16 @@ from torch._subclasses import FakeTensorMode
 
 from support.failures import breaks_off
 from support.fingerprints import fingerprint
-from workbench import (
-    TrainConfig,
-    WorkbenchError,
-    evaluate,
-    full,
-    hybrid,
-    load_base,
-    load_task,
-    lora,
-    qlora,
-    sweep,
-    train,
-)
-from workbench.adapters.methods import MethodError, apply
+from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
+from workbench.adapters.inject import apply
+from workbench.errors import MethodError, RunError, TaskError, TrainingError, WorkbenchError
 from workbench.models import completion_logits, linear_modules
-from workbench.tasks import Example, TaskError, batches, collate, encode
+from workbench.tasks import Example, batches, collate, encode
 from workbench.training import lifecycle
 from workbench.training.lifecycle import score_of_base
 from workbench.training.loop import accelerator_for, alone, make_slot
-from workbench.training.runs import RunError, RunStore
-from workbench.training.step import (
-    Group,
-    TrainingError,
-    adapter_gradients,
-    backward,
-    check_gradients,
-    micro_batches,
-    train_step,
-)
+from workbench.training.step import Group, adapter_gradients, backward, check_gradients, micro_batches, train_step
+from workbench.training.store import RunStore
 from workbench.training.trial import Trial
 
 QUICK = TrainConfig(steps=4, batch_size=4, evaluate=False, save=False)

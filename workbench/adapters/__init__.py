@@ -5,12 +5,10 @@ from workbench._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "AdapterError": "checkpoints",
         "LoRALinear": "lowrank",
         "Method": "methods",
-        "MethodError": "methods",
-        "adapter_parameters": "methods",
-        "apply": "methods",
+        "adapter_parameters": "inject",
+        "apply": "inject",
         "change": "checkpoints",
         "full": "methods",
         "hybrid": "methods",

@@ -12,7 +12,8 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from workbench.models.base import Base, share
+from workbench.models.base import Base
+from workbench.models.sharing import share
 
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
 

@@ -15,18 +15,15 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from workbench import WorkbenchError
 from workbench.adapters import lowrank
-from workbench.machine import first_line
-from workbench.models.base import Base, share
+from workbench.console import first_line
+from workbench.errors import AdapterError
+from workbench.models.base import Base
 from workbench.models.cpu_kernels import quicken
+from workbench.models.sharing import share
 
 # What PEFT, transformers and safetensors raise for files that are not what they should be.
 DAMAGES = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, SafetensorError)
-
-
-class AdapterError(WorkbenchError, ValueError):
-    """A saved adapter or checkpoint that cannot be used; the message says why."""
 
 
 def save(model: nn.Module, directory: str | os.PathLike) -> int:

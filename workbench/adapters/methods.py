@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from numbers import Integral, Real
 
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
 from transformers import PreTrainedConfig
 
-from workbench import WorkbenchError
-from workbench.machine import TORCH_SEEDS, forked_random_state
-from workbench.models.base import Base, head_lock, linear_modules, share
-
-
-class MethodError(WorkbenchError, ValueError):
-    """A method that cannot be applied as described; the message says what to change."""
+from workbench.errors import MethodError
+from workbench.seeds import TORCH_SEEDS
 
 
 @dataclass(frozen=True)
@@ -152,139 +142,3 @@ def hybrid(full_modules: Sequence[str], *args, **options) -> Method:
 def last_mlp(config: PreTrainedConfig) -> str:
     """The end of the name of the last block's MLP, which the panels' hybrid trains whole. config: the model's."""
     return f"layers.{config.num_hidden_layers - 1}.mlp"
-
-
-def check_method(base: Base, method: Method) -> None:
-    """Raise MethodError if `method` cannot be applied to `base`, before any time is spent on either."""
-    if isinstance(base.model, PeftModel):  # which takes no second adapter, and would save the first alone after full()
-        raise MethodError(
-            f"This base ({base.revision}) carries an adapter: merge it into the plain one's weights, "
-            "replace(base, model=adapters.merge(plain.model, base.model)), or train the plain base."
-        )
-    if method.name == "full" and base.quantization:
-        raise MethodError(f"full() cannot train {base.quantization} weights; load the base without quantization.")
-    if method.name == "full":
-        return
-    if method.name == "qlora" and not base.quantization:
-        remedy = f"load_base({base.name!r}, quantization='nf4')"
-        raise MethodError(f"qlora() does not go with this unquantized base; {remedy} gives its own.")
-    if method.name == "lora" and base.quantization:
-        raise MethodError(
-            f"lora() does not go with this {base.quantization} base; take qlora(), or a base without quantization."
-        )
-    target_modules(base, method)
-    for name in opened_modules(base, method):
-        if any(not parameter.is_floating_point() for parameter in base.model.get_submodule(name).parameters()):
-            raise MethodError(
-                f"{name} holds {base.quantization} weights, which cannot be trained whole; open others, e.g. ['norm']."
-            )
-
-
-def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
-    """A trainable model; `base` itself is untouched.
-
-    Full fine-tuning gets a float32 copy. The others share the base's frozen weights and add float32 adapters through
-    PEFT, drawn from `method.init_seed` (or `seed`). Raises MethodError for what `check_method` refuses.
-    """
-    check_method(base, method)
-    if method.name == "full":
-        with head_lock:
-            return copy.deepcopy(base.model).float().requires_grad_(True)
-    init_seed = seed if method.init_seed is None else method.init_seed
-    with forked_random_state(base.model.device), warnings.catch_warnings():
-        torch.manual_seed(init_seed)
-        # PEFT 0.21 still reads a name that transformers 5 has renamed.
-        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
-        model = get_peft_model(share(base.model), peft_config(base, method))
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            # modules_to_save copies keep the base's dtype; in bfloat16 most updates would round to nothing.
-            parameter.data = parameter.data.float()
-    return model
-
-
-def peft_config(base: Base, method: Method) -> LoraConfig:
-    """The PEFT configuration of the adapters that `method` describes on this base."""
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=method.rank,
-        lora_alpha=method.alpha,
-        target_modules=target_modules(base, method),
-        lora_dropout=method.dropout,
-        use_rslora=method.rslora,
-        use_dora=method.dora,
-        modules_to_save=opened_modules(base, method) or None,
-    )
-
-
-def opened_modules(base: Base, method: Method) -> list[str]:
-    """Full names of the modules that are trained whole, without those that lie inside of another.
-
-    In full because PEFT takes ends of names, dot or no dot: "norm" means many.
-    """
-    names = [name for name, _ in base.model.named_modules()]
-    opened = [name for name in names if any(ends_with(name, wanted) for wanted in method.full_modules)]
-    return [name for name in opened if not any(name.startswith(f"{other}.") for other in opened)]
-
-
-def target_modules(base: Base, method: Method) -> list[str]:
-    """Full names of the linear layers that get an adapter."""
-    modules = [name for name, _ in base.model.named_modules()]
-    return choose_targets(method, list(linear_modules(base.model)), modules, base.name)
-
-
-def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str], model_name: str) -> list[str]:
-    """Those of `every` linear layer, by full name, that get an adapter in a model with these modules.
-
-    Raises MethodError for a name that the model does not have, and if nothing is left.
-    """
-    if not every:
-        raise MethodError(f"{model_name} has no nn.Linear layers (GPT-2's are Conv1D), which adapters here need.")
-    ends = ("",) if method.targets == "all-linear" else method.targets
-    ends = (ends,) if isinstance(ends, str) else ends
-    if "" in method.full_modules or (method.targets != "all-linear" and "" in ends):
-        raise MethodError("targets and full_modules must not hold an empty name; is there a comma too many?")
-    for wanted in method.full_modules:
-        if not any(ends_with(name, wanted) for name in modules):
-            raise MethodError(
-                f"full_modules names {wanted!r}, which {model_name} does not have; it has e.g. {every[0]!r}."
-            )
-    for end in ends:
-        if end and not any(ends_with(name, end) for name in every):
-            kinds = sorted({name.rpartition(".")[2] for name in every})
-            raise MethodError(f"targets names {end!r}, but {model_name} has no such linear layer; it has {kinds}.")
-    if method.layers is not None:
-        blocks = {int(part) for name in every for part in name.split(".") if part.isdigit()}
-        for layer in method.layers:
-            if layer not in blocks:
-                raise MethodError(f"layers names block {layer}, but {model_name} has blocks 0 to {max(blocks)}.")
-    chosen = [
-        name
-        for name in every
-        if any(ends_with(name, end) for end in ends)
-        and (method.layers is None or any(part.isdigit() and int(part) in method.layers for part in name.split(".")))
-        and not any(lies_within(name, module) for module in method.full_modules)
-    ]
-    if not chosen:
-        raise MethodError("No linear layer is left for the adapters; widen targets or layers.")
-    return chosen
-
-
-def adapter_parameters(base: Base, method: Method) -> int:
-    """Trainable parameters of the low-rank adapters alone: r (in + out) for each target (DoRA has some more)."""
-    shapes = linear_modules(base.model)
-    return method.rank * sum(sum(shapes[name]) for name in target_modules(base, method))
-
-
-def ends_with(name: str, end: str) -> bool:
-    """Whether a module's name ends with `end` at a dot; every name ends with ""."""
-    return not end or name == end or name.endswith(f".{end}")
-
-
-def lies_within(name: str, module: str) -> bool:
-    """Whether `name` is a module that `module`, the end of a name, stands for, or lies inside of one."""
-    return f".{module}." in f".{name}."
-
-
-def trainable_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from workbench import WorkbenchError
-from workbench.models.base import Base, linear_modules, share
+from workbench.errors import QuantizationError
+from workbench.models.base import Base, linear_modules
+from workbench.models.sharing import share
 
 KINDS = ("int8", "int4", "nf4", "fp4")
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -50,10 +51,6 @@ NF4 = (
 # is 12. bitsandbytes' own assignment of values to patterns, and so there are two zeros.
 FP4_POSITIVE = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
 NF4_OFFSET = 0.9677083  # the outermost quantile, bitsandbytes' create_normal_map
-
-
-class QuantizationError(WorkbenchError, ValueError):
-    """A weight or a setting that cannot be quantized; the message says what to change."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from workbench.adapters.methods import Method, adapter_parameters, lora, qlora
-from workbench.generate import information_bits
-from workbench.models.base import Base, in_float32, linear_modules
+from workbench.adapters.inject import adapter_parameters
+from workbench.adapters.methods import Method, lora, qlora
+from workbench.models.base import Base, linear_modules
+from workbench.models.sharing import in_float32
 from workbench.results.reference import learning_rate_for
-from workbench.tasks.tasks import Example, Task, encode
+from workbench.tasks.encoding import encode
+from workbench.tasks.files import Example
+from workbench.tasks.tasks import Task, information_bits
 from workbench.training.evaluation import score
 from workbench.training.runs import Run, table
 from workbench.training.step import TrainConfig

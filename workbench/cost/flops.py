@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from workbench.adapters.methods import lies_within, opened_modules, target_modules
+from workbench.adapters.inject import lies_within, opened_modules, target_modules
 from workbench.memory.setup import Setup, Source, language_model, model_config, model_name
 from workbench.memory.shapes import head_size
 from workbench.models.base import Base, linear_modules

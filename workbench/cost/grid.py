@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from workbench.adapters.methods import full, lora, qlora
 from workbench.cost.flops import skeleton
-from workbench.cost.gpus import Gpu, gpus, gpus_if_sharded, job, step_phases
+from workbench.cost.gpus import Gpu, gpus
+from workbench.cost.roofline import gpus_if_sharded, job, step_phases
 from workbench.memory.report import estimate
 from workbench.memory.setup import Setup
 

@@ -6,7 +6,8 @@ import csv
 from dataclasses import dataclass, replace
 
 from workbench.adapters.methods import Method, full, lora, qlora
-from workbench.cost.gpus import EFFICIENCY, GIB, Job, gpus, job, step_phases
+from workbench.cost.gpus import GIB, gpus
+from workbench.cost.roofline import EFFICIENCY, Job, job, step_phases
 from workbench.memory.report import estimate
 from workbench.memory.setup import Setup
 from workbench.models.catalogue import canonical

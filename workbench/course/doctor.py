@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from workbench import machine
-from workbench.machine import cache_dir, first_line
+from workbench.console import first_line
+from workbench.paths import cache_dir
 
 GB = 1e9
 NEEDED_MEMORY_GB, NEEDED_DISK_GB = 4.0, 3.0
@@ -77,7 +78,7 @@ def _memory() -> Finding:
 
 
 def _disk() -> Finding:
-    from workbench.training.runs import RunStore
+    from workbench.training.store import RunStore
 
     cache, runs = cache_dir(), RunStore().path
     cache.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,8 @@ def _kernel() -> Finding:
 
 
 def _model() -> Finding:
-    from workbench.models.packaged import PACKAGED, ModelError, packaged_model
+    from workbench.errors import ModelError
+    from workbench.models.packaged import PACKAGED, packaged_model
 
     try:
         return Finding("Model", "ok", f"{PACKAGED} at {packaged_model()}")
@@ -167,10 +169,11 @@ def probe_step(dtype: str) -> float:
     """Seconds of one real LoRA training step of the packaged model: the faster of two, after one to warm up."""
     from workbench.adapters.methods import lora
     from workbench.models.base import load_base
-    from workbench.tasks.tasks import Encoded, load_task
+    from workbench.tasks.encoding import Encoded
+    from workbench.tasks.tasks import load_task
     from workbench.training.loop import accelerator_for, alone, make_slot
-    from workbench.training.runs import RunStore
     from workbench.training.step import TrainConfig, train_step
+    from workbench.training.store import RunStore
     from workbench.training.trial import Trial
 
     rows = [Encoded(tuple(range(100 + row, 100 + row + PROBE_TOKENS)), PROBE_TOKENS // 2) for row in range(PROBE_ROWS)]

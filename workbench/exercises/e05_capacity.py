@@ -1,8 +1,7 @@
 """Exercise 05.capacity: the smallest rank whose adapters could hold what is to be learnt."""
 
 from workbench.exercises.framework import Exercise, Mistake
-from workbench.generate import information_bits
-from workbench.results.reference import SWEEP_FACTS
+from workbench.tasks.tasks import SWEEP_FACTS, information_bits
 
 # The linear layers of one block of SmolLM2-135M, (out, in), and the number of blocks.
 BLOCK = ((576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536))

@@ -6,7 +6,6 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "COMPONENTS": "report",
-        "MemoryModelError": "setup",
         "MemoryReport": "report",
         "Setup": "setup",
         "as_trained": "report",

@@ -22,12 +22,12 @@ from torch._subclasses.fake_tensor import (
 from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
-from workbench import WorkbenchError
-from workbench.adapters.methods import peft_config
-from workbench.machine import first_line
+from workbench.adapters.inject import peft_config
+from workbench.console import first_line
+from workbench.errors import MemoryModelError, WorkbenchError
 from workbench.memory.fake_kernels import ATTENTION, FakeAdamW8bit, fuse_dropout, store_in_4_bits
 from workbench.memory.recorder import Recorder, Storage
-from workbench.memory.setup import MemoryModelError, Setup, language_model
+from workbench.memory.setup import Setup, language_model
 from workbench.models.base import Base
 from workbench.training.step import optimizer_tensors
 

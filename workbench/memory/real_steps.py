@@ -7,13 +7,13 @@ from itertools import accumulate
 import torch
 from torch import nn
 
-from workbench.adapters.methods import apply
-from workbench.machine import LiveBytes
+from workbench.adapters.inject import apply
 from workbench.memory.fake_kernels import ATTENTION
 from workbench.memory.fake_steps import CHECKPOINTING, forward, make_batch, make_optimizer, update
 from workbench.memory.setup import Setup
 from workbench.models.base import Base
 from workbench.models.cpu_kernels import plain
+from workbench.training.peak_memory import LiveBytes
 
 
 def real_peak(base: Base, setup: Setup) -> int:

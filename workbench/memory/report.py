@@ -11,24 +11,16 @@ import torch
 from transformers import PreTrainedConfig
 
 from workbench.adapters.methods import Method
-from workbench.machine import forked_random_state
+from workbench.errors import MemoryModelError
 from workbench.memory.allocator import reserved_bytes, segments_bytes
 from workbench.memory.closed_form import closed_form
 from workbench.memory.fake_steps import PHASES, Steps, fake_steps
 from workbench.memory.real_steps import real_peak
 from workbench.memory.recorder import Storage
-from workbench.memory.setup import (
-    MemoryModelError,
-    Setup,
-    SetupFields,
-    Source,
-    as_setup,
-    model_config,
-    model_name,
-    shipped,
-)
+from workbench.memory.setup import Setup, SetupFields, Source, as_setup, model_config, model_name, shipped
 from workbench.memory.trained_parts import Line
 from workbench.models.base import Base
+from workbench.seeds import forked_random_state
 
 __all__ = [
     "COMPONENTS",

@@ -13,9 +13,9 @@ from typing import Any, TypedDict, Unpack
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from workbench import WorkbenchError
 from workbench.adapters.methods import Method
-from workbench.machine import first_line
+from workbench.console import first_line
+from workbench.errors import MemoryModelError
 from workbench.models import catalogue
 from workbench.models.base import Base
 
@@ -26,10 +26,6 @@ BLOCK_8BIT = 256  # values that share one scale in the 8-bit optimizers
 SMALLEST_8BIT = 4096  # tensors of fewer numbers keep float32 state
 
 Source = str | os.PathLike | PreTrainedConfig | Base  # of a model's configuration
-
-
-class MemoryModelError(WorkbenchError, ValueError):
-    """A model or an option whose memory cannot be predicted; the message says what to change."""
 
 
 @dataclass(frozen=True)

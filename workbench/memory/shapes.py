@@ -9,7 +9,8 @@ from functools import cached_property, lru_cache
 import torch
 from transformers import PreTrainedConfig
 
-from workbench.memory.setup import MemoryModelError, language_model
+from workbench.errors import MemoryModelError
+from workbench.memory.setup import language_model
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma", "gemma2")
 # Normalisations over the hidden size, in a block.

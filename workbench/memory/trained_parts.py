@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from workbench.adapters.methods import Method, choose_targets, lies_within
+from workbench.adapters.inject import choose_targets, lies_within
+from workbench.adapters.methods import Method
 from workbench.memory.setup import Setup
 from workbench.memory.shapes import Shape, in_block, module_names, parameters_outside
 

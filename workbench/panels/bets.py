@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
-from workbench import WorkbenchError
 from workbench.claims.ledger import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, Verdict, claims, load_bets, save_bets
+from workbench.errors import WorkbenchError
 from workbench.panels.base import alert, show_live, static_class
-from workbench.training.runs import RunStore
+from workbench.training.store import RunStore
 
 NO_BET = "no bet yet"
 CHOICES = (NO_BET, SUPPORTED, DEPENDS, NOT_SUPPORTED)

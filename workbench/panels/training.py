@@ -11,18 +11,20 @@ from operator import itemgetter
 
 import ipywidgets as widgets
 
-from workbench import WorkbenchError
 from workbench.adapters.methods import Method, full, hybrid, last_mlp, lora, qlora
+from workbench.errors import WorkbenchError
 from workbench.models.base import Base, load_base
 from workbench.panels.base import alert, choice, picture_widget, show_live, static_class, steps_slider
 from workbench.plots import style
 from workbench.plots.runs import training_panel
-from workbench.tasks.tasks import Task, encode
+from workbench.tasks.encoding import encode
+from workbench.tasks.tasks import Task
 from workbench.training import evaluation
 from workbench.training.lifecycle import train
 from workbench.training.loop import StepReport
-from workbench.training.runs import Run, RunStore, table
+from workbench.training.runs import Run, table
 from workbench.training.step import TrainConfig
+from workbench.training.store import RunStore
 
 METHODS = ("lora", "qlora", "hybrid", "full")
 RANKS = (1, 2, 4, 8, 16, 32, 64)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from workbench.machine import progress_wanted
+from workbench.console import progress_wanted
 from workbench.plots import style
 from workbench.plots.runs import losses
 from workbench.plots.sweeps import sweep_losses

@@ -14,7 +14,6 @@ from workbench.training.step import TrainConfig
 SWEEPS, STUDY, COSTS = (DATA / "reference" / f"{name}.jsonl" for name in ("sweeps", "study", "costs"))
 COMPARED = ("lora", "qlora", "hybrid", "full")  # by lesson 06
 STUDY_HIDDEN_SIZE = 576  # SmolLM2-135M
-SWEEP_FACTS = 96  # of the 192, so that a sweep takes minutes
 SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run in sweeps.jsonl
 
 

@@ -34,8 +34,9 @@ from workbench import (
     sweep,
 )
 from workbench.paths import CHECKOUT
-from workbench.results.reference import COMPARED, STUDY, SWEEP_FACTS, read_rows
+from workbench.results.reference import COMPARED, STUDY, read_rows
 from workbench.results.rows import best_rate, grouped, usable
+from workbench.tasks.tasks import SWEEP_FACTS
 from workbench.training.runs import ATTENTION, MLP, provenance, table, targets_in_words
 
 STORE = CHECKOUT / "build" / "study"

@@ -8,8 +8,8 @@ from math import hypot
 from operator import itemgetter
 from statistics import mean
 
-from workbench.claims.ledger import two_standard_errors
 from workbench.claims.ranks import best_by
+from workbench.claims.runs import two_standard_errors
 from workbench.results import reference
 from workbench.results.rows import at_best_rate, grouped, mean_and_range, mean_of, usable
 from workbench.study import plan

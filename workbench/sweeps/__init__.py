@@ -6,6 +6,5 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "RayExecutor": "ray_executor",
-        "SweepError": "passes",
     },
 )

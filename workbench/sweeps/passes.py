@@ -9,20 +9,19 @@ from itertools import chain
 import torch
 from torch import nn
 
-from workbench import WorkbenchError, machine
-from workbench.adapters.methods import Method, adapter_parameters
+from workbench.adapters.inject import adapter_parameters
+from workbench.adapters.methods import Method
+from workbench.errors import SweepError
 from workbench.models.base import Base
-from workbench.tasks.tasks import Encoded, batches, collate, encode
+from workbench.seeds import forked_random_state
+from workbench.tasks.encoding import Encoded, batches, collate, encode
 from workbench.training.lifecycle import alone_in_this_process
 from workbench.training.loop import accelerator_for, batched, held, make_slot, slots_at_once
+from workbench.training.peak_memory import LiveBytes
 from workbench.training.step import PAD_ID, backward
 from workbench.training.trial import Trial
 
 BYTES_A_PARAMETER = 16  # float32: value, gradient and AdamW's two moments
-
-
-class SweepError(WorkbenchError, ValueError):
-    """A sweep that cannot go on as described; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,13 @@ def needs(trials: Sequence[Trial]) -> Needs:
     largest = trials[max(range(len(trials)), key=counts.__getitem__)]
     rows = encode(task.train, base.tokenizer, largest.config.max_length)
     accelerator = accelerator_for(base)
-    with machine.forked_random_state(base.model.device):
+    with forked_random_state(base.model.device):
         slot = make_slot(largest, largest.new_run(), rows, accelerator)
         slot.batches, slot.tokens = [_largest_batch(rows, trials)], 1
         (group,) = batched(base, [slot])
-        with machine.LiveBytes(held([slot])) as memory:
+        with LiveBytes(held([slot])) as memory:
             backward(accelerator, group)
-    fixed = machine.LiveBytes([*base.model.parameters(), *base.model.buffers()]).now
+    fixed = LiveBytes([*base.model.parameters(), *base.model.buffers()]).now
     copies = base.dtype.itemsize  # of an adapter in the dtype of the frozen weights, for the backward pass
     activations = memory.peak - fixed - max(counts) * (8 + copies)  # values and gradients in float32
     return Needs(

@@ -10,8 +10,8 @@ from concurrent import futures
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
-from workbench import WorkbenchError
-from workbench.machine import first_line
+from workbench.console import first_line
+from workbench.errors import WorkbenchError
 
 RETRIES = 3  # of a job whose process or node has died
 # Ray reads these when it is imported. Without the second, a job that is too large for its node is tried for ever.

@@ -20,15 +20,19 @@ from tempfile import TemporaryDirectory
 from accelerate import PartialState
 
 from workbench import machine
-from workbench.adapters.methods import Method, check_method
+from workbench.adapters.inject import check_method
+from workbench.adapters.methods import Method
+from workbench.console import say
+from workbench.errors import SweepError
 from workbench.models.base import Base, load_base
-from workbench.sweeps.passes import SweepError, needs, plan_passes, shares_a_pass
+from workbench.sweeps.passes import needs, plan_passes, shares_a_pass
 from workbench.sweeps.ray_executor import RayExecutor
 from workbench.tasks.tasks import Task
 from workbench.training.lifecycle import is_out_of_memory, run_trials
 from workbench.training.loop import OnStep, StepReport
-from workbench.training.runs import Run, RunStore, slug
+from workbench.training.runs import Run
 from workbench.training.step import TrainConfig
+from workbench.training.store import RunStore, slug
 from workbench.training.trial import Trial, check_kinds
 
 COMPILERS = ("g++", "clang++", "cl")
@@ -85,12 +89,12 @@ def sweep(
     passes = _plan(together, max_memory, executor.workers if executor else 1)
     passes += [[each] for each in missing if each not in together]
     if done:
-        machine.say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
+        say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
     runs = _elsewhere(executor, passes, compiled) if executor else _here(passes, compiled, on_step)
     done |= {run.id: run for run in runs}
     left = sum(each.id not in done or done[each.id].status == "interrupted" for each in missing)
     if left:
-        machine.say(f"Stopped with {left} configurations to go; the same call goes on from there.")
+        say(f"Stopped with {left} configurations to go; the same call goes on from there.")
     return [done[each.id] for each in wanted if each.id in done]
 
 
@@ -147,7 +151,7 @@ def _plan(trials: list[Trial], max_memory: int | None, workers: int) -> list[lis
     room = free if max_memory is None else max_memory
     groups = plan_passes(needed, room, at_most=math.ceil(len(trials) / workers))
     sizes = " + ".join(str(len(group)) for group in groups)
-    machine.say(
+    say(
         f"{len(trials)} configurations in {len(groups)} {'pass' if len(groups) == 1 else 'passes'} ({sizes}): at most "
         f"{max(map(needed.of, groups)) / 1e9:.1f} GB of tensors; {room / 1e9:.1f} GB are allowed"
     )
@@ -190,7 +194,7 @@ def _elsewhere(executor: RayExecutor, passes: list[list[Trial]], compiled: bool)
                 failures.append(future.exception())
                 continue
             runs = [_unpack(packed, passes[0][0].store) for packed in future.result()]
-            machine.say(f"pass {number} of {len(passes)} is back: {len(runs)} runs")
+            say(f"pass {number} of {len(passes)} is back: {len(runs)} runs")
             yield from runs
     except KeyboardInterrupt:
         for future in futures:

@@ -5,14 +5,15 @@ from workbench._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "Encoded": "tasks",
-        "Example": "tasks",
+        "SWEEP_FACTS": "tasks",
+        "Encoded": "encoding",
+        "Example": "files",
         "Task": "tasks",
-        "TaskError": "tasks",
-        "batches": "tasks",
-        "collate": "tasks",
-        "encode": "tasks",
+        "batches": "encoding",
+        "collate": "encoding",
+        "encode": "encoding",
+        "information_bits": "tasks",
         "load_task": "tasks",
-        "start_ids": "tasks",
+        "start_ids": "encoding",
     },
 )

@@ -6,10 +6,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "Run": "runs",
-        "RunError": "runs",
-        "RunStore": "runs",
+        "RunStore": "store",
         "TrainConfig": "step",
-        "TrainingError": "step",
         "evaluate": "evaluation",
         "train": "lifecycle",
     },

@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
-from workbench.models.base import Base, completion_logits, head_lock, in_float32
+from workbench.models.base import Base
+from workbench.models.sharing import completion_logits, head_lock, in_float32
 from workbench.paths import DATA
-from workbench.tasks.tasks import Encoded, Example, Task, collate, encode, start_ids
+from workbench.tasks.encoding import Encoded, collate, encode, start_ids
+from workbench.tasks.files import Example
+from workbench.tasks.tasks import Task
 
 TOKENS_A_BATCH = 2048
 GENERAL_CHUNKS, GENERAL_CHUNK_TOKENS = 12, 128

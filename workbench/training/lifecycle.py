@@ -14,15 +14,20 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from workbench import machine
 from workbench.adapters import checkpoints
-from workbench.adapters.methods import Method, check_method
+from workbench.adapters.inject import check_method
+from workbench.adapters.methods import Method
+from workbench.console import say
+from workbench.errors import TrainingError
 from workbench.models.base import Base
-from workbench.tasks.tasks import Task, encode
+from workbench.seeds import forked_random_state
+from workbench.tasks.encoding import encode
+from workbench.tasks.tasks import Task
 from workbench.training import evaluation
 from workbench.training.loop import DIVERGED_ADVICE, OnStep, accelerator_for, fit, make_slot
-from workbench.training.runs import Run, RunStore
-from workbench.training.step import Slot, TrainConfig, TrainingError
+from workbench.training.runs import Run
+from workbench.training.step import Slot, TrainConfig
+from workbench.training.store import RunStore
 from workbench.training.trial import Trial, check_kinds
 
 __all__ = ["TrainConfig", "TrainingError", "train"]
@@ -92,7 +97,7 @@ def run_trials(
     except TrainingError as error:
         _end(runs, "out_of_memory", str(error))
         return _keep_all(trials, runs, slots, accelerator)
-    with machine.forked_random_state(first.base.model.device):
+    with forked_random_state(first.base.model.device):
         torch.manual_seed(first.config.seed)
         try:
             for trial, run in zip(trials, runs, strict=True):
@@ -110,7 +115,7 @@ def run_trials(
     if out_of_memory and len(trials) > 1:
         slots.clear()
         half = len(trials) // 2
-        machine.say(f"Out of memory with {len(trials)} configurations at once: first {half} of them, then the rest.")
+        say(f"Out of memory with {len(trials)} configurations at once: first {half} of them, then the rest.")
         runs = run_trials(trials[:half], together, compiled, on_step)
         stopped = any(run.status == "interrupted" for run in runs)
         return runs if stopped else runs + run_trials(trials[half:], together, compiled, on_step)
@@ -131,7 +136,7 @@ def _keep_all(
         slot.optimizer = None  # the scoring does not need its state
     evaluate = trials[0].config.evaluate
     if evaluate and any(run.history and run.status == "interrupted" for run in runs):
-        machine.say("Stopped. What was trained is being scored; stop again to leave that out.")
+        say("Stopped. What was trained is being scored; stop again to leave that out.")
     kept = []
     for number, (trial, run, slot) in enumerate(zip_longest(trials, runs, slots), start=1):
         kept.append(_keep(trial, run, slot and slot.model, evaluate, accelerator.is_main_process))

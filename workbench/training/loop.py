@@ -14,11 +14,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from workbench import machine
 from workbench.adapters.batched import multi_adapter_model
-from workbench.adapters.methods import apply, trainable_parameters
+from workbench.adapters.inject import apply, trainable_parameters
+from workbench.console import say
 from workbench.models.base import Base
-from workbench.tasks.tasks import Encoded
+from workbench.seeds import forked_random_state
+from workbench.tasks.encoding import Encoded
+from workbench.training.peak_memory import LiveBytes, gpu_peak
 from workbench.training.runs import Run
 from workbench.training.step import (
     Group,
@@ -125,7 +127,7 @@ def fit(
     """
     config, active = slots[0].config, list(slots)
     groups: list[Group] = []
-    gpu_peak = machine.gpu_peak(accelerator.device, held(slots))
+    peak_of_gpu = gpu_peak(accelerator.device, held(slots))
     started = time.perf_counter()
     try:
         for step in range(config.steps):
@@ -137,9 +139,9 @@ def fit(
                 _rehearse(accelerator, groups)
                 started = time.perf_counter()
             # The second step is the first with the optimizers' states in place.
-            measured = step == min(1, config.steps - 1) and not gpu_peak
+            measured = step == min(1, config.steps - 1) and not peak_of_gpu
             losses, seconds, peak = _step(accelerator, groups, step, measured)
-            _record_peak(slots, together, gpu_peak() if gpu_peak else peak)
+            _record_peak(slots, together, peak_of_gpu() if peak_of_gpu else peak)
             surviving = _record_step(active, losses, step, seconds / len(active))
             left = (time.perf_counter() - started) / (step + 1) * (config.steps - step - 1)
             if on_step and on_step(_report(slots, surviving, step, seconds, left)):
@@ -159,7 +161,7 @@ def _step(
     """One step of all groups: the loss of each slot, seconds, and the peak of live bytes on a CPU if `measured`."""
     tick = time.perf_counter()
     own = [slot for group in groups for slot in group.slots]
-    with machine.LiveBytes(held(own)) if measured else nullcontext() as memory:
+    with LiveBytes(held(own)) if measured else nullcontext() as memory:
         losses = [loss for group in groups for loss in train_step(accelerator, group, step)]
     return losses, time.perf_counter() - tick, memory.peak if memory else None
 
@@ -215,7 +217,7 @@ def _report(slots: Sequence[Slot], surviving: Sequence[Slot], step: int, seconds
 def _rehearse(accelerator: Accelerator, groups: Sequence[Group]) -> None:
     """One forward and backward pass without an update: checks the gradients and announces how long the steps take."""
     slots = [slot for group in groups for slot in group.slots]
-    with machine.forked_random_state(accelerator.device):
+    with forked_random_state(accelerator.device):
         started = time.perf_counter()
         for group in groups:
             backward(accelerator, group).tolist()  # which waits for a GPU to be done
@@ -226,7 +228,7 @@ def _rehearse(accelerator: Accelerator, groups: Sequence[Group]) -> None:
     if accelerator.is_main_process:
         what = slots[0].run.label if len(slots) == 1 else f"{len(slots)} configurations together"
         steps = slots[0].config.steps
-        machine.say(f"{what}: {steps} steps of about {seconds:.2g} s, about {steps * seconds / 60:.1f} minutes")
+        say(f"{what}: {steps} steps of about {seconds:.2g} s, about {steps * seconds / 60:.1f} minutes")
 
 
 def _check_overflow(accelerator: Accelerator, slots: Sequence[Slot]) -> None:

@@ -13,19 +13,15 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from accelerate import Accelerator
 from torch import nn
 
-from workbench import WorkbenchError
 from workbench.adapters.batched import slice_losses, stack
-from workbench.machine import TORCH_SEEDS
-from workbench.models.base import completion_logits
-from workbench.tasks.tasks import Encoded, batches, collate
+from workbench.errors import TrainingError
+from workbench.models.sharing import completion_logits
+from workbench.seeds import TORCH_SEEDS
+from workbench.tasks.encoding import Encoded, batches, collate
 from workbench.training.runs import Run
 
 Batch = dict[str, torch.Tensor]  # as `tasks.collate` makes it
 PAD_ID = 0  # any token of the vocabulary does: rows are padded on the right, where causal attention does not look
-
-
-class TrainingError(WorkbenchError):
-    """Training cannot go on as set up; the message says what to change."""
 
 
 @dataclass(frozen=True)

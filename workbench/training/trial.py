@@ -7,11 +7,13 @@ from datetime import datetime
 
 from workbench import machine
 from workbench.adapters.methods import Method
+from workbench.errors import TrainingError
 from workbench.models.base import Base
 from workbench.tasks.tasks import Task
 from workbench.training import evaluation
-from workbench.training.runs import Run, RunStore
-from workbench.training.step import TrainConfig, TrainingError
+from workbench.training.runs import Run
+from workbench.training.step import TrainConfig
+from workbench.training.store import RunStore
 
 KINDS = {
     "base": (Base, "what load_base() returns"),

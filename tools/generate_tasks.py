@@ -1,4 +1,4 @@
-"""Writes the four data sets under data/ from hand-written wordings and one seed: `python -m workbench.generate`.
+"""Writes the four data sets under data/ from hand-written wordings and one seed: `python tools/generate_tasks.py`.
 
 Every set is drawn by its own `random.Random`, so that a change to one leaves the others byte for byte as they were.
 Train and test are built from different wordings and different fillers; a test row that still shares more than
@@ -8,13 +8,13 @@ Train and test are built from different wordings and different fillers; a test r
 import hashlib
 import itertools
 import json
-import math
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from workbench.paths import DATA
+from workbench.tasks.tasks import FACT_DIGITS
 
 SEED = 2025
 MAX_OVERLAP = 0.6
@@ -23,7 +23,7 @@ ORDERS_TRAIN, ORDERS_TEST = 1000, 150
 LONGEST_PROMPT = 145  # characters; one long row would pad its whole batch
 TICKETS_TRAIN, TICKETS_TEST = 75, 20  # rows for each of the 12 intents
 ASIDE_SHARE = 0.85  # share of tickets that also mention a second subject, settled or denied
-FACTS, FACT_DIGITS = 192, 4
+FACTS = 192
 PROTOCOL_TRAIN, PROTOCOL_TEST = 1200, 150
 
 # The three knobs of `protocol`: more steps, a wider register and more operations each make it harder.
@@ -211,11 +211,6 @@ def facts(rng: random.Random) -> tuple[list[Row], list[Row]]:
         {"prompt": f"The access code of {name} is", "completion": code} for name, code in zip(names, codes, strict=True)
     ]
     return rows, list(rows)
-
-
-def information_bits(count: int = FACTS) -> float:
-    """Bits needed to store `count` independent, uniform codes of FACT_DIGITS digits: count * log2(10^FACT_DIGITS)."""
-    return count * FACT_DIGITS * math.log2(10)
 
 
 # --- protocol: an invented notation with the derivation written out ---------------------------------------------
