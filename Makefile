@@ -1,5 +1,6 @@
 # make lab      set up once, then open JupyterLab on the first notebook
 # make test     the same set-up, then every check and test
+# make check    the same set-up, then only what runs nothing: style, types and the order of the package's layers
 # make bench    the same set-up plus the libraries we compare with, then the benchmarks (hours)
 # make study    the same set-up, then the reference study; hours, and it goes on where it was stopped
 # make setup    only the set-up
@@ -25,7 +26,7 @@ INSTALLED_BENCH := .venv/.installed-bench
 export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
 export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/.venv/share/jupyter/lab/workspaces
 
-.PHONY: help setup lab test bench study strip clean
+.PHONY: help setup lab check test bench study strip clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -53,9 +54,16 @@ lab: $(INSTALLED)
 	    --LabApp.default_url=/lab/tree/00_start_here.ipynb --LabApp.extension_manager=readonly \
 	    $(ROOT_FLAG) $(ARGS)
 
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+
 test: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
 
 bench: $(INSTALLED_BENCH)
@@ -73,11 +81,10 @@ $(INSTALLED_BENCH): $(INSTALLED)
 	$(PIP) -e ".[test,bench]"
 	@touch $@
 
+# Of a cell's metadata the tags and `jupyter` (hidden sources) stay, of a notebook's its kernel.
 strip: $(INSTALLED)
-	$(BIN)/jupyter nbconvert --inplace --clear-output --ClearMetadataPreprocessor.enabled=True \
-	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
-	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags \
-	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask=jupyter notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-id --extra-keys "metadata.language_info metadata.papermill cell.metadata.papermill \
+	    cell.metadata.trusted cell.metadata.editable cell.metadata.slideshow" notebooks/*.ipynb
 
 clean:
-	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
