@@ -7,17 +7,18 @@ import logging
 import os
 
 from workbench._lazy import attach
-from workbench.errors import WorkbenchError  # noqa: F401 - it is part of the public names
+from workbench.errors import WorkbenchError  # noqa: F401 - a public name
 
 __version__ = "0.1.0"
 
-# bitsandbytes warns at import that an optional Hub kernel, which nothing here uses, is missing.
+# At import bitsandbytes warns that an optional kernel from the Hub is missing; nothing here uses it.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-# And at each product with 8-bit weights that it rounds the inputs, which is what int8 means there.
+# At each product with 8-bit weights it warns that it casts the inputs, which its int8 layers always do.
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-# torch's profiler tells when it starts and stops, in the middle of a notebook; it reads this when torch is loaded.
+# torch's profiler logs its start and stop into the notebook's output unless this is set before torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
+# name: the module that defines it. __init__.pyi repeats them with their types.
 _HOME = {
     "Base": "models.base",
     "load_base": "models.base",
@@ -42,6 +43,5 @@ _HOME = {
 }
 
 __all__ = sorted([*_HOME, "WorkbenchError"])
-
 
 __getattr__, __dir__, _ = attach(__name__, _HOME)
