@@ -1,11 +1,10 @@
-"""How long a panel takes, as a person feels it: from the key press to the painted result, in Chromium on JupyterLab.
+"""Response time of the panels: from the key press to the painted figure, in Chromium on JupyterLab.
 
     .venv/bin/python benchmarks/panels.py [NAME ...] [--moves 30]          # part of make bench
 
-Each panel of tests/support/gallery.py that answers its controls gets its longest slider moved by the arrow keys. The
-clock, in the page itself, starts with the keydown event and stops at the frame after the picture with the new settings
-has been decoded.
-AdapterLab holds an adapter trained here on the packaged model; its settings are visited twice: computed, then stored.
+For each panel of tests/support/gallery.py that answers its controls, the arrow keys move its longest slider. The time
+is taken in the page: from the keydown event to the frame after the browser has decoded the new figure. AdapterLab shows
+an adapter trained here on the packaged model; its settings are visited twice, first computed, then from its cache.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def main() -> None:
 
 
 def measure(name: str, scratch: Path, moves: int) -> dict[str, list[float]]:
-    """Milliseconds of each move, by what is measured."""
+    """Milliseconds of each move, by the label of the printed row."""
     folder, home = scratch / name, scratch / f"{name}-home"
     folder.mkdir()
     home.mkdir()
@@ -85,7 +84,7 @@ def measure(name: str, scratch: Path, moves: int) -> dict[str, list[float]]:
         page.wait_for_timeout(1000)
         controls = [Control(area, widget) for widget in gallery.make(name).controls.values()]
         area.scroll_into_view_if_needed()
-        path = way(controls, moves)
+        path = key_presses(controls, moves)
         if name != "adapter_lab":
             return {name: [timed(area, *step) for step in path]}
         back = [(control, BACK[key]) for control, key in reversed(path)]
@@ -95,10 +94,10 @@ def measure(name: str, scratch: Path, moves: int) -> dict[str, list[float]]:
         }
 
 
-def way(controls: list[Control], moves: int) -> list[tuple[Control, str]]:
-    """Key presses through settings not seen before: the longest slider to its end and back, and at each end one step
-    of the next longest, as far as that goes; a panel of lists alone goes between the ends of its first. The longest is
-    put at its start."""
+def key_presses(controls: list[Control], moves: int) -> list[tuple[Control, str]]:
+    """Key presses that visit no setting twice: the longest slider goes to its end and back, and at each end the next
+    longest makes one step, while it can. A panel without sliders alternates between the ends of its first list. Moves
+    the longest slider to its start."""
     sliders = sorted((control for control in controls if control.is_slider), key=Control.last, reverse=True)
     if not sliders:
         return [(controls[0], ("End", "Home")[move % 2]) for move in range(moves)]
@@ -117,7 +116,7 @@ def way(controls: list[Control], moves: int) -> list[tuple[Control, str]]:
 
 
 def timed(area, control: Control, key: str) -> float:
-    """Milliseconds from the key to the painted picture."""
+    """Milliseconds from the key press to the painted figure."""
     control.handle.focus()
     area.evaluate(TIMED)
     area.page.keyboard.press(key)

@@ -1,26 +1,24 @@
-"""A rank sweep in one pass, beside eight runs one after the other: TRL's SFTTrainer, a plain PEFT loop, our `train`.
+"""A rank sweep in one pass, compared with eight runs in sequence of TRL's SFTTrainer, a plain PEFT loop and `train`.
 
     .venv/bin/python benchmarks/sweep.py               # make bench runs it too
-    .venv/bin/python benchmarks/sweep.py --growth      # cost and memory by number of configurations, with a picture
+    .venv/bin/python benchmarks/sweep.py --growth      # time and memory by number of configurations, with a figure
 
 Eight ranks, 1 to 128, on all linear layers of SmolLM2-135M; 8 rows of 30 to 32 tokens a step for each. Every contender
-trains the same ranks from the same first values on the same batches, in the same dtype, in a process of its own. Three
-rounds, contenders in turn, medians printed.
+trains the same ranks from the same initial weights on the same batches in the same dtype, in a process of its own.
+Three rounds, contenders in turn; it prints medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from train_step import WARM_UP, PeakMemory, dtypes, median_of, run_plain, run_trl, run_workbench
+from train_step import WARM_UP, PeakMemory, dtypes, in_own_process, median_of, run_plain, run_trl, run_workbench
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 ONE_PASS = "one pass"
@@ -45,10 +43,10 @@ def main() -> None:
         growth(dtype, options) if options.growth else compare(dtype, options)
 
 
-def compare(dtype: str, options) -> None:
+def compare(dtype: str, options: argparse.Namespace) -> None:
     """Seconds for one step of all eight ranks, and the peak memory of the process."""
     names = (*CONTENDERS, ONE_PASS)
-    rounds = [[in_own_process(name, dtype, RANKS, options.steps) for name in names] for _ in range(options.rounds)]
+    rounds = [[measured(name, dtype, RANKS, options.steps) for name in names] for _ in range(options.rounds)]
     results = dict(zip(names, (median_of(each) for each in zip(*rounds, strict=True)), strict=True))
     print(f"\n| {dtype} | s for a step of all {len(RANKS)} | one pass is faster by | peak resident MB | last loss |")
     print("| --- | --- | --- | --- | --- |")
@@ -58,17 +56,17 @@ def compare(dtype: str, options) -> None:
         print(f"| {name} | {result['seconds']:.2f} | {ratio:.2f} | {memory:.0f} | {result['loss']:.4f} |")
 
 
-def growth(dtype: str, options) -> None:
-    """Cost by number of configurations, all of rank 8: one pass beside as many runs of `train`."""
+def growth(dtype: str, options: argparse.Namespace) -> None:
+    """Time and memory by number of configurations of rank 8, in one pass and as separate runs of `train`."""
     rows = []
     print(f"\n| {dtype}: configurations | s a step | s a step and configuration | peak resident MB |")
     print("| --- | --- | --- | --- |")
     for count in COUNTS:
-        rounds = [in_own_process(ONE_PASS, dtype, [8] * count, options.steps) for _ in range(options.rounds)]
+        rounds = [measured(ONE_PASS, dtype, [8] * count, options.steps) for _ in range(options.rounds)]
         result = median_of(rounds)
         rows.append((count, result["seconds"], result["peak_rss"] / 1e6))
         print(f"| {count} | {rows[-1][1]:.2f} | {rows[-1][1] / count:.2f} | {rows[-1][2]:.0f} |", flush=True)
-    alone = median_of([in_own_process("workbench.train", dtype, [8], options.steps) for _ in range(options.rounds)])
+    alone = median_of([measured("workbench.train", dtype, [8], options.steps) for _ in range(options.rounds)])
     print(
         f"| 1, by workbench.train | {alone['seconds']:.2f} | {alone['seconds']:.2f} | {alone['peak_rss'] / 1e6:.0f} |"
     )
@@ -93,23 +91,18 @@ def draw(rows: list[tuple[int, float, float]], alone: float, dtype: str) -> None
     print(f"drawn in {file}")
 
 
-def in_own_process(contender: str, dtype: str, ranks, steps: int) -> dict:
-    command = [sys.executable, __file__, "--steps", str(steps), "--one", contender, dtype, json.dumps(list(ranks))]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"WORKBENCH_PROGRESS": "0"})
-    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not results:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-    return json.loads(results[0].removeprefix("RESULT "))
+def measured(contender: str, dtype: str, ranks: Sequence[int], steps: int) -> dict[str, float]:
+    return in_own_process(__file__, steps, contender, dtype, json.dumps(list(ranks)))
 
 
-def contend(contender: str, dtype: str, ranks: list[int], steps: int) -> dict:
+def contend(contender: str, dtype: str, ranks: list[int], steps: int) -> dict[str, float]:
     """Seconds of a step summed over the ranks (medians after the warm-up), peak RSS, mean of the last losses."""
     from workbench import TrainConfig, load_base, load_task, lora
     from workbench.tasks import batches, encode
 
     base = load_base("smollm2-135m", dtype=dtype)
     if contender in ("TRL SFTTrainer", "plain PEFT loop"):
-        base.model.set_attn_implementation("sdpa")  # what they would have had without us
+        base.model.set_attn_implementation("sdpa")  # without our attention kernel
     task = load_task("tickets")
     lengths = [len(row.ids) for row in encode(task.train, base.tokenizer, 512)]
     chosen = [row for row, length in zip(task.train, lengths, strict=True) if 30 <= length <= 32]
@@ -132,11 +125,14 @@ def run_one_pass(base, task, methods, config):
     from workbench import RunStore, sweep
 
     seconds = []
-    if len(set(methods)) < len(methods):  # equal configurations would be one: give them first values of their own
+    if len(set(methods)) < len(
+        methods
+    ):  # equal configurations would be trained once: give each its own initial weights
         methods = [replace(method, init_seed=index) for index, method in enumerate(methods)]
     with tempfile.TemporaryDirectory() as scratch:
-        tell = seconds.append
-        runs = sweep(base, task, methods, config, RunStore(scratch), on_step=lambda entry: tell(entry["seconds"]))
+        runs = sweep(
+            base, task, methods, config, RunStore(scratch), on_step=lambda entry: seconds.append(entry["seconds"])
+        )
     assert len(seconds) == config.steps, "the ranks did not fit into one pass"
     return median(seconds[WARM_UP:]), [entry["loss"] for run in runs for entry in run.history[-3:]]
 

@@ -1,9 +1,10 @@
-"""Speed and memory of a training step, beside what people would use instead: TRL's SFTTrainer and a plain PEFT loop.
+"""Speed and memory of a training step, compared with TRL's SFTTrainer and with a plain PEFT loop.
 
     .venv/bin/python benchmarks/train_step.py          # make bench
 
-Every contender trains the same model from the same first adapter values on the same batches, in the same dtype, in a
-process of its own (so that its peak resident memory is its own). Three rounds, contenders in turn, medians printed.
+Every contender trains the same model from the same initial adapter weights on the same batches in the same dtype, each
+in a process of its own, so that peak resident memory can be compared. Three rounds, contenders in turn; it prints
+medians.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for method, dtype in [*(("lora", dtype) for dtype in dtypes()), ("full", "float32")]:
         rounds = [
-            [in_own_process(name, method, dtype, options.steps) for name in CONTENDERS] for _ in range(options.rounds)
+            [in_own_process(__file__, options.steps, name, method, dtype) for name in CONTENDERS]
+            for _ in range(options.rounds)
         ]
         results = [median_of(each) for each in zip(*rounds, strict=True)]
         slowest = results[-1]["seconds"]
@@ -49,7 +51,7 @@ def main() -> None:
 
 
 def dtypes() -> list[str]:
-    """bfloat16 only where `workbench doctor` found it fast: elsewhere a step takes thirty times as long."""
+    """bfloat16 only where `workbench doctor` found it fast: on other CPUs a step takes thirty times as long."""
     from workbench.machine import preferred_dtype
 
     return ["float32", "bfloat16"] if str(preferred_dtype()) == "torch.bfloat16" else ["float32"]
@@ -67,8 +69,9 @@ def print_imports() -> None:
     print(f"import workbench: {median(imports):.3f} s; second load_base: {median(loads):.2f} s\n")
 
 
-def in_own_process(contender: str, method: str, dtype: str, steps: int) -> dict:
-    command = [sys.executable, __file__, "--steps", str(steps), "--one", contender, method, dtype]
+def in_own_process(script: str, steps: int, *arguments: str) -> dict[str, float]:
+    """Run `script --one arguments` and return the JSON that it prints after RESULT."""
+    command = [sys.executable, script, "--steps", str(steps), "--one", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"WORKBENCH_PROGRESS": "0"})
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not results:
@@ -76,18 +79,18 @@ def in_own_process(contender: str, method: str, dtype: str, steps: int) -> dict:
     return json.loads(results[0].removeprefix("RESULT "))
 
 
-def median_of(results: list[dict]) -> dict:
+def median_of(results: list[dict[str, float]]) -> dict[str, float]:
     return {name: median(result[name] for result in results) for name in results[0]}
 
 
-def contend(contender: str, method_name: str, dtype: str, steps: int) -> dict:
-    """Train and return seconds a step (median after the warm-up), tokens a step, peak RSS and the last losses' mean."""
+def contend(contender: str, method_name: str, dtype: str, steps: int) -> dict[str, float]:
+    """Train; return median seconds a step after the warm-up, median tokens a step, peak RSS, mean of last losses."""
     from workbench import TrainConfig, full, load_base, load_task, lora
     from workbench.tasks import batches, encode
 
     base = load_base("smollm2-135m", dtype=dtype)
     if contender != "workbench":
-        base.model.set_attn_implementation("sdpa")  # what they would have had without us
+        base.model.set_attn_implementation("sdpa")  # without our attention kernel
     method = lora(rank=16, alpha=16, learning_rate=1e-3) if method_name == "lora" else full(learning_rate=5e-5)
     config = TrainConfig(steps=steps, batch_size=BATCH, warmup=0.0, evaluate=False, save=False)
     task = load_task("orders")
@@ -227,7 +230,7 @@ def run_trl(base, task, method, config, rows, order):
     return [end - start for start, end in ends], losses
 
 
-# TRL's comes last: `main` gives the speeds against it.
+# TRL comes last: `main` prints speeds relative to the last one.
 CONTENDERS = {"workbench": run_workbench, "plain PEFT loop": run_plain, "TRL SFTTrainer": run_trl}
 
 if __name__ == "__main__":
