@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import CodeType, FunctionType
 
 import pytest
 from hypothesis import settings
@@ -19,7 +20,8 @@ OFFLINE = str(Path(__file__).parent / "support" / "offline")
 SCRATCH = tempfile.TemporaryDirectory(prefix="workbench-tests-", ignore_cleanup_errors=True)
 os.environ.update(
     HF_HUB_OFFLINE="1",
-    OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "2"),
+    # two workers of pytest-xdist, which `make test` starts, have a core each
+    OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"),
     PYTHONHASHSEED="0",
     PYTHONPATH=os.pathsep.join(filter(None, [OFFLINE, os.environ.get("PYTHONPATH")])),
     TOKENIZERS_PARALLELISM="false",
@@ -31,6 +33,69 @@ if OFFLINE not in sys.path:
     sys.modules.pop("sitecustomize", None)
     sys.path.insert(0, OFFLINE)
     __import__("sitecustomize")
+
+
+TESTS = Path(__file__).parent
+# What takes seconds: training, simulated steps, and processes that load torch. A test is slow if it asks for one of
+# these fixtures, or if it or a helper function of its module names one of these functions.
+SLOW_FIXTURES = {"cluster", "gallery_runs", "lab", "tuned"}
+SLOW_FUNCTIONS = {"run_notebook", "run_notebooks", "simulate", "subprocess", "sweep", "train", "write_runs"}
+# Files of more than twenty seconds, longest first: two workers are both busy to the end.
+LONG_FILES = (
+    "notebooks/test_course.py",
+    "browser/test_panels_in_lab.py",
+    "notebooks/test_rehearsal.py",
+    "sweeps/test_sweeps.py",
+    "sweeps/test_cluster.py",
+    "memory/test_memory.py",
+    "training/test_training.py",
+    "models/test_models.py",
+    "test_cli.py",
+    "notebooks/test_harness.py",
+    "study/test_study.py",
+    "training/test_evaluation.py",
+    "adapters/test_adapters.py",
+)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: trains, or starts a kernel, a browser, a cluster or another Python")
+    config.addinivalue_line("markers", "quick: trains nothing, though it names a function that does")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark slow tests, which `make check` leaves out, and put the longest files first."""
+    for item in items:
+        if not item.get_closest_marker("quick") and is_slow(item):
+            item.add_marker(pytest.mark.slow)
+    place = {TESTS / name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def is_slow(item) -> bool:
+    function = getattr(item, "function", None)
+    return bool(function and (SLOW_FIXTURES & {*item.fixturenames} or SLOW_FUNCTIONS & names_in(function)))
+
+
+def names_in(function: FunctionType, seen: frozenset[FunctionType] = frozenset()) -> set[str]:
+    """The global names that a function refers to, also by way of other functions of its module."""
+    code, names = [function.__code__], set()
+    while code:
+        part = code.pop()
+        names |= {name for name in part.co_names if name in function.__globals__}
+        code += [constant for constant in part.co_consts if isinstance(constant, CodeType)]
+    for helper in [function.__globals__[name] for name in names]:
+        if isinstance(helper, FunctionType) and helper.__module__ == function.__module__ and helper not in seen:
+            names |= names_in(helper, seen | {function, helper})
+    return names
+
+
+@pytest.fixture(autouse=True)
+def trains_only_if_slow(request, monkeypatch):
+    """A test that trains and is not marked as slow would make `make check` slow."""
+    if "accelerate" in sys.modules and not request.node.get_closest_marker("slow"):
+        words = "This test trains a model: mark it with @pytest.mark.slow."
+        monkeypatch.setattr("accelerate.Accelerator.backward", lambda *_, **__: pytest.fail(words))
 
 
 @pytest.fixture(scope="session", autouse=True)

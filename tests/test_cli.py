@@ -50,7 +50,7 @@ def test_the_help_names_every_options_default(command):
 
 def test_train_prints_a_record_that_the_store_holds(small_directory, tmp_path, capsys):
     arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "3", "--batch-size", "4"]
-    arguments += ["--out", str(tmp_path), "--dtype", "float32"]
+    arguments += ["--test-limit", "4", "--out", str(tmp_path), "--dtype", "float32"]
     assert main(["train", *arguments, "--rank", "2", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / f"{record['id']}.json").read_text())["history"] == record["history"]

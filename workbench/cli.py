@@ -1,4 +1,4 @@
-"""The `workbench` command, with its subcommands. Exit status: 0 done, 1 found wanting, 2 asked wrongly, 130 stopped."""
+"""The `workbench` command and its subcommands. Exit status: 0 done, 1 not as it should be, 2 usage, 130 stopped."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import json
 import math
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.cli_memory import add_memory
 from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
+    from workbench.adapters.methods import Method
+    from workbench.models.base import Base
+    from workbench.tasks.tasks import Task
     from workbench.training.loop import StepReport
+    from workbench.training.runs import Run
+    from workbench.training.step import TrainConfig
 
 QUANTIZED = ("nf4", "fp4", "int8")
 
@@ -107,8 +113,10 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
 
 
-def _list_of(kind: type):
-    def parse(text: str) -> list:
+def _list_of(kind: type) -> Callable[[str], list[Any]]:
+    """A type for argparse: a list of numbers with commas between them."""
+
+    def parse(text: str) -> list[Any]:
         return [kind(part) for part in text.split(",")]
 
     parse.__name__ = f"list of {'whole numbers' if kind is int else 'numbers'}"  # argparse shows it in its message
@@ -140,7 +148,7 @@ def _train(options: argparse.Namespace) -> int:
 
     method = _method(options)
     config = replace(_config(options), seed=options.seed)
-    task, base = _task(options), _base(options, quantized=options.method == "qlora")
+    task, base = _task(options), _base(options, method.base_quantization if method else None)
     if method is None:
         method = recommend(base, task, config)
         print("\n".join([f"Chosen: {method.label}", *(f"  {reason}" for reason in method.reasons)]), file=sys.stderr)
@@ -164,7 +172,7 @@ def _sweep(options: argparse.Namespace) -> int:
     make = qlora if options.quantization else lora
     grid = product(options.ranks, options.alphas, options.learning_rates)
     methods = [make(rank, alpha, rate, targets_of(options)) for rank, alpha, rate in grid]
-    task, base, config = _task(options), _base(options, quantized=False), _config(options)
+    task, base, config = _task(options), _base(options, None), _config(options)
     limit = None if options.max_memory is None else _bytes_of(options.max_memory)
     store, settings = RunStore(options.out), {"seeds": options.seeds, "max_memory": limit, "compiled": options.compile}
     if options.ray:
@@ -188,40 +196,43 @@ def _bytes_of(gigabytes: float) -> int:
     return int(gigabytes * 1e9)
 
 
-def _config(options: argparse.Namespace):
+def _config(options: argparse.Namespace) -> TrainConfig:
     from workbench.training.step import TrainConfig
 
     shared = ("steps", "batch_size", "accumulation", "max_length", "checkpointing", "test_limit")
     return TrainConfig(**{name: getattr(options, name) for name in shared})
 
 
-def _task(options: argparse.Namespace):
+def _task(options: argparse.Namespace) -> Task:
     from workbench.tasks.tasks import load_task
 
     return load_task(options.task, prompt=options.prompt_column, completion=options.completion_column)
 
 
-def _base(options: argparse.Namespace, quantized: bool):
+def _base(options: argparse.Namespace, default: str | None) -> Base:
+    """The base that was asked for. default: its quantization where none was given."""
     from workbench.models.base import load_base
 
-    quantization = options.quantization or ("nf4" if quantized else None)
-    return load_base(options.model, quantization=quantization, dtype=options.dtype, revision=options.revision)
+    return load_base(
+        options.model, quantization=options.quantization or default, dtype=options.dtype, revision=options.revision
+    )
 
 
-def _method(options: argparse.Namespace):
-    """The method as it was asked for, or None for "auto"; raises MethodError for options that it has no use for."""
-    from workbench.adapters import methods
+def _method(options: argparse.Namespace) -> Method | None:
+    """The method that was asked for, None for "auto"; raises MethodError for options that it does not use."""
+    from workbench.adapters.methods import Method
 
     of_adapters = given(options, ("rank", "alpha", "dropout", "rslora", "dora"))
     others, rate = given(options, ("targets", "full_modules")), given(options, ("learning_rate",))
     if options.method in ("full", "auto"):
         refuse_unused([*of_adapters, *others, *(rate if options.method == "auto" else ())], options.method)
-        return methods.full(**rate) if options.method == "full" else None
-    adapters = methods.lora(**of_adapters, **rate, targets=targets_of(options))
-    return replace(adapters, name=options.method, full_modules=full_modules_of(options))
+        return Method.from_options("full", **rate) if options.method == "full" else None
+    given_options = of_adapters | rate | {"targets": targets_of(options)}
+    return Method.from_options(options.method, full_modules_of(options), **given_options)
 
 
-def _record(run) -> dict:
+def _record(run: Run) -> dict[str, Any]:
+    """The run's record with the path of its artifact."""
     return run.to_dict() | {"artifact_dir": str(run.artifact_dir) if run.artifact_dir else None}
 
 
@@ -233,17 +244,17 @@ def _print_step(entry: StepReport) -> None:
     say(f"step {entry['step']}/{entry['steps']}  loss {words}  {entry['seconds_left']:.0f} s left")
 
 
-def _print_run(run) -> None:
+def _print_run(run: Run) -> None:
     print(f"{run.id}: {run.status} in {run.seconds:.0f} s, {run.trainable_parameters:,} trainable parameters")
     for name, value in run.metrics.items():
         print(f"  {name}: {run.before[name]:.3f} -> {value:.3f}")
     if run.advice:
         print(f"  {run.advice}")
     if run.artifact_dir:
-        print(f"  saved {run.artifact_bytes / 1e6:.1f} MB in {run.artifact_dir}")
+        print(f"  saved {(run.artifact_bytes or 0) / 1e6:.1f} MB in {run.artifact_dir}")
 
 
-def _print_sweep(runs) -> None:
+def _print_sweep(runs: Sequence[Run]) -> None:
     from workbench.training.runs import table
 
     columns = ("rank", "alpha", "learning_rate", "seed", "status", "loss", "exact_match", "trainable_parameters")
@@ -253,7 +264,7 @@ def _print_sweep(runs) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from typing import Any
 
 DEFAULT = "default: %(default)s"  # argparse fills it in
 
 
 def targets_of(options: argparse.Namespace) -> str | list[str]:
-    """--targets as `methods.lora` takes it."""
+    """--targets as `lora` takes it."""
     return "all-linear" if options.targets in (None, "all-linear") else options.targets.split(",")
 
 
 def full_modules_of(options: argparse.Namespace) -> tuple[str, ...]:
-    """--full-modules as `methods.Method` takes it."""
+    """--full-modules as `hybrid` takes it."""
     return tuple(module for module in (options.full_modules or "").split(",") if module)
 
 
-def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, object]:
-    """Those of the options that were typed."""
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The options that were typed, by name."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def refuse_unused(names: Iterable[str], method: str) -> None:
-    """Raise MethodError if options were typed that the method, "full" or "auto", has no use for."""
+    """Raise MethodError for options that were typed and that the method, "full" or "auto", does not use."""
     from workbench.errors import MethodError
 
     why = {"full": "full fine-tuning has no adapters", "auto": "auto chooses by itself"}[method]

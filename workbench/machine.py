@@ -36,6 +36,7 @@ class HardwareRecord(TypedDict):
 
 
 def versions() -> dict[str, str]:
+    """Python's version and those of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -62,7 +63,7 @@ def hardware() -> HardwareRecord:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that tensors may still take: what the GPU, this machine, or the container around us has free."""
+    """Free memory in bytes: of the GPU, or of this machine, or of the container that limits it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
@@ -73,16 +74,16 @@ def available_memory(device: torch.device) -> int:
 
 
 def total_memory() -> int:
-    """Bytes of memory that programs here may take in all: this machine's, or fewer in a container with a limit."""
+    """Memory in bytes: that of this machine, or the limit of the container if it is lower."""
     total = psutil.virtual_memory().total
     container = _container_memory()
     return min(total, container[0]) if container else total
 
 
 def _container_memory() -> tuple[int, int] | None:
-    """Limit and use, in bytes, of the container around us; None where there is no limit.
+    """Limit and use, in bytes, of the control group that this process runs in; None if it has no limit.
 
-    Cached files count as used there, though the kernel drops them when a program asks for memory: they are left out.
+    The kernel counts cached files as used though it drops them when memory is needed: they are subtracted.
     """
     for limit, used, statistics, cache in CGROUP_FILES:
         try:
@@ -112,8 +113,10 @@ def preferred_dtype() -> torch.dtype:
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
     record = step_times()
-    if record and record["bfloat16"] is not None and record["bfloat16"] < 0.9 * record["float32"]:
-        return torch.bfloat16
+    if record:
+        quick, usual = record["bfloat16"], record["float32"]
+        if quick is not None and usual is not None and quick < 0.9 * usual:
+            return torch.bfloat16
     return torch.float32
 
 
@@ -126,12 +129,12 @@ def step_times() -> dict[str, float | None] | None:
 
 
 def save_step_times(seconds: dict[str, float | None]) -> None:
-    """Kept beside those with other threads: notebooks run unattended take two, and must not undo a learner's timing."""
+    """Store the times by machine, torch and threads, so that unattended runs with two threads overwrite no others."""
     write_json(cache_dir() / "step_times.json", _all_step_times() | {_fingerprint(): seconds})
 
 
-def _all_step_times() -> dict[str, dict]:
-    """By machine, torch and number of threads; nothing where there is no record, or a damaged one."""
+def _all_step_times() -> dict[str, dict[str, float | None]]:
+    """All stored times, by machine, torch and threads; empty if there is no record or a damaged one."""
     try:
         record = json.loads((cache_dir() / "step_times.json").read_text())
         return {machine: seconds for machine, seconds in record.items() if "float32" in seconds}

@@ -20,6 +20,7 @@ from workbench.adapters.quantization import (
     stored_bytes,
     stored_parts,
 )
+from workbench.adapters.quantized_models import dequantize_base, fake_quantize, model_bytes, read_bitsandbytes
 from workbench.errors import QuantizationError, TrainingError
 from workbench.models import completion_logits, linear_modules
 from workbench.tasks import Encoded, collate
@@ -102,7 +103,7 @@ def test_double_quantization_reads_bitsandbytes_and_chooses_the_nearest_code(kin
     packed, state = bnb.quantize_4bit(weight.reshape(-1), quant_type=kind, compress_statistics=True)
     weight_like = packed.clone()
     weight_like.quant_state = state
-    read = quantization.read_bitsandbytes(weight_like)
+    read = read_bitsandbytes(weight_like)
     assert_restores_the_same(read, packed, state)
 
     q = quantize(weight, kind, double_quantization=True)
@@ -263,14 +264,14 @@ def test_what_cannot_be_quantized_is_said_in_a_sentence(call, words):
 def test_the_size_of_a_model_is_that_of_its_parts(small):
     layers = [small.model.get_submodule(name).weight for name in linear_modules(small.model)]
     rest = sum(p.numel() for p in small.model.parameters()) - sum(w.numel() for w in layers)
-    found = quantization.model_bytes(small.model, "nf4", 128, True, other=4)
+    found = model_bytes(small.model, "nf4", 128, True, other=4)
     assert found == 4 * rest + sum(quantize(w, "nf4", 128, True).nbytes for w in layers)
-    assert quantization.model_bytes(small.model, None) == 2 * sum(p.numel() for p in small.model.parameters())
+    assert model_bytes(small.model, None) == 2 * sum(p.numel() for p in small.model.parameters())
 
 
 def test_fake_quantization_changes_linear_layers_of_a_copy_only(small):
     before = fingerprint(small)
-    coarse = quantization.fake_quantize(small, "int4", 128)
+    coarse = fake_quantize(small, "int4", 128)
     assert fingerprint(small) == before
     assert coarse.revision != small.revision and coarse.quantization is None
     for name, weight in small.model.named_parameters():
@@ -280,7 +281,7 @@ def test_fake_quantization_changes_linear_layers_of_a_copy_only(small):
         else:
             assert copied is weight
     with pytest.raises(QuantizationError, match="load it without"):
-        quantization.fake_quantize(load_like(small, "nf4"), "nf4")
+        fake_quantize(load_like(small, "nf4"), "nf4")
 
 
 def load_like(base, kind):
@@ -290,7 +291,7 @@ def load_like(base, kind):
 @pytest.mark.parametrize("kind", FOUR_BITS)
 def test_a_dequantized_base_computes_what_the_4_bit_base_does(kind, small):
     packed = load_like(small, kind)
-    plain = quantization.dequantize_base(packed)
+    plain = dequantize_base(packed)
     assert plain.quantization is None and packed.model.get_submodule(next(iter(linear_modules(small.model))))
     batch = collate([Encoded((5, 8, 13, 21, 34), 2)], pad_id=0)
     with torch.no_grad():
@@ -323,7 +324,7 @@ def test_a_cut_behind_every_4_bit_layer_is_found_by_the_check(small):
 
 def test_only_a_4_bit_base_can_be_dequantized(small):
     with pytest.raises(QuantizationError, match="load the base with 'nf4' or 'fp4'"):
-        quantization.dequantize_base(small)
+        dequantize_base(small)
 
 
 def test_nothing_depends_on_the_device():

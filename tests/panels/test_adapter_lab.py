@@ -10,13 +10,13 @@ from peft.tuners.lora import LoraLayer
 from support.small_models import write_model
 from workbench import TrainConfig, adapters, full, load_base, load_task, lora, qlora, train
 from workbench.adapters.lowrank import best_rank_r
+from workbench.adapters.methods import ATTENTION
 from workbench.errors import RunError
 from workbench.models import in_float32, share
 from workbench.panels import adapter_lab
 from workbench.panels.adapter_lab import AdapterLab, weight_bytes
 from workbench.tasks import Example
 from workbench.training import evaluation
-from workbench.training.runs import ATTENTION
 
 TASK = load_task("tickets")
 CONFIG = TrainConfig(steps=6, batch_size=4, test_limit=4, evaluate=False)

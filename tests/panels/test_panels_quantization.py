@@ -2,7 +2,8 @@
 
 import pytest
 
-from workbench.adapters.quantization import dequantize, model_bytes, quantize, relative_error
+from workbench.adapters.quantization import dequantize, quantize, relative_error
+from workbench.adapters.quantized_models import model_bytes
 from workbench.models import linear_modules
 from workbench.panels.quantization import quantization_panel, quantization_view
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +70,7 @@ def assert_the_same(together, alone, loss=1e-5, update=1e-3) -> None:
 
 @pytest.mark.parametrize("task", [FACTS, ORDERS], ids=["facts", "orders"])
 def test_a_pass_gives_each_configuration_what_train_gives(small, tmp_path, task):
-    config = replace(QUICK, steps=20 if task is ORDERS else 8, save=True)
+    config = replace(QUICK, steps=8, save=True)
     runs = sweep(small, task, VARIED, config, RunStore(tmp_path / "a"), seeds=[0, 3])
     assert [run.together["configurations"] for run in runs] == [8] * 8
     expected = [(method, seed) for method in VARIED for seed in (0, 3)]
@@ -80,7 +80,7 @@ def test_a_pass_gives_each_configuration_what_train_gives(small, tmp_path, task)
 
 
 def test_the_real_model(base, tmp_path):
-    config = replace(QUICK, steps=6, batch_size=2, save=True)
+    config = replace(QUICK, steps=3, batch_size=2, save=True)
     methods = [lora(rank=1), lora(rank=32, alpha=32, learning_rate=1e-3)]
     runs = sweep(base, ORDERS, methods, config, RunStore(tmp_path / "a"))
     for run, method in zip(runs, methods, strict=True):
@@ -218,7 +218,7 @@ def test_a_base_with_dropout_of_its_own_shares_no_pass(small, monkeypatch):
 
 
 def test_a_score_that_is_no_number_is_one_runs_own_matter(small, store, monkeypatch):
-    lifecycle._scores().clear()  # another test may have scored this base
+    monkeypatch.setattr(lifecycle, "BASE_SCORES", {})  # another test may have scored this base
     losses = iter([1.0, math.nan, 1.0, 1.0])  # of the base, then of each configuration
     monkeypatch.setattr("workbench.training.evaluation.evaluate", lambda *_: {"loss": next(losses)})
     monkeypatch.setattr("workbench.training.evaluation.forgetting", lambda *_: {})
@@ -295,7 +295,7 @@ def test_ctrl_c_in_the_middle_is_a_stop(small, store):
 
 
 def test_ctrl_c_while_scoring_leaves_the_later_ones_to_be_done(small, store, monkeypatch, capsys):
-    lifecycle._scores().clear()  # another test may have scored this base
+    monkeypatch.setattr(lifecycle, "BASE_SCORES", {})  # another test may have scored this base
     scored = []
 
     def stopped(*_):
@@ -358,32 +358,33 @@ def test_ctrl_c_before_the_first_step_is_a_stop_too(small, store, monkeypatch):
 
 
 def test_a_killed_sweep_loses_the_pass_in_flight_only(small_directory, tmp_path):
+    """In a process of its own; afterwards the same call, here, trains the rest."""
+    base, store = load_base(str(small_directory), dtype="float32"), RunStore(tmp_path)
+    config = replace(QUICK, steps=6, save=True)
+    methods = [lora(rank=2, learning_rate=rate) for rate in (1e-3, 2e-3, 3e-3, 4e-3)]
+    needed = needs([Trial(str(i), base, FACTS, method, config, store) for i, method in enumerate(methods)])
+    room = needed.of([0, 1])  # for two at a time
     code = f"""
-import sys
+import time
 from workbench import RunStore, TrainConfig, load_base, load_task, lora, sweep
-from workbench.sweeps.passes import needs
-from workbench.training.trial import Trial
-base, task = load_base({str(small_directory)!r}, dtype="float32"), load_task("facts")
-config = TrainConfig(steps=6, batch_size=4, evaluate=False)
-methods = [lora(rank=2, learning_rate=rate) for rate in (1e-3, 2e-3, 3e-3, 4e-3)]
-needed = needs([Trial(str(i), base, task, m, config, RunStore({str(tmp_path)!r})) for i, m in enumerate(methods)])
 def tell(entry):
-    if entry["runs"][0].method["learning_rate"] >= 3e-3 and sys.argv[1:] == ["wait"]:
+    if entry["runs"][0].method["learning_rate"] >= 3e-3:
         print("second pass", flush=True)
-        __import__("time").sleep(60)
-runs = sweep(base, task, methods, config, RunStore({str(tmp_path)!r}), max_memory=needed.of([0, 1]), on_step=tell)
-print(len(runs), {{run.status for run in runs}})
+        time.sleep(60)
+base = load_base({str(small_directory)!r}, dtype="float32")
+methods = [lora(rank=2, learning_rate=rate) for rate in {[method.learning_rate for method in methods]}]
+config = {config!r}
+sweep(base, load_task("facts"), methods, config, RunStore({str(tmp_path)!r}), max_memory={room}, on_step=tell)
 """
-    process = subprocess.Popen([sys.executable, "-c", code, "wait"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "second pass\n"
     process.kill()
     process.wait()
     process.stdout.close()
-    survivors = RunStore(tmp_path).all()
+    survivors = store.all()
     assert [run.method["learning_rate"] for run in survivors] == [1e-3, 2e-3]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "4 {'finished'}\n", done.stderr[-2000:]
-    assert len(RunStore(tmp_path).all()) == 4 and RunStore(tmp_path).get(survivors[0].id) == survivors[0]
+    runs = sweep(base, FACTS, methods, config, store, max_memory=room)
+    assert [run.status for run in runs] == ["finished"] * 4 and runs[:2] == survivors and len(store.all()) == 4
 
 
 # --- memory
@@ -534,21 +535,14 @@ def test_torch_compile_is_an_option_that_changes_nothing(small, tmp_path):
         assert_the_same(b, a)
 
 
-def test_the_stop_button_of_jupyter_is_a_signal(small_directory, tmp_path):
-    code = f"""
-from workbench import RunStore, TrainConfig, load_base, load_task, lora, sweep
-base = load_base({str(small_directory)!r}, dtype="float32")
-config = TrainConfig(steps=2000, batch_size=4, evaluate=False)
-methods = [lora(rank=2), lora(rank=4)]
-tell = lambda entry: print("step", flush=True) if entry["step"] == 3 else None
-runs = sweep(base, load_task("facts"), methods, config, RunStore({str(tmp_path)!r}), on_step=tell)
-print([run.status for run in runs])
-"""
-    # Where the tests are a job in the background, the signal is switched off, and a child inherits that.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + code
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "step\n"
-    time.sleep(0.5)
-    os.kill(process.pid, signal.SIGINT)
-    assert process.stdout.read() == "['interrupted', 'interrupted']\n" and process.wait() == 0
-    process.stdout.close()
+def test_the_stop_button_of_jupyter_is_a_signal(small, store):
+    """It comes at any moment of a step, not only when a callback runs."""
+    config, stop = replace(QUICK, steps=2000, save=True), threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    # Where the tests are a job in the background, the signal is switched off.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        methods = [lora(rank=2), lora(rank=4)]
+        runs = sweep(small, FACTS, methods, config, store, on_step=lambda entry: entry["step"] == 3 and stop.start())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [run.status for run in runs] == ["interrupted"] * 2 and all(run.load(small) for run in runs)

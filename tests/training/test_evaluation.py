@@ -99,7 +99,7 @@ def test_the_base_fails_the_tasks_but_knows_the_world(base):
     scores = evaluate(base, load_task("orders"), limit=12)
     assert scores["exact_match"] < 0.05
     assert scores["fact_accuracy"] > 0.5 and 1.5 < scores["general_loss"] < 3.5
-    assert evaluate(base, load_task("tickets"), limit=24)["label_accuracy"] < 0.5
+    assert label_accuracy(base.model, base.tokenizer, load_task("tickets"), limit=12) < 0.5
 
 
 def test_evaluating_changes_nothing(small):

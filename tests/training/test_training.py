@@ -342,7 +342,7 @@ def test_stopping_while_scoring_keeps_the_run(small, store, monkeypatch):
     from workbench.training import evaluation
 
     config = replace(QUICK, evaluate=True, save=True, test_limit=3)
-    lifecycle._scores().clear()  # another test may have scored this base
+    monkeypatch.setattr(lifecycle, "BASE_SCORES", {})  # another test may have scored this base
     calls, real = [], evaluation.evaluate
 
     def stopped_the_second_time(*arguments):
@@ -493,7 +493,7 @@ def test_what_cannot_work_is_told_before_the_base_is_scored(
     [(1, True, "^Scoring ran out"), (2, True, "^Trained and saved. Scoring"), (2, False, "^Trained and not saved. Sc")],
 )
 def test_running_out_of_memory_while_scoring_is_recorded(small, store, monkeypatch, fails_at, save, words):
-    lifecycle._scores().clear()  # another test may have scored this base
+    monkeypatch.setattr(lifecycle, "BASE_SCORES", {})  # another test may have scored this base
     calls = []
 
     def out_of_memory(*arguments):

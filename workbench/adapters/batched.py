@@ -1,20 +1,23 @@
-"""Many adapters on one frozen base in one pass: the batch is cut into slices, and each slice has its own adapter.
+"""Many adapters on one frozen base in one forward pass: the batch is cut into slices, one adapter a slice.
 
 With K adapters and n rows a slice, one product X W^T serves all K*n rows; then slice k adds s_k (X_k A_k^T) B_k^T with
-its own rank. Nothing is padded to the largest rank, and no number of one slice enters another.
+its own rank. Nothing is padded to the largest rank, and no value of one slice enters another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import nn
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
 
 from workbench.models.base import Base
 from workbench.models.sharing import share
 
+Scalings = Sequence[float | None]  # of each slice; None: it has no adapter here
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
 
 
@@ -36,41 +39,41 @@ def multi_adapter_model(base: Base, models: Sequence[PeftModel]) -> nn.Module:
 
 
 class SlicedLinear(nn.Module):
-    """A frozen linear layer with one low-rank update a slice of the batch.
+    """A frozen linear layer with a low-rank update for each slice of the batch.
 
-    parts: for each slice PEFT's layer, whose `lora_A` (r, in), `lora_B` (out, r) and scaling are used, or None.
+    parts: for each slice the PEFT layer whose `lora_A` (r, in), `lora_B` (out, r) and scaling are used, or None.
     """
 
-    def __init__(self, frozen: nn.Linear, parts: Sequence[nn.Module | None]):
+    def __init__(self, frozen: nn.Linear, parts: Sequence[LoraLayer | None]):
         super().__init__()
         self.frozen = frozen
         self.scalings = [part and part.scaling["default"] for part in parts]
         present = [part for part in parts if part]
         self.factors = nn.ParameterList(w["default"].weight for p in present for w in (p.lora_A, p.lora_B))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """x (batch, length, in) -> (batch, length, out); the batch is a multiple of the number of slices."""
         return _SlicedUpdates.apply(x, self.frozen, self.scalings, *self.factors)
 
 
 class _SlicedUpdates(torch.autograd.Function):
-    """y_k = frozen(x_k) + s_k (x_k A_k^T) B_k^T, written into one buffer, and back without a second product with W."""
+    """y_k = frozen(x_k) + s_k (x_k A_k^T) B_k^T, summed in one buffer; the backward pass multiplies with W once."""
 
     @staticmethod
-    def forward(ctx, x, frozen, scalings, *factors):
+    def forward(ctx: Any, x: Tensor, frozen: nn.Linear, scalings: Scalings, *factors: Tensor) -> Tensor:
         y = frozen(x).flatten(0, -2)
         flat = x.flatten(0, -2)
-        factors = [factor.to(x.dtype) for factor in factors]  # once for both ways; they are kept in float32 outside
-        projected = []
-        for rows, scaling, a, b in _slices(len(flat), scalings, factors):
+        lowered = [factor.to(x.dtype) for factor in factors]  # once for both passes; outside they are in float32
+        projected: list[Tensor] = []
+        for rows, scaling, a, b in _slices(len(flat), scalings, lowered):
             projected.append(flat[rows] @ a.T)
             y[rows].addmm_(projected[-1], b.T, alpha=scaling)
         ctx.frozen, ctx.scalings, ctx.shape = frozen, scalings, x.shape
-        ctx.save_for_backward(flat, *factors, *projected)
+        ctx.save_for_backward(flat, *lowered, *projected)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         flat, *saved = ctx.saved_tensors
         present = len(saved) // 3
         factors, projected = saved[: 2 * present], iter(saved[2 * present :])
@@ -86,16 +89,16 @@ class _SlicedUpdates(torch.autograd.Function):
         return (None if dx is None else dx.view(ctx.shape), None, None, *gradients)
 
 
-def _slices(rows: int, scalings, factors):
-    """For every slice that has an adapter here: its rows, scaling, A and B."""
+def _slices(rows: int, scalings: Scalings, factors: Sequence[Tensor]) -> Iterator[tuple[slice, float, Tensor, Tensor]]:
+    """For every slice that has an adapter in this layer: its rows, scaling, A and B."""
     share_of_rows, pairs = rows // len(scalings), iter(factors)
     for index, scaling in enumerate(scalings):
         if scaling is not None:
             yield slice(index * share_of_rows, (index + 1) * share_of_rows), scaling, next(pairs), next(pairs)
 
 
-def _frozen_weight(module: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
-    """The weight (out, in) that the layer computes with; bitsandbytes' layers hold it as codes."""
+def _frozen_weight(module: Any, dtype: torch.dtype) -> Tensor:
+    """The weight (out, in) that a linear layer computes with; the layers of bitsandbytes hold it as codes."""
     kind = type(module).__name__
     if kind == "Linear4bit":
         from bitsandbytes.functional import dequantize_4bit
@@ -106,8 +109,8 @@ def _frozen_weight(module: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
     return module.weight
 
 
-def stack(batches: Sequence[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """One batch out of a batch of `tasks.collate` for each slice, and the number of completion tokens of each slice.
+def stack(batches: Sequence[dict[str, Tensor]]) -> tuple[dict[str, Tensor], list[int]]:
+    """Join the batches of all slices into one; returns it and the number of completion tokens of each slice.
 
     Rows are padded on the right to the longest one, with token 0.
     """
@@ -123,23 +126,21 @@ def stack(batches: Sequence[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.T
     return together, [len(batch["targets"]) for batch in batches]
 
 
-def slice_losses(
-    logits: torch.Tensor, targets: torch.Tensor, counts: Sequence[int], tokens: Sequence[int]
-) -> torch.Tensor:
-    """Cross-entropy (K,) of each slice: the sum over its `counts[k]` rows of logits (N, vocabulary), over `tokens[k]`.
+def slice_losses(logits: Tensor, targets: Tensor, counts: Sequence[int], tokens: Sequence[int]) -> Tensor:
+    """Cross-entropy (K,) of each slice: the sum over its `counts[k]` rows of logits, divided by `tokens[k]`.
 
-    The gradient takes the place of the logits, a few rows at a time: float32 copies of them all would be the largest
-    tensors of a pass. Differentiate the sum of the result, once.
+    logits (N, vocabulary): overwritten with their gradient, a few rows at a time, since float32 copies of all of them
+    would be the largest tensors of a pass. Differentiate the sum of the result, and only once.
     """
     return _SliceLosses.apply(logits, targets, counts, tokens)
 
 
 class _SliceLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, targets, counts, tokens):
-        losses = []
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, counts: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        losses: list[Tensor] = []
         for part, wanted, count in zip(logits.split(list(counts)), targets.split(list(counts)), tokens, strict=True):
-            total = 0
+            total = logits.new_zeros((), dtype=torch.float32)
             for few, answers in zip(part.split(ROWS_AT_ONCE), wanted[:, None].split(ROWS_AT_ONCE), strict=True):
                 log_probabilities = torch.log_softmax(few, -1, dtype=torch.float32)
                 chosen = log_probabilities.gather(1, answers)
@@ -151,6 +152,6 @@ class _SliceLosses(torch.autograd.Function):
         return torch.stack(losses)
 
     @staticmethod
-    def backward(ctx, gradients):
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient, None, None, None

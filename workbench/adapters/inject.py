@@ -18,8 +18,8 @@ from workbench.seeds import forked_random_state
 
 
 def check_method(base: Base, method: Method) -> None:
-    """Raise MethodError if `method` cannot be applied to `base`, before any time is spent on either."""
-    if isinstance(base.model, PeftModel):  # which takes no second adapter, and would save the first alone after full()
+    """Raise MethodError if `method` cannot be applied to `base`. Called before anything is scored or trained."""
+    if isinstance(base.model, PeftModel):  # it takes no second adapter, and after full() only the first would be saved
         raise MethodError(
             f"This base ({base.revision}) carries an adapter: merge it into the plain one's weights, "
             "replace(base, model=adapters.merge(plain.model, base.model)), or train the plain base."
@@ -44,10 +44,10 @@ def check_method(base: Base, method: Method) -> None:
 
 
 def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
-    """A trainable model; `base` itself is untouched.
+    """A trainable model made from `base`, which stays as it is.
 
-    Full fine-tuning gets a float32 copy. The others share the base's frozen weights and add float32 adapters through
-    PEFT, drawn from `method.init_seed` (or `seed`). Raises MethodError for what `check_method` refuses.
+    Full fine-tuning gets a float32 copy. The other methods share the base's frozen weights and add float32 adapters
+    through PEFT, initialised with `method.init_seed` (or `seed`). Raises MethodError for what `check_method` refuses.
     """
     check_method(base, method)
     if method.name == "full":
@@ -56,12 +56,12 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
     init_seed = seed if method.init_seed is None else method.init_seed
     with forked_random_state(base.model.device), warnings.catch_warnings():
         torch.manual_seed(init_seed)
-        # PEFT 0.21 still reads a name that transformers 5 has renamed.
+        # PEFT 0.21 still reads an attribute that transformers 5 has renamed.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
         model = get_peft_model(share(base.model), peft_config(base, method))
     for parameter in model.parameters():
         if parameter.requires_grad:
-            # modules_to_save copies keep the base's dtype; in bfloat16 most updates would round to nothing.
+            # PEFT's copies of opened modules keep the base's dtype; in bfloat16 most updates would round to nothing.
             parameter.data = parameter.data.float()
     return model
 
@@ -81,9 +81,9 @@ def peft_config(base: Base, method: Method) -> LoraConfig:
 
 
 def opened_modules(base: Base, method: Method) -> list[str]:
-    """Full names of the modules that are trained whole, without those that lie inside of another.
+    """Full names of the modules that are trained in full, without those that lie inside of another one.
 
-    In full because PEFT takes ends of names, dot or no dot: "norm" means many.
+    PEFT matches ends of names, also in the middle of a word: "norm" would match many modules.
     """
     names = [name for name, _ in base.model.named_modules()]
     opened = [name for name in names if any(ends_with(name, wanted) for wanted in method.full_modules)]
@@ -97,9 +97,10 @@ def target_modules(base: Base, method: Method) -> list[str]:
 
 
 def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str], model_name: str) -> list[str]:
-    """Those of `every` linear layer, by full name, that get an adapter in a model with these modules.
+    """The linear layers that get an adapter, by full name.
 
-    Raises MethodError for a name that the model does not have, and if nothing is left.
+    every: all linear layers of the model; modules: all its modules. Raises MethodError for a name that the model does
+    not have, and if no layer is left.
     """
     if not every:
         raise MethodError(f"{model_name} has no nn.Linear layers (GPT-2's are Conv1D), which adapters here need.")
@@ -134,20 +135,21 @@ def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str],
 
 
 def adapter_parameters(base: Base, method: Method) -> int:
-    """Trainable parameters of the low-rank adapters alone: r (in + out) for each target (DoRA has some more)."""
+    """Trainable parameters of the low-rank adapters: r (in + out) for each target (DoRA adds `out` to each)."""
     shapes = linear_modules(base.model)
-    return method.rank * sum(sum(shapes[name]) for name in target_modules(base, method))
+    return (method.rank or 0) * sum(sum(shapes[name]) for name in target_modules(base, method))
 
 
 def ends_with(name: str, end: str) -> bool:
-    """Whether a module's name ends with `end` at a dot; every name ends with ""."""
+    """Whether a module's name ends with `end` after a dot; every name ends with ""."""
     return not end or name == end or name.endswith(f".{end}")
 
 
 def lies_within(name: str, module: str) -> bool:
-    """Whether `name` is a module that `module`, the end of a name, stands for, or lies inside of one."""
+    """Whether the module `name` is one whose name ends with `module`, or lies inside of one."""
     return f".{module}." in f".{name}."
 
 
 def trainable_parameters(model: nn.Module) -> int:
+    """How many numbers of the model are trained."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

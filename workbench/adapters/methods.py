@@ -1,4 +1,4 @@
-"""The four ways to fine-tune, each a small frozen description, and `apply`, which makes a base trainable."""
+"""The four ways to fine-tune, each a small frozen description: `full`, `lora`, `qlora` and `hybrid`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from numbers import Integral, Real
+from typing import Any, TypedDict, Unpack
 
 from transformers import PreTrainedConfig
 
+from workbench.adapters.lowrank import scaling
 from workbench.errors import MethodError
 from workbench.seeds import TORCH_SEEDS
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+TARGET_GROUPS = {frozenset(ATTENTION): "attention", frozenset(MLP): "mlp"}
+
+
+class AdapterOptions(TypedDict, total=False):
+    """The less usual options of `lora`, by name; see `Method`."""
+
+    dropout: float
+    rslora: bool
+    dora: bool
+    init_seed: int | None
 
 
 @dataclass(frozen=True)
@@ -20,8 +35,10 @@ class Method:
     rank r and alpha: the update is dW = scaling * B A with scaling = alpha / r (LoRA, arXiv 2106.09685), or
     alpha / sqrt(r) with `rslora` (arXiv 2312.03732). dora: weight-decomposed adapters (arXiv 2402.09353).
     targets: "all-linear", or the ends of the names of the linear layers to adapt ("q_proj", "mlp.down_proj").
-    layers: the indices of the blocks to adapt; None is all. full_modules: modules trained whole beside the adapters.
-    init_seed: draws the adapter's first values; None takes the run's own seed. reasons: why `recommend` chose this.
+    layers: the indices of the blocks to adapt; None is all. full_modules: ends of the names of modules that are trained
+    in full, without adapters. init_seed: seed of the adapters' initial values; None takes the run's seed. reasons: why
+    `recommend` chose these settings.
+    Raises MethodError for values that make no sense.
     """
 
     name: str
@@ -37,35 +54,17 @@ class Method:
     init_seed: int | None = None
     reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
-    def __post_init__(self):
-        for name in ("learning_rate",) if self.name == "full" else ("learning_rate", "alpha", "dropout"):
-            value = getattr(self, name)
-            if not isinstance(value, Real):
-                raise MethodError(f"{name}={value!r} must be a number.")
-            object.__setattr__(self, name, float(value))  # 32 and 32.0 are one setting, in JSON too
+    def __post_init__(self) -> None:
+        self._check_numbers(("learning_rate",) if self.name == "full" else ("learning_rate", "alpha", "dropout"))
         if not 0 < self.learning_rate < inf:  # a record in JSON could not hold infinity
             raise MethodError(
                 f"learning_rate={self.learning_rate:g} must be above 0 and finite; LoRA often likes 1e-3, full 1e-4."
             )
         if self.name == "full":
             return
-        for name in ("rank", "init_seed"):
-            if isinstance(value := getattr(self, name), Integral) and not isinstance(value, bool):
-                object.__setattr__(self, name, int(value))  # a record in JSON takes none of numpy's numbers
-        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
-            raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
-        if not isinstance(self.init_seed, int | None):
-            raise MethodError(f"init_seed={self.init_seed!r} must be a whole number, or None for the run's own seed.")
-        if (self.init_seed or 0) not in TORCH_SEEDS:
-            raise MethodError(f"init_seed={self.init_seed} must be smaller; 0, 1, 2 do.")
-        for name in ("targets", "full_modules"):
-            if not all(isinstance(end, str) for end in getattr(self, name)):
-                raise MethodError(f"{name}={list(getattr(self, name))!r} must hold the ends of modules' names.")
-        if self.layers is not None:
-            if not all(isinstance(layer, Integral) for layer in self.layers):
-                raise MethodError(f"layers={list(self.layers)!r} must hold whole numbers, the indices of blocks.")
-            object.__setattr__(self, "layers", tuple(map(int, self.layers)))
-        if not 0 < self.alpha < inf:
+        self._check_whole_numbers()
+        self._check_names()
+        if self.alpha is None or not 0 < self.alpha < inf:
             raise MethodError(f"alpha={self.alpha:g} must be above 0 and finite; alpha / rank scales the update.")
         if not 0 <= self.dropout < 1:
             raise MethodError(f"dropout={self.dropout:g} must be at least 0 and below 1.")
@@ -76,29 +75,74 @@ class Method:
                 "hybrid() needs full_modules, e.g. full_modules=['layers.29.mlp']; without any, use lora()."
             )
 
+    def _check_numbers(self, names: Iterable[str]) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, Real):
+                raise MethodError(f"{name}={value!r} must be a number.")
+            object.__setattr__(self, name, float(value))  # 32 and 32.0 are one setting, in JSON too
+
+    def _check_whole_numbers(self) -> None:
+        for name in ("rank", "init_seed"):
+            if isinstance(value := getattr(self, name), Integral) and not isinstance(value, bool):
+                object.__setattr__(self, name, int(value))  # JSON takes none of numpy's numbers
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
+            raise MethodError(f"rank={self.rank!r} must be a whole number of at least 1.")
+        if not isinstance(self.init_seed, int | None):
+            raise MethodError(f"init_seed={self.init_seed!r} must be a whole number, or None for the run's own seed.")
+        if (self.init_seed or 0) not in TORCH_SEEDS:
+            raise MethodError(f"init_seed={self.init_seed} must be smaller; 0, 1, 2 do.")
+        if self.layers is not None:
+            if not all(isinstance(layer, Integral) for layer in self.layers):
+                raise MethodError(f"layers={list(self.layers)!r} must hold whole numbers, the indices of blocks.")
+            object.__setattr__(self, "layers", tuple(map(int, self.layers)))
+
+    def _check_names(self) -> None:
+        for name in ("targets", "full_modules"):
+            if not all(isinstance(end, str) for end in getattr(self, name)):
+                raise MethodError(f"{name}={list(getattr(self, name))!r} must hold the ends of modules' names.")
+
+    @classmethod
+    def from_options(
+        cls, name: str, full_modules: Sequence[str] = (), learning_rate: float | None = None, **options: Any
+    ) -> Method:
+        """The method called `name` ("full", "lora", "qlora" or "hybrid") with the given options of `lora`.
+
+        learning_rate: None takes the method's default. Full fine-tuning takes no other option. Raises MethodError.
+        """
+        rate: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
+        if name == "full":
+            return full(**rate)
+        return replace(lora(**rate, **options), name=name, full_modules=tuple(full_modules))
+
+    @property
+    def base_quantization(self) -> str | None:
+        """The quantization of the base that this method wants by default: "nf4" for QLoRA, none for the others."""
+        return "nf4" if self.name == "qlora" else None
+
     @property
     def scaling(self) -> float | None:
-        """What multiplies B A: alpha / r, or alpha / sqrt(r) with rslora; None for full fine-tuning."""
-        if self.rank is None:
+        """The factor in front of B A: alpha / r, or alpha / sqrt(r) with rslora; None for full fine-tuning."""
+        if self.rank is None or self.alpha is None:
             return None
-        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+        return scaling(self.alpha, self.rank, self.rslora)
 
     @property
     def label(self) -> str:
-        """Short, for legends and file names."""
+        """A short name for legends and file names: "lora r=8"."""
         if self.name == "full":
             return "full"
         extras = [word for word, on in (("rslora", self.rslora), ("dora", self.dora)) if on]
         return " ".join([f"{self.name} r={self.rank}", *extras])
 
-    def to_dict(self) -> dict:
-        """As JSON would have it, so that a record read back equals the one that was written."""
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them (lists for tuples), so that a record read back equals the one written."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return values if self.reasons else {name: value for name, value in values.items() if name != "reasons"}
 
 
 def full(learning_rate: float = 1e-4) -> Method:
-    """Every weight is trained, in float32."""
+    """Full fine-tuning: every weight is trained, in float32."""
     return Method("full", learning_rate)
 
 
@@ -108,37 +152,56 @@ def lora(
     learning_rate: float = 2e-3,
     targets: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
-    dropout: float = 0.0,
-    rslora: bool = False,
-    dora: bool = False,
-    init_seed: int | None = None,
+    **options: Unpack[AdapterOptions],
 ) -> Method:
-    """Low-rank adapters beside frozen weights."""
+    """Low-rank adapters on frozen weights. The arguments and the options by name are those of `Method`."""
     if not isinstance(targets, Iterable):
         raise MethodError(f"targets={targets!r} must be 'all-linear' or a list of names, e.g. targets=['q_proj'].")
     if not isinstance(layers, Iterable | None):
         raise MethodError(f"layers={layers!r} must be a list: layers=[{layers!r}].")
     targets = targets if isinstance(targets, str) else tuple(targets)
-    layers = None if layers is None else tuple(layers)
-    return Method("lora", learning_rate, rank, alpha, targets, layers, dropout, rslora, dora, init_seed=init_seed)
+    return Method("lora", learning_rate, rank, alpha, targets, None if layers is None else tuple(layers), **options)
 
 
-def qlora(*args, **options) -> Method:
-    """Low-rank adapters beside a frozen base whose weights are stored in 4 or 8 bits. Takes what `lora` takes."""
-    return replace(lora(*args, **options), name="qlora")
+def qlora(
+    rank: int = 8,
+    alpha: float = 16,
+    learning_rate: float = 2e-3,
+    targets: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+    **options: Unpack[AdapterOptions],
+) -> Method:
+    """Low-rank adapters on a frozen base whose weights are stored in 4 or 8 bits (QLoRA, arXiv 2305.14314)."""
+    return replace(lora(rank, alpha, learning_rate, targets, layers, **options), name="qlora")
 
 
-def hybrid(full_modules: Sequence[str], *args, **options) -> Method:
-    """Low-rank adapters, and some modules trained whole. Takes `full_modules`, then what `lora` takes.
+def hybrid(
+    full_modules: Sequence[str],
+    rank: int = 8,
+    alpha: float = 16,
+    learning_rate: float = 2e-3,
+    targets: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+    **options: Unpack[AdapterOptions],
+) -> Method:
+    """Low-rank adapters, and some modules trained in full.
 
-    full_modules: ends of module names, e.g. ["layers.29.mlp"]; they get no adapter and are trained in float32.
+    full_modules: ends of module names, e.g. ["layers.29.mlp"]; they get no adapter and are trained in float32. The
+    other arguments are those of `lora`.
     """
     if isinstance(full_modules, str) or not isinstance(full_modules, Iterable):
         raise MethodError(f"full_modules={full_modules!r} must be a list, e.g. full_modules=['layers.29.mlp'].")
-    adapters = lora(*args, **options)
+    adapters = lora(rank, alpha, learning_rate, targets, layers, **options)
     return Method(**(asdict(adapters) | {"name": "hybrid", "full_modules": tuple(full_modules)}))
 
 
 def last_mlp(config: PreTrainedConfig) -> str:
-    """The end of the name of the last block's MLP, which the panels' hybrid trains whole. config: the model's."""
+    """The end of the name of the last block's MLP, which the panels' hybrid trains in full."""
     return f"layers.{config.num_hidden_layers - 1}.mlp"
+
+
+def targets_in_words(targets: str | Sequence[str]) -> str:
+    """Target modules in one word where there is one ("all-linear", "attention", "mlp"), else their names."""
+    if isinstance(targets, str):
+        return targets
+    return TARGET_GROUPS.get(frozenset(targets), ", ".join(targets))

@@ -10,18 +10,15 @@ Block-wise Quantization", arXiv 2110.02861 (blocks, and the dynamic code book of
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.errors import QuantizationError
-from workbench.models.base import Base, linear_modules
-from workbench.models.sharing import share
 
 KINDS = ("int8", "int4", "nf4", "fp4")
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -55,7 +52,7 @@ NF4_OFFSET = 0.9677083  # the outermost quantile, bitsandbytes' create_normal_ma
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized weight: what has to be stored of it, and how to read that.
+    """A quantized weight: what is stored, and the settings that are needed to restore it.
 
     codes: uint8, one code a byte for int8, two for the 4-bit kinds (the first in the high half). absmax: one float32 a
     block; or, after double quantization, these minus `offset` (their mean), themselves quantized to 8 bits.
@@ -101,17 +98,18 @@ def quantize(weight: Tensor, kind: str, block_size: int = 64, double_quantizatio
     if not torch.isfinite(values).all():
         raise QuantizationError("The weight holds values that are not finite (nan or inf); quantize a sound one.")
     codes, absmax = _nearest_codes(values, kind, block_size)
-    offset = None
     if double_quantization:
         offset = absmax.mean()
         scale_codes, scales_of_scales = _nearest_codes(absmax - offset, "dynamic", SCALE_BLOCK)
-        absmax = Quantized("dynamic", SCALE_BLOCK, absmax.shape, absmax.dtype, scale_codes, scales_of_scales)
-    return Quantized(kind, block_size, weight.shape, weight.dtype, codes, absmax, offset)
+        scales = Quantized("dynamic", SCALE_BLOCK, absmax.shape, absmax.dtype, scale_codes, scales_of_scales)
+        return Quantized(kind, block_size, weight.shape, weight.dtype, codes, scales, offset)
+    return Quantized(kind, block_size, weight.shape, weight.dtype, codes, absmax)
 
 
 def dequantize(q: Quantized) -> Tensor:
-    """The weight as the codes have it: code book value times absmax, in the shape and dtype it had."""
-    absmax = q.absmax if isinstance(q.absmax, Tensor) else dequantize(q.absmax) + q.offset
+    """The restored weight: code book value times absmax, in the shape and dtype of the original."""
+    absmax = q.absmax if isinstance(q.absmax, Tensor) else dequantize(q.absmax)
+    absmax = absmax if q.offset is None else absmax + q.offset
     values = code_book(q.kind).to(q.codes.device).index_select(0, q.unpacked.int())
     blocks = _in_blocks(values, q.block_size) * absmax[:, None]
     return blocks.view(-1)[: len(values)].view(q.shape).to(q.dtype)
@@ -159,77 +157,6 @@ def stored_parts(entries: int, kind: str, block_size: int = 64, double_quantizat
 def stored_bytes(entries: int, kind: str, block_size: int = 64, double_quantization: bool = False) -> int:
     """What `quantize(...).nbytes` of a weight of so many entries will be."""
     return sum(stored_parts(entries, kind, block_size, double_quantization).values())
-
-
-def model_bytes(
-    model: nn.Module, kind: str | None, block_size: int = 64, double_quantization: bool = False, other: int = 2
-) -> int:
-    """Bytes of all weights with the linear layers quantized (kind None: not) and `other` bytes for each other weight.
-
-    As in QLoRA, embeddings, norms and the output head are not quantized.
-    """
-    linear = [out_features * in_features for out_features, in_features in linear_modules(model).values()]
-    rest = sum(parameter.numel() for parameter in model.parameters()) - sum(linear)
-    if kind is None:
-        return other * (rest + sum(linear))
-    return other * rest + sum(stored_bytes(entries, kind, block_size, double_quantization) for entries in linear)
-
-
-def fake_quantize(base: Base, kind: str, block_size: int = 64, double_quantization: bool = False) -> Base:
-    """A base whose linear layers hold the dequantized values: it computes what a quantized model would, at full size.
-
-    Every other weight is shared with `base`, which stays as it was.
-    """
-    if base.quantization:
-        raise QuantizationError(f"This base holds {base.quantization} codes; load it without quantization.")
-    model = share(base.model)
-    for name in linear_modules(model):
-        linear = model.get_submodule(name)
-        restored = dequantize(quantize(linear.weight, kind, block_size, double_quantization))
-        linear.weight = nn.Parameter(restored, requires_grad=False)
-    double = ", double quantization" if double_quantization else ""
-    return replace(base, model=model, revision=f"{base.revision} as {kind} in blocks of {block_size}{double}")
-
-
-def read_bitsandbytes(weight: Tensor) -> Quantized:
-    """The 4-bit weight of a bitsandbytes layer (`Linear4bit.weight`) as a Quantized; the tensors are shared."""
-    state = weight.quant_state
-    absmax = state.absmax
-    if state.nested:
-        absmax = Quantized("dynamic", state.state2.blocksize, absmax.shape, torch.float32, absmax, state.state2.absmax)
-    codes = weight.data.view(torch.uint8).view(-1)
-    return Quantized(state.quant_type, state.blocksize, state.shape, state.dtype, codes, absmax, state.offset)
-
-
-def dequantize_base(base: Base) -> Base:
-    """The base that an NF4 or FP4 base computes with, in plain linear layers: what a QLoRA adapter was trained beside.
-
-    Everything that is not a 4-bit layer is shared with `base`, which stays as it was.
-    """
-    if base.quantization not in ("nf4", "fp4"):
-        raise QuantizationError(f"quantization={base.quantization!r} here; load the base with 'nf4' or 'fp4'.")
-    model = share(base.model)
-    for name, (out_features, in_features) in linear_modules(model).items():
-        old = model.get_submodule(name)
-        linear = nn.Linear(in_features, out_features, bias=False, device="meta")
-        restored = dequantize(read_bitsandbytes(old.weight)).to(base.dtype)
-        linear.weight, linear.bias = nn.Parameter(restored, requires_grad=False), old.bias
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, linear)
-    revision = f"{base.revision} as dequantized {base.quantization}"
-    return replace(base, model=model, revision=revision, quantization=None)
-
-
-def restoring_seconds(base: Base) -> float:
-    """Seconds that bitsandbytes takes here to dequantize every 4-bit layer once; a training step does it twice."""
-    import bitsandbytes.functional as bnb
-
-    weights = [base.model.get_submodule(name).weight for name in linear_modules(base.model)]
-    started = time.perf_counter()
-    for weight in weights:
-        restored = bnb.dequantize_4bit(weight.data, weight.quant_state)
-    restored.flatten()[0].item()  # waits for a GPU to be done
-    return time.perf_counter() - started
 
 
 def block_scaled(weight: Tensor, block_size: int) -> Tensor:

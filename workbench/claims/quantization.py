@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workbench.adapters.quantization import model_bytes
+from workbench.adapters.quantized_models import model_bytes
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
 from workbench.claims.runs import clearly_ahead, memory_ratio
 from workbench.models.base import Base

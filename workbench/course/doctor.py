@@ -1,4 +1,4 @@
-"""What this machine can run, in under a minute: each finding with its remedy."""
+"""What this machine can run: checks that take less than a minute, each finding with its remedy."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
 
 
 def _steps() -> Finding:
-    seconds = {"float32": probe_step("float32")}
+    seconds: dict[str, float | None] = {"float32": probe_step("float32")}
     # A CPU without bfloat16 arithmetic would take minutes: one matrix product tells.
     worth_a_step = _product_seconds("bfloat16") < 3 * _product_seconds("float32")
     seconds["bfloat16"] = probe_step("bfloat16") if worth_a_step else None

@@ -1,15 +1,16 @@
-"""What `course.runner` starts as a process of its own for each notebook: papermill, which starts the kernel."""
+"""The process that `runner` starts for each notebook: papermill, which starts the kernel."""
 
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 KERNEL = "python3"
 
 
-def _execute(job: Mapping[str, object]) -> int:
-    """The child process: papermill, with every default that is wrong for an unattended run set."""
+def _execute(job: Mapping[str, Any]) -> int:
+    """Run papermill with settings for an unattended run; returns the exit code. job: see `runner.run_notebook`."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 

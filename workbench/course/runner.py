@@ -1,8 +1,8 @@
 """Run the course's notebooks unattended: from a test, from CI or with `workbench notebooks`.
 
-papermill executes the cells. Around it stands what an unattended run needs: each notebook in processes of its own that
-can be ended from outside, this environment's kernel whatever the home folder holds, fixed threads and seeds, a store of
-runs that is thrown away afterwards, and a failure that names the cell instead of pages of framework traceback.
+papermill executes the cells. This module adds what an unattended run needs: processes of its own for each notebook,
+which can be killed; this environment's kernel, whatever the home folder holds; fixed threads and seeds; a temporary
+store of runs; and a failure report that names the cell instead of a long traceback of the framework.
 """
 
 import ast
@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 import nbformat
 import psutil
@@ -136,7 +137,7 @@ def run_notebook(
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="workbench-", ignore_cleanup_errors=True) as scratch:
-        job = {
+        job: dict[str, Any] = {
             "input": str(path),
             "output": str(executed),
             "parameters": parameters,
@@ -256,7 +257,7 @@ def _reason(exit_code: int | None, total_timeout: float, reason: Path, log: Path
     if reason.exists():
         return reason.read_text(encoding="utf-8")
     last_lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-    return f"The process that ran the notebook ended with exit code {exit_code}. Its last words:\n{last_lines}"
+    return f"The process that ran the notebook ended with exit code {exit_code}. Last log lines:\n{last_lines}"
 
 
 def _failure(path: Path, executed: Path, reason: str | None) -> CellFailure | None:

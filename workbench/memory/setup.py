@@ -1,4 +1,4 @@
-"""The input of every memory prediction: a model's configuration, without its weights, and how it is trained."""
+"""The input of every memory prediction: the configuration of a model, and the settings of its training step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypeAlias, TypedDict, Unpack
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -19,29 +20,30 @@ from workbench.errors import MemoryModelError
 from workbench.models import catalogue
 from workbench.models.base import Base
 
-# What bitsandbytes stores. The constants are here, not beside its stand-ins, so that formulas need not import it.
+# bitsandbytes' storage formats. The constants are not in `fake_kernels`, so that the closed form need not import
+# bitsandbytes.
 BLOCK_4BIT = 64  # weights that share one scale in 4-bit storage
-CODE_BOOK_VALUES = 16 + 256  # float32 values that each 4-bit layer keeps: of its weights' codes and its scales' codes
-BLOCK_8BIT = 256  # values that share one scale in the 8-bit optimizers
-SMALLEST_8BIT = 4096  # tensors of fewer numbers keep float32 state
+CODE_BOOK_VALUES = 16 + 256  # float32 values in the two code books of a 4-bit layer: of its weights and of its scales
+BLOCK_8BIT = 256  # values that share one scale in the state of the 8-bit optimizers
+SMALLEST_8BIT = 4096  # the state of parameters with fewer elements stays in float32
 
-Source = str | os.PathLike | PreTrainedConfig | Base  # of a model's configuration
+Source: TypeAlias = str | os.PathLike[str] | PreTrainedConfig | Base  # what a model's configuration can be read from
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is trained, and how.
+    """The settings of one training step.
 
-    method: of `workbench.adapters.methods`. batch_size, sequence_length: of one padded batch.
-    dtype: "bfloat16" is the plain loop: everything in bfloat16, full fine-tuning too, adapters alone in float32 (PEFT's
-    default); qlora goes through `prepare_model_for_kbit_training`. "mixed" is what `workbench.train` does: whatever
-    trains is kept in float32 and computed in bfloat16 under autocast. "float32" is all in float32.
+    method: of `workbench.adapters.methods`. batch_size, sequence_length: of one padded batch, in sequences and tokens.
+    dtype: "bfloat16": everything in bfloat16, also in full fine-tuning, except adapters, which PEFT keeps in float32;
+    qlora's base is prepared by `prepare_model_for_kbit_training`. "mixed", as `workbench.train` does: trained weights
+    are kept in float32, and computed with in bfloat16 under autocast. "float32": everything in float32.
     optimizer: "adamw" (torch's default on a GPU, foreach), "adamw_fused", or "adamw8bit" (bitsandbytes).
-    attention: "sdpa" as torch does it on a GPU for a padded batch (a mask, the memory-efficient kernel), "flash" for
-    batches without a mask, or "eager" (the whole matrix of scores).
-    device: "cuda", or "cpu" to describe a run on this machine, whose kernels differ.
+    attention: "sdpa" for the kernel that torch's sdpa takes on a GPU for a padded batch (memory-efficient attention
+    with a mask), "flash" for batches without a mask, or "eager" (which stores the whole matrix of scores).
+    checkpointing: recompute activations in the backward pass. device: "cuda", or "cpu" for a step on this machine.
 
-    Raises MemoryModelError for what cannot be.
+    Raises MemoryModelError for unknown values and for combinations that cannot be predicted.
     """
 
     method: Method
@@ -75,11 +77,11 @@ class Setup:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one step, padding among them."""
+        """Tokens of one step, padding included."""
         return self.batch_size * self.sequence_length
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON holds them."""
+        """The fields as JSON values."""
         return asdict(self) | {"method": self.method.to_dict()}
 
 
@@ -99,13 +101,13 @@ def as_setup(setup: Setup | Method, *fields: Any, **named: Unpack[SetupFields]) 
     """The `Setup` of a call such as `estimate(model, lora(), 4, 512, dtype="mixed")` or `estimate(model, setup)`.
 
     setup: a Setup, of which `named` replaces fields, or a Method, followed by the other fields of a Setup in their
-    order or by name. Raises MemoryModelError for what cannot be, and TypeError for fields that a Setup does not have.
+    order or by name. Raises MemoryModelError as `Setup` does, and TypeError for fields that a Setup does not have.
     """
     options: dict[str, Any] = {**named}
     if not isinstance(setup, Setup):
         return Setup(setup, *fields, **options)
     if fields:
-        raise TypeError("After a Setup, give the fields to change by name, e.g. batch_size=8.")
+        raise TypeError("After a Setup, pass the fields to change by name, e.g. batch_size=8.")
     return replace(setup, **options)
 
 
@@ -120,7 +122,7 @@ def model_config(model: Source) -> PreTrainedConfig:
     model: a name or a Hub id of `catalogue`, another Hub id that is in the local cache or can be fetched, a directory
     with a config.json, the path of such a file, a configuration, or a loaded base.
 
-    Raises MemoryModelError where there is none, or where it cannot be read.
+    Raises MemoryModelError if there is no such model, or if its configuration cannot be read.
     """
     if isinstance(model, Base):
         model = model.model.config
@@ -130,29 +132,44 @@ def model_config(model: Source) -> PreTrainedConfig:
         return _read(os.fspath(model))
     raise MemoryModelError(
         f"A model cannot be given as {type(model).__name__}; give a name like 'llama-3.2-1b', a Hub id, the path of a "
-        "config.json or its folder, a transformers configuration, or what load_base() returned."
+        "config.json or of its folder, a transformers configuration, or a base from load_base()."
     )
 
 
 def model_name(model: Source) -> str:
-    """What `model` was asked for as: its name or path, the name of a loaded base, or a configuration's model_type."""
+    """A name for reports: `model` itself if it is a name or a path, a base's name, or a configuration's model_type."""
     if isinstance(model, str | os.PathLike):
         return os.fspath(model)
     return model.name if isinstance(model, Base) else model.model_type
 
 
-def language_model(config: PreTrainedConfig, **options) -> PreTrainedModel:
-    """The language model that `config` describes; with no weights where the default device is meta.
+def language_model(config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
+    """A language model with the given configuration, built on torch's default device.
 
-    config: left as it is, though building writes into it. options: of `AutoModelForCausalLM.from_config`. Raises
-    MemoryModelError where transformers cannot.
+    config: is copied, because building a model changes its configuration. options: of
+    `AutoModelForCausalLM.from_config`. Raises MemoryModelError if transformers cannot build the model.
     """
     try:
         return AutoModelForCausalLM.from_config(copy.deepcopy(config), **options)
-    except Exception as error:  # whatever a family's own code raises
+    except Exception as error:  # the code of each family raises its own exceptions
         raise MemoryModelError(
             f"transformers cannot build {config.model_type!r} as a language model: {first_line(error)[:160]}"
         ) from error
+
+
+def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """The language model with the given configuration on the meta device: shapes, but no weights.
+
+    Models are cached, so do not change what this returns. Raises MemoryModelError if transformers cannot build it.
+    """
+    # mypy does not accept a class as a hashable argument of a cached function.
+    return _meta_model(type(config), config.to_json_string(use_diff=False))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64)
+def _meta_model(kind: type[PreTrainedConfig], fields: str) -> PreTrainedModel:
+    with torch.device("meta"):
+        return language_model(kind.from_dict(json.loads(fields)))
 
 
 def _read(name: str) -> PreTrainedConfig:
@@ -164,7 +181,7 @@ def _read(name: str) -> PreTrainedConfig:
         return _from_file(path.absolute(), path.stat().st_mtime_ns)
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
         raise MemoryModelError(
-            f"No model {name!r}: no such file or folder with a config.json, and not a Hub id like 'org/name'; "
+            f"No model {name!r}: it is neither a file, nor a folder with a config.json, nor a Hub id like 'org/name'; "
             f"names known here: {', '.join(shipped())}."
         )
     try:
@@ -172,32 +189,31 @@ def _read(name: str) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         first = first_line(error)[:160]
         raise MemoryModelError(
-            f"The configuration of {name!r} is neither in the local cache nor could it be fetched and read ({first}); "
-            "give the path of its config.json, or load it once with a network."
+            f"The configuration of {name!r} is neither in the local cache nor could it be downloaded ({first}); "
+            "give the path of its config.json, or try again with a network connection."
         ) from error
 
 
 @lru_cache(maxsize=64)
-def _from_file(path: Path, _changed: int) -> PreTrainedConfig:
-    """_changed: when the file was, so that an edited one is read again."""
+def _from_file(path: Path, _modified: int) -> PreTrainedConfig:
+    """_modified: the file's modification time, as part of the cache's key, so that an edited file is read again."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise MemoryModelError(f"{path} is no JSON file: {error}") from error
+        raise MemoryModelError(f"{path} is not a JSON file: {error}") from error
     return _text_part(_from_fields(fields, path))
 
 
 def _from_fields(fields: object, path: Path) -> PreTrainedConfig:
-    kind = fields.get("model_type") if isinstance(fields, dict) else None
-    if kind is None:
-        raise MemoryModelError(f"{path} names no model_type; give the config.json of a transformers model.")
+    if not isinstance(fields, dict) or fields.get("model_type") is None:
+        raise MemoryModelError(f"{path} has no model_type; give the config.json of a transformers model.")
     try:
         return AutoConfig.for_model(**fields)
-    except Exception as error:  # each family checks its own fields in its own way
-        first = first_line(error)[:200]
+    except Exception as error:  # each family validates its fields with other exceptions
+        kind, first = fields["model_type"], first_line(error)[:200]
         raise MemoryModelError(f"transformers cannot read {path}, a {kind!r} model: {first}") from error
 
 
 def _text_part(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The language model's part of a multimodal configuration."""
+    """The language model's part of a multimodal configuration; other configurations as they are."""
     return config.get_text_config()

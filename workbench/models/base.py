@@ -33,17 +33,16 @@ REVISION_FILES = (".json", ".safetensors", ".bin", ".model")  # weights, and all
 REVISION_SAMPLE_BYTES = 4_000_000
 
 
-# A bar for a one-second load is noise in a notebook; downloads keep theirs.
-transformers.utils.logging.disable_progress_bar()
-
-
 @dataclass(frozen=True)
 class Base:
-    """A frozen pretrained model in evaluation mode, with where it came from."""
+    """A frozen pretrained model in evaluation mode, and where it came from.
+
+    name: as it was asked for; of a directory the absolute path, so that runs recognise it however it is spelled.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    name: str  # as it was asked for; of a directory the whole path, so that runs know it again however it is spelled
+    name: str
     revision: str
     source: str  # "package", "hub" or "directory"
     quantization: str | None
@@ -51,6 +50,7 @@ class Base:
 
     @property
     def dtype_name(self) -> str:
+        """The dtype of the unquantized weights: "float32"."""
         return str(self.dtype).removeprefix("torch.")
 
 
@@ -70,7 +70,7 @@ def load_base(
     revision: a branch, tag or commit of a Hub repository; the commit it resolved to is recorded.
     device: None takes the GPU where there is one, else the CPU.
 
-    Raises ModelError, in one sentence with the remedy, when the model cannot be had.
+    Raises ModelError, which says what to do, if the model cannot be loaded.
     """
     if quantization not in QUANTIZATIONS:
         raise ModelError(f"quantization={quantization!r} is not known; use None, 'nf4', 'fp4' or 'int8'.")
@@ -82,8 +82,9 @@ def load_base(
         raise ModelError("float16 needs a GPU; use dtype='float32' here.")
     location, source, found = locate(name, revision)
     if revision and source != "hub":
-        raise ModelError("revision= is for Hub models; the packaged model and directories are what they are.")
+        raise ModelError("revision= is for Hub models; the packaged model and directories have one revision only.")
     of_hub = {"revision": revision if source == "hub" else None, "trust_remote_code": False}
+    transformers.utils.logging.disable_progress_bar()  # loading takes a second; downloads keep their bars
     try:
         model, missing_keys = _read_weights(location, quantization, dtype, device, of_hub)
         tokenizer = AutoTokenizer.from_pretrained(location, **of_hub)
@@ -118,7 +119,8 @@ def _read_weights(
 
 
 def _check_loaded(name: str, missing_keys: set[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    if missing := sorted(missing_keys):  # transformers would go on with random ones
+    """Raise ModelError for weights that are incomplete and for a tokenizer without an end-of-text token."""
+    if missing := sorted(missing_keys):  # transformers would initialise them at random
         raise ModelError(
             f"{name} cannot be loaded: its weights lack {len(missing)} tensors of its config.json, first {missing[0]}."
         )
@@ -126,8 +128,8 @@ def _check_loaded(name: str, missing_keys: set[str], tokenizer: PreTrainedTokeni
         raise ModelError(f"{name} has a tokenizer without an end-of-text token, so a model cannot learn to stop.")
 
 
-def linear_modules(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Name -> (out, in) of every linear layer that adapters attach to: all but the output head."""
+def linear_modules(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
+    """Name -> (out, in) of every linear layer that can carry an adapter: all but the output head."""
     head = model.get_output_embeddings()
     return {
         name: (module.out_features, module.in_features)
@@ -137,9 +139,9 @@ def linear_modules(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def locate(name: str, revision: str | None = None) -> tuple[str, str, str]:
-    """Where `load_base` loads `name` from: a directory or Hub id, the kind of source, and the revision known so far.
+    """Where `load_base` loads `name` from: a directory or Hub id, the kind of source, and the revision as far as known.
 
-    The kinds are those of `Base.source`. Raises ModelError where there is no such model.
+    The kinds are those of `Base.source`. Raises ModelError if there is no such model.
     """
     if name == PACKAGED:
         return str(packaged_model()), "package", REVISION
@@ -160,7 +162,7 @@ def locate(name: str, revision: str | None = None) -> tuple[str, str, str]:
 
 
 def _directory_revision(path: Path) -> str:
-    """Identify a local model by the names, sizes, beginnings and ends of its files; weights may take gigabytes."""
+    """A hash over the names, sizes, beginnings and ends of the model's files (weights may take gigabytes)."""
     digest = hashlib.sha256()
     for file in [file for ending in REVISION_FILES for file in sorted(path.glob(f"*{ending}"))]:
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
@@ -172,6 +174,7 @@ def _directory_revision(path: Path) -> str:
 
 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """The dtype that was asked for; None is the one that the doctor found fast. Raises ModelError for another."""
     if dtype is None:
         return preferred_dtype()
     if isinstance(dtype, str):
@@ -182,7 +185,7 @@ def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 
 def _device() -> str:
-    """Where Accelerate puts this process's work; the first call also joins the other processes of a launch."""
+    """The device that Accelerate gives this process; the first call also joins the other processes of a launch."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
@@ -190,6 +193,7 @@ def _device() -> str:
 
 
 def _explain(name: str, source: str, error: Exception) -> str:
+    """What is wrong and what to do, from whatever transformers or the Hub's client raised."""
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -198,9 +202,9 @@ def _explain(name: str, source: str, error: Exception) -> str:
         RevisionNotFoundError,
     )
 
-    chain = [error]
-    while chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    chain: list[BaseException] = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
     kinds = tuple(type(link) for link in chain)
     text = str(error)
     if GatedRepoError in kinds or "gated repo" in text:

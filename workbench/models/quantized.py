@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import (
@@ -25,22 +27,24 @@ def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesCon
 
 
 def keep_weights_unpacked(model: nn.Module) -> None:
-    """Forbid bitsandbytes' CPU inference layout.
+    """Switch off the layout that bitsandbytes uses for inference on CPUs.
 
-    On CPUs with AVX512-BF16 one evaluation repacks 4-bit weights into a layout whose kernel has no backward: training
-    after it silently loses most gradients.
+    On CPUs with AVX512-BF16 one evaluation repacks 4-bit weights into a layout whose kernel has no backward pass: any
+    training after it silently loses most gradients.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
 
 def settle_int8_state(model: nn.Module) -> None:
-    """Give every 8-bit layer its statistics now.
+    """Initialise the statistics of every 8-bit layer now.
 
-    bitsandbytes otherwise moves them from the weight into the first layer that computes with it, be it a copy: the
-    original would then take its 8-bit codes for values.
+    bitsandbytes otherwise moves them from the weight into the first layer that computes with it, even if that is a
+    copy; the original would then read its 8-bit codes as values.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "init_8bit_state"):
             module.init_8bit_state()

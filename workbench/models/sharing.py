@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import copy
 import threading
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-# While `completion_logits` has its hook on a head, nobody may copy that model or send other rows through it: panels
-# train in threads.
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+# Held while `completion_logits` has its hook on a head: meanwhile no other thread (panels train in threads) may copy
+# that model or send other rows through it.
 head_lock = threading.RLock()
 
 
-def share(model: nn.Module) -> nn.Module:
-    """A copy of the module tree that shares every parameter and buffer with `model` (it costs almost no memory).
+def share(model: ModelT) -> ModelT:
+    """A copy of the module tree that shares every parameter and buffer with `model`, at almost no cost in memory.
 
-    Layers can be replaced in the copy (what PEFT does) while the original stays as it was.
+    Layers can be replaced in the copy, as PEFT does, while the original stays as it is.
     """
     with head_lock:
         return copy.deepcopy(model, _shared_tensors(model))
 
 
-def completion_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def completion_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits (N, vocabulary) at the N positions that predict a completion token, for a batch made by `tasks.collate`.
 
-    The hidden states are gathered before the output head, so that the head is spared all other positions. There is no
-    attention mask: rows are padded on the right, and in a causal model no token sees what stands to its right.
+    The hidden states are gathered before the output head, so that it is computed at these positions only. No attention
+    mask is needed: rows are padded on the right, and a causal model does not look to the right.
     """
 
-    def gather(_, inputs):
+    def gather(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0][batch["rows"], batch["columns"]], *inputs[1:])
 
     inner = model.module if hasattr(model, "module") and not hasattr(model, "get_output_embeddings") else model
@@ -41,8 +44,8 @@ def completion_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch
             handle.remove()
 
 
-def in_float32(model: nn.Module) -> nn.Module:
-    """`model` itself if it computes in float32, else a copy that does; quantized weights stay shared and quantized."""
+def in_float32(model: ModelT) -> ModelT:
+    """`model` itself if it computes in float32, else a copy that does; quantized weights stay quantized and shared."""
     lower = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point() and t.dtype != torch.float32]
     others_4bit = {getattr(module, "compute_dtype", None) for module in model.modules()} - {None, torch.float32}
     if not lower and not others_4bit:
@@ -53,6 +56,7 @@ def in_float32(model: nn.Module) -> nn.Module:
         memo[id(tensor)] = nn.Parameter(raised, requires_grad=False) if isinstance(tensor, nn.Parameter) else raised
     with head_lock:
         raised_model = copy.deepcopy(model, memo)
+    module: Any
     for module in raised_model.modules():
         if getattr(module, "compute_dtype", None) is not None:
             module.compute_dtype = torch.float32
@@ -60,8 +64,8 @@ def in_float32(model: nn.Module) -> nn.Module:
 
 
 def _shared_tensors(model: nn.Module) -> dict[int, torch.Tensor]:
-    """What a structural copy shares, as a memo for deepcopy: parameters, buffers and 8-bit statistics."""
+    """The tensors that a structural copy shares, as a memo for deepcopy: parameters, buffers and 8-bit statistics."""
     tensors = [*model.parameters(), *model.buffers()]
-    states = [module.state for module in model.modules() if hasattr(module, "init_8bit_state")]
+    states: list[Any] = [module.state for module in model.modules() if hasattr(module, "init_8bit_state")]
     tensors += [tensor for state in states for tensor in (state.CB, state.SCB) if tensor is not None]
     return {id(tensor): tensor for tensor in tensors}

@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from workbench.adapters import checkpoints
+from workbench.adapters.methods import ATTENTION, MLP
 from workbench.errors import RunError
 from workbench.memory.real_steps import quantization_tensors
 from workbench.models.base import Base, load_base
@@ -25,7 +26,7 @@ from workbench.tasks.files import Example
 from workbench.tasks.tasks import Task
 from workbench.training import evaluation
 from workbench.training.peak_memory import LiveBytes
-from workbench.training.runs import ATTENTION, MLP, Run
+from workbench.training.runs import Run
 
 ALPHAS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4)  # as shares of the alpha in training
 GENERAL_CHUNKS = 1  # of the twelve: enough to see which way it goes, and an answer in two seconds

@@ -10,13 +10,12 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench import memory
-from workbench.adapters.methods import Method, full, hybrid, last_mlp, lora, qlora
+from workbench.adapters.methods import ATTENTION, MLP, Method, full, hybrid, last_mlp, lora, qlora
 from workbench.cost.gpus import GIB, Gpu, gpus
 from workbench.cost.roofline import EFFICIENCY, Job, Phase, cheapest, gpus_if_sharded, job, step_phases
 from workbench.memory.setup import Setup, model_config
 from workbench.panels.base import LABEL, WIDE, Panel, View, choice, steps_slider, switch
 from workbench.plots import memory as plots_memory
-from workbench.training.runs import ATTENTION, MLP
 
 METHODS = ("full", "LoRA", "DoRA", "QLoRA", "hybrid")
 TARGETS = {

@@ -14,10 +14,10 @@ from workbench.adapters.quantization import (
     block_scaled,
     code_book,
     dequantize,
-    model_bytes,
     quantize,
     relative_error,
 )
+from workbench.adapters.quantized_models import model_bytes
 from workbench.models.base import Base, linear_modules
 from workbench.panels.base import Panel, View, choice, steps_slider, switch
 from workbench.plots.quantization import CodeUse, code_and_error

@@ -9,13 +9,14 @@ from collections.abc import Collection, Iterable
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from workbench.adapters.methods import targets_in_words
 from workbench.console import progress_wanted
 from workbench.plots import style
 from workbench.plots.runs import losses
 from workbench.plots.sweeps import sweep_losses
 from workbench.results.rows import setting_in_words
 from workbench.training.loop import OnStep, StepReport
-from workbench.training.runs import Run, targets_in_words
+from workbench.training.runs import Run
 
 REDRAW_SECONDS = 2.0
 WORDS = {"rank": "r = {:g}", "targets": "{}", "alpha": "alpha {:g}", "learning_rate": "rate {:g}", "seed": "seed {}"}

@@ -12,12 +12,13 @@ import json
 import sys
 
 from workbench import Method, RunStore, full, load_base, load_task, lora, sweep
+from workbench.adapters.methods import ATTENTION, MLP
 from workbench.advice.recommend import rows_with_bits
 from workbench.claims.ranks import best_rates
 from workbench.paths import CHECKOUT
 from workbench.results.reference import SWEEP_CONFIG, SWEEPS, read_rows
 from workbench.tasks.tasks import SWEEP_FACTS
-from workbench.training.runs import ATTENTION, MLP, provenance
+from workbench.training.runs import provenance
 
 ROOT = CHECKOUT
 RANKS = (1, 4, 16, 64)

@@ -33,11 +33,12 @@ from workbench import (
     recommend,
     sweep,
 )
+from workbench.adapters.methods import ATTENTION, MLP, targets_in_words
 from workbench.paths import CHECKOUT
 from workbench.results.reference import COMPARED, STUDY, read_rows
 from workbench.results.rows import best_rate, grouped, usable
 from workbench.tasks.tasks import SWEEP_FACTS
-from workbench.training.runs import ATTENTION, MLP, provenance, table, targets_in_words
+from workbench.training.runs import provenance, table
 
 STORE = CHECKOUT / "build" / "study"
 TASKS = ("protocol", "tickets", "facts", "orders")  # first the one on which settings differ most

@@ -26,9 +26,10 @@ BYTES_A_PARAMETER = 16  # float32: value, gradient and AdamW's two moments
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes of tensors in a pass: the base, each member's adapter with all that trains it, and activations.
+    """Bytes of tensors in a pass: the base, each member's adapter with its gradients and moments, and activations.
 
-    activations: of one member, in forward and backward of the largest batch; at_once: how many members' are alive.
+    activations: of one member, in forward and backward of the largest batch; at_once: of how many members they are
+    alive together.
     """
 
     base: int
@@ -45,8 +46,8 @@ class Needs:
 def shares_a_pass(base: Base, method: Method) -> bool:
     """Whether a configuration can train together with others: plain low-rank adapters without dropout.
 
-    Dropout, the adapter's or the model's own, would draw its masks for the whole pass, DoRA changes the frozen product
-    itself, and float16 needs a loss scale of its own for each run.
+    Dropout, of the adapter or of the model, would draw its masks for the whole pass; DoRA changes the frozen product
+    itself; float16 needs a loss scale for each run.
     """
     plain = method.name in ("lora", "qlora") and not method.dropout and not method.dora
     settings = base.model.config.get_text_config().to_dict()
@@ -77,7 +78,7 @@ def plan_passes(needs: Needs, room: int, at_most: int) -> list[list[int]]:
 
 @alone_in_this_process()
 def needs(trials: Sequence[Trial]) -> Needs:
-    """What passes of these trials will need, from one real forward and backward of the largest of them."""
+    """The memory of passes of these trials, measured in a forward and backward pass of the largest one."""
     base, task = trials[0].base, trials[0].task
     counts = [adapter_parameters(base, trial.method) for trial in trials]
     largest = trials[max(range(len(trials)), key=counts.__getitem__)]
@@ -100,7 +101,7 @@ def needs(trials: Sequence[Trial]) -> Needs:
 def _largest_batch(rows: list[Encoded], trials: Sequence[Trial]) -> dict[str, torch.Tensor]:
     """As wide as the widest micro-batch of any trial, with the completion tokens of the one that has most of them.
 
-    In a pass the two can meet: a slice is padded to the width of its neighbours, whose seeds order the rows otherwise.
+    The two can meet in a pass: a slice is padded to the width of the others, whose seeds order the rows differently.
     """
     config, seeds = trials[0].config, {trial.config.seed for trial in trials}
     count = config.steps * config.accumulation

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
@@ -43,7 +44,8 @@ class RayExecutor(futures.Executor):
             raise WorkbenchError(
                 'A sweep on a cluster needs Ray: python -m pip install -c constraints.txt -e ".[cluster]"'
             ) from error
-        self._ray, self._pending = ray, set()
+        self._ray = ray
+        self._pending: set[futures.Future[Any]] | None = set()
         self._mine = not ray.is_initialized()
         if self._mine:
             _connect(ray, address)
@@ -57,11 +59,12 @@ class RayExecutor(futures.Executor):
         self.workers = int(sum(node.get("GPU", 1) for node in nodes))
         self._task = ray.remote(num_cpus=cpus, num_gpus=min(1, nodes[0].get("GPU", 0)), max_retries=RETRIES)(_call)
 
-    def submit(self, fn: Callable, /, *args, **kwargs) -> futures.Future:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
         """`fn(*args, **kwargs)` as a Ray task; all of it must be picklable. Raises RuntimeError after a shutdown."""
         if self._pending is None or not self._ray.is_initialized():
             raise RuntimeError("This executor was shut down; make a new one.")
-        reference, future = self._task.remote(fn, args, kwargs), futures.Future()
+        reference = self._task.remote(fn, args, kwargs)
+        future: futures.Future[Any] = futures.Future()
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         future.add_done_callback(lambda done: self._ray.cancel(reference) if done.cancelled() else None)
@@ -69,7 +72,7 @@ class RayExecutor(futures.Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for the jobs, or cancel them, and end what this executor began: its Ray, or its part in a cluster."""
+        """Wait for the jobs or cancel them, and stop the Ray that this executor started, or leave the cluster."""
         pending, self._pending = list(self._pending or ()), None
         for future in pending if cancel_futures or (self._mine and not wait) else ():
             future.cancel()
@@ -80,8 +83,10 @@ class RayExecutor(futures.Executor):
             self._mine = False
 
 
-def _connect(ray, address: str | None) -> None:
-    constants, quiet = "ray._private.ray_constants", {"log_to_driver": False, "logging_level": logging.ERROR}
+def _connect(ray: Any, address: str | None) -> None:
+    """Start Ray here (address None) or join a cluster; raises WorkbenchError if none answers."""
+    constants = "ray._private.ray_constants"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         with patch(f"{constants}.ENABLE_RAY_CLUSTER", False):  # else it listens on every network interface
             ray.init("local", include_dashboard=False, **quiet)
@@ -100,18 +105,19 @@ def _connect(ray, address: str | None) -> None:
         ) from error
 
 
-def _call(fn: Callable, args: tuple, kwargs: dict):
+def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return fn(*args, **kwargs)
 
 
-def _hand_over(answer: futures.Future, future: futures.Future) -> None:
-    """Settle `future` as Ray settled `answer`, unless it was cancelled in the meantime."""
+def _hand_over(answer: futures.Future[Any], future: futures.Future[Any]) -> None:
+    """Give `future` the result or the exception of `answer`, unless it was cancelled meanwhile."""
     from ray.exceptions import RayError
 
     if not future.set_running_or_notify_cancel():
         return
     if not (error := answer.exception()):
-        return future.set_result(answer.result())
+        future.set_result(answer.result())
+        return
     raised = getattr(error, "cause", error)  # Ray wraps what a task raises
     if isinstance(raised, RayError):
         raised = WorkbenchError(

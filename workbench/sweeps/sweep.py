@@ -1,7 +1,7 @@
-"""Rank sweeps: many LoRA configurations trained in one pass over one frozen base, each exactly as if alone.
+"""Rank sweeps: many LoRA configurations trained in one pass over one frozen base, each as if it trained alone.
 
 `sweep` looks up what is done, plans passes that fit into memory, and trains them one by one or through an executor;
-what cannot share a pass is trained by itself. Every result is an ordinary `Run` with an ordinary PEFT adapter.
+a configuration that cannot share a pass is trained by itself. Every result is an ordinary `Run` with a PEFT adapter.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from accelerate import PartialState
 
@@ -36,9 +37,10 @@ from workbench.training.store import RunStore, slug
 from workbench.training.trial import Trial, check_kinds
 
 COMPILERS = ("g++", "clang++", "cl")
+Packed = tuple[dict[str, Any], dict[str, bytes]]  # a run's record, and its artifact's files by name
 BaseAddress = tuple[str, str | None, str, str, str]  # name, quantization, dtype, revision, source
 Configuration = tuple[str, Method, TrainConfig]  # a trial's id and what is its own
-FREE_SHARE = 0.7  # of the free memory that a pass may plan with; allocators need some room of their own
+FREE_SHARE = 0.7  # of the free memory that a pass may plan with; the rest is left to the allocator's overhead
 
 
 def sweep(
@@ -54,9 +56,9 @@ def sweep(
     compiled: bool = False,
     on_step: OnStep | None = None,
 ) -> list[Run]:
-    """Train every method with every seed, as many at once as fit; the runs come back method by method, seed by seed.
+    """Train every method with every seed, as many at once as fit; returns the runs method by method, seed by seed.
 
-    seeds: each orders the data and draws the adapters as `TrainConfig.seed` does; default: the one of `config`.
+    seeds: each orders the data and initialises the adapters as `TrainConfig.seed` does; default: the one of `config`.
     executor: a `workbench.sweeps.RayExecutor`. Each pass is then one job elsewhere, and its runs are stored here as it
         ends. There are at least as many passes as it has `workers`, each with as much free memory as there is here.
     max_memory: bytes of tensors that a pass may hold, the base included; default: the base and 70 % of what is free.
@@ -67,8 +69,8 @@ def sweep(
         an executor.
 
     A configuration that is finished (or diverged) in the store is not trained again: after a stop or a crash the same
-    call goes on. A sweep that is stopped while configurations are trained or scored returns the runs that there are;
-    before that, Ctrl-C is a KeyboardInterrupt.
+    call resumes the sweep. A sweep that is stopped while configurations are trained or scored returns the runs so far;
+    before that, Ctrl-C raises KeyboardInterrupt.
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
     config, store = config or TrainConfig(), store or RunStore()
@@ -98,14 +100,15 @@ def sweep(
     return [done[each.id] for each in wanted if each.id in done]
 
 
-def _list(values: object, name: str, example: str) -> list:
+def _list(values: object, name: str, example: str) -> list[Any]:
+    """The values as a list; raises SweepError if they cannot be iterated over."""
     if not isinstance(values, Iterable):
         raise SweepError(f"{name}={values!r} must be a list, e.g. {example}.")
     return list(values)
 
 
 def _check(base: Base, methods: list[Method], seeds: list[int], max_memory: int | None) -> None:
-    """Before anything is trained, so that a mistake in the last method does not wait for the first."""
+    """Check all methods before anything is trained, so that a mistake in the last one is told at once."""
     if PartialState().num_processes > 1:
         raise SweepError("A sweep runs in one process; start it without accelerate launch, or give it an executor.")
     if not methods:
@@ -127,7 +130,14 @@ def _trials(
     for method in methods:
         for seed in seeds:
             own = replace(config, seed=seed)
-            description = [base.name, base.revision, base.quantization, base.dtype_name, task.sha256, task.labels]
+            description: list[object] = [
+                base.name,
+                base.revision,
+                base.quantization,
+                base.dtype_name,
+                task.sha256,
+                task.labels,
+            ]
             description += [replace(method, reasons=()).to_dict(), asdict(own)]
             digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:10]
             name = slug(task.name, method.label, f"lr{method.learning_rate:g}", f"s{seed}")
@@ -159,6 +169,7 @@ def _plan(trials: list[Trial], max_memory: int | None, workers: int) -> list[lis
 
 
 def _share(trials: list[Trial]) -> bool:
+    """Whether the trials of a pass train together."""
     return all(shares_a_pass(trial.base, trial.method) for trial in trials)
 
 
@@ -185,7 +196,7 @@ def _with_later_passes(on_step: OnStep | None, present: int, later: int) -> OnSt
 
 
 def _elsewhere(executor: RayExecutor, passes: list[list[Trial]], compiled: bool) -> Iterator[Run]:
-    """Submit every pass and store its runs as it ends. One that fails does not take the others with it."""
+    """Submit every pass and store its runs when it ends; a pass that fails leaves the others alone."""
     futures = [executor.submit(_train_and_pack, *_sendable(trials), compiled) for trials in passes]
     failures = []
     try:
@@ -215,7 +226,7 @@ def _sendable(trials: list[Trial]) -> tuple[BaseAddress, Task, list[Configuratio
 
 def _train_and_pack(
     address: BaseAddress, task: Task, configurations: list[Configuration], compiled: bool
-) -> list[tuple[dict, dict[str, bytes]]]:
+) -> list[Packed]:
     """In a worker: train, and return each run's record with its artifact's files."""
     base = _base_at(*address)
     with TemporaryDirectory() as scratch:
@@ -230,14 +241,15 @@ def _train_and_pack(
 
 @cache
 def _base_at(name: str, quantization: str | None, dtype: str, revision: str, source: str) -> Base:
+    """The base in a worker; raises SweepError if it has another revision there."""
     base = load_base(name, quantization, dtype, revision if source == "hub" else None)
     if base.revision != revision:
         raise SweepError(f"{name} is revision {base.revision} on this worker and {revision} where the sweep began.")
     return base
 
 
-def _unpack(packed: tuple[dict, dict[str, bytes]], store: RunStore) -> Run:
-    """Write artifact and record; under the same id, a job that ran twice leaves one run, the one that finished."""
+def _unpack(packed: Packed, store: RunStore) -> Run:
+    """Write artifact and record; of a job that ran twice under one id, the run that finished is kept."""
     record, files = packed
     run = Run(**record)
     if done := store.finished(run.id, run.config["evaluate"], run.config["save"]):

@@ -1,4 +1,4 @@
-"""Scores, all in float32: loss, exact match, label accuracy, and what a model still knows of everything else."""
+"""Scores, all in float32: loss, exact match and label accuracy on a task; loss on general text; everyday facts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.models.base import Base
 from workbench.models.sharing import completion_logits, head_lock, in_float32
@@ -29,7 +30,8 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     loss: nats per completion token. exact_match: share of rows whose greedy answer equals the reference.
     label_accuracy (tasks with labels): share of rows whose most likely label is the right one.
     general_loss: nats per token of text that no task trains on. fact_accuracy: share of everyday facts completed right.
-    limit: score only the first `limit` test rows, pieces of general text and facts.
+    limit: score only the first `limit` test rows, pieces of general text and facts. Raises TaskError for a row of more
+    than `max_length` tokens.
     """
     model = in_float32(base.model)
     was_training = model.training
@@ -55,7 +57,7 @@ def forgetting(before: dict[str, float], after: dict[str, float]) -> dict[str, f
 
 @torch.no_grad()
 def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -> list[str]:
-    """What the model writes after each prompt, by greedy decoding, one prompt at a time and so unpadded."""
+    """The model's answer to each prompt by greedy decoding, one prompt at a time, so that nothing is padded."""
     model = in_float32(base.model)
     written = []
     for example in examples:
@@ -66,10 +68,10 @@ def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -
     return written
 
 
-def _greedy(model: nn.Module, ids: list[int], end: int, count: int) -> list[int]:
-    """The most likely next token, again and again, until it is `end` or there are `count` of them.
+def _greedy(model: PreTrainedModel, ids: list[int], end: int, count: int) -> list[int]:
+    """Greedy decoding until the token `end` or `count` tokens.
 
-    `model.generate` would add what the model's own generation_config asks for: penalties, beams, suppressed tokens.
+    `model.generate` would apply the model's own generation_config: penalties, beams, suppressed tokens.
     """
     written: list[int] = []
     cache = None
@@ -83,12 +85,12 @@ def _greedy(model: nn.Module, ids: list[int], end: int, count: int) -> list[int]
 
 @torch.no_grad()
 def score(model: nn.Module, rows: Sequence[Encoded]) -> dict[str, float]:
-    """Loss (nats a token) and exact match of `rows` in one teacher-forced pass.
+    """Loss (nats per completion token) and exact match of `rows` with teacher forcing, in one forward pass a batch.
 
-    Exact match needs no generation: if every completion token is the argmax given the tokens before it, greedy decoding
-    writes exactly the reference; if one is not, greedy decoding leaves the reference there.
+    Exact match needs no generation: greedy decoding gives exactly the reference if and only if every completion token
+    is the argmax given the tokens before it.
     """
-    total = tokens = exact = 0
+    total, tokens, exact = 0.0, 0, 0.0
     for batch_rows in _by_length(rows):
         batch = to_device(collate(batch_rows, pad_id=0), model)
         logits = completion_logits(model, batch).float()
@@ -101,14 +103,21 @@ def score(model: nn.Module, rows: Sequence[Encoded]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def label_accuracy(model: nn.Module, tokenizer, task: Task, limit: int | None = None, max_length: int = 512) -> float:
-    """Share of test rows for which the right label has the highest log-likelihood among all of the task's labels.
+def label_accuracy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    limit: int | None = None,
+    max_length: int = 512,
+) -> float:
+    """Share of test rows whose right label has the highest log-likelihood among all of the task's labels.
 
-    Rows of equal prompt length go through the model once; every label then continues from the cached prompt.
+    Rows with prompts of equal length go through the model together; every label then continues from the cached prompt.
     """
-    completions = [_completion(task, label) for label in task.labels]
+    labels = task.labels or ()
+    completions = [_completion(task, label) for label in labels]
     label_ids = [[*_tokens(tokenizer, text), tokenizer.eos_token_id] for text in completions]
-    right = [task.labels.index(example.completion.strip()) for example in task.test[:limit]]
+    right = [labels.index(example.completion.strip()) for example in task.test[:limit]]
     groups = defaultdict(list)
     for index, row in enumerate(encode(task.test[:limit], tokenizer, max_length, what="Test row")):
         groups[row.prompt_length].append((index, row.ids[: row.prompt_length]))
@@ -123,14 +132,14 @@ def label_accuracy(model: nn.Module, tokenizer, task: Task, limit: int | None = 
     return hits / len(right)
 
 
-def _label_scores(model: nn.Module, prompts: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:
-    """Log-likelihood (prompts, labels) of each label after each prompt."""
+def _label_scores(model: PreTrainedModel, prompts: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:
+    """Log-likelihood, (prompts, labels), of each label after each prompt; prompts: token ids of equal length."""
     longest = max(map(len, labels))
     padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in labels], device=prompts.device)
     real = torch.tensor([[1.0] * len(ids) + [0.0] * (longest - len(ids)) for ids in labels], device=prompts.device)
     first = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
     first.past_key_values.batch_repeat_interleave(len(labels))
-    # The last token of a label predicts nothing that is asked for, so it need not go through the model.
+    # Nothing is predicted from the last token of a label, so it does not go through the model.
     rest = model(input_ids=padded[:, :-1].repeat(len(prompts), 1), past_key_values=first.past_key_values).logits.float()
     start = first.logits[:, -1].float().repeat_interleave(len(labels), 0)
     logits = torch.cat([start[:, None], rest], 1).log_softmax(-1)
@@ -139,9 +148,9 @@ def _label_scores(model: nn.Module, prompts: torch.Tensor, labels: list[list[int
 
 
 def _completion(task: Task, label: str) -> str:
-    """The label as the task writes it: a completion keeps the space in front of it.
+    """The label as the task's completions write it, with the space in front.
 
-    `Task.head` may have cut off every example of a label, which is still one to choose from: it is written as others.
+    `Task.head` may have cut off every example of a label, which is still one of the choices: it is written as others.
     """
     written = [example.completion for example in (*task.test, *task.train)]
     like = next((text for text in written if text.strip() == label), written[0])
@@ -150,15 +159,15 @@ def _completion(task: Task, label: str) -> str:
 
 @cache
 def general_text() -> tuple[str, str]:
-    """English text that no task trains on, Python's own reference topics, and its sha256."""
+    """English text that no task trains on, the reference topics in Python's standard library, and its sha256."""
     from pydoc_data.topics import topics
 
     text = "\n\n".join(topics[name] for name in sorted(topics))
     return text, hashlib.sha256(text.encode()).hexdigest()
 
 
-def general_rows(tokenizer) -> list[Encoded]:
-    """Evenly spaced chunks of the general text, every token but the first counted."""
+def general_rows(tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    """Evenly spaced chunks of the general text; the loss is on every token but the first."""
     text = general_text()[0]
     stride = len(text) // GENERAL_CHUNKS
     pieces = [text[i * stride : i * stride + 8 * GENERAL_CHUNK_TOKENS] for i in range(GENERAL_CHUNKS)]
@@ -169,11 +178,12 @@ def general_rows(tokenizer) -> list[Encoded]:
 
 @cache
 def everyday_facts() -> tuple[Example, ...]:
+    """Short sentences of common knowledge, prompt and completion."""
     lines = (DATA / "everyday_facts.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple(Example(**json.loads(line)) for line in lines)
 
 
-def fact_rows(tokenizer) -> list[Encoded]:
+def fact_rows(tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
     """The everyday facts without an end-of-text token: a base model may go on after the answer."""
     rows = []
     for fact in everyday_facts():
@@ -182,11 +192,12 @@ def fact_rows(tokenizer) -> list[Encoded]:
     return rows
 
 
-def _tokens(tokenizer, text: str) -> list[int]:
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def to_device(batch: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """The batch on the device of the model."""
     device = next(model.parameters()).device
     return {name: tensor.to(device) for name, tensor in batch.items()}
 

@@ -7,12 +7,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from itertools import zip_longest
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from workbench.adapters import checkpoints
 from workbench.adapters.inject import check_method
@@ -26,12 +24,13 @@ from workbench.tasks.tasks import Task
 from workbench.training import evaluation
 from workbench.training.loop import DIVERGED_ADVICE, OnStep, accelerator_for, fit, make_slot
 from workbench.training.runs import Run
-from workbench.training.step import Slot, TrainConfig
+from workbench.training.step import Model, Slot, TrainConfig
 from workbench.training.store import RunStore
 from workbench.training.trial import Trial, check_kinds
 
 __all__ = ["TrainConfig", "TrainingError", "train"]
 
+BASE_SCORES: dict[tuple[object, ...], dict[str, float]] = {}  # see `score_of_base`
 OUT_OF_MEMORY_ADVICE = (
     "Halve batch_size and double accumulation (same result), turn on checkpointing, shorten max_length, "
     "or train less: lora() instead of full(), qlora() instead of lora()."
@@ -66,7 +65,7 @@ _running = threading.RLock()
 
 @contextmanager
 def alone_in_this_process() -> Iterator[None]:
-    """Raise TrainingError if another training is under way: the two would share Accelerate's state and torch's RNG."""
+    """Raise TrainingError if another training is running: the two would share Accelerate's state and torch's RNG."""
     if not _running.acquire(blocking=False):
         raise TrainingError("Another training is under way in this process; wait for it, or stop it.")
     try:
@@ -83,8 +82,8 @@ def run_trials(
 
     together: the trials share a pass (see `passes.shares_a_pass`) and differ in method and seed alone; otherwise there
     is one, of any method. compiled: put the model that they share through torch.compile. If memory runs out with
-    several, they are cut in two halves and begun again; one that does not fit by itself is recorded as "out_of_memory".
-    A stop returns what there is.
+    several, each half of them is trained by itself; one that does not fit alone is recorded as "out_of_memory".
+    After a stop, the runs have what was trained by then.
     """
     first = trials[0]
     runs = [trial.new_run() for trial in trials]
@@ -96,7 +95,7 @@ def run_trials(
         before = score_of_base(first.base, first.task, first.config)
     except TrainingError as error:
         _end(runs, "out_of_memory", str(error))
-        return _keep_all(trials, runs, slots, accelerator)
+        return _keep_all(trials, runs, [], accelerator)
     with forked_random_state(first.base.model.device):
         torch.manual_seed(first.config.seed)
         try:
@@ -119,42 +118,44 @@ def run_trials(
         runs = run_trials(trials[:half], together, compiled, on_step)
         stopped = any(run.status == "interrupted" for run in runs)
         return runs if stopped else runs + run_trials(trials[half:], together, compiled, on_step)
-    return _keep_all(trials, runs, slots, accelerator)
+    models = [slot.model for slot in slots]
+    slots.clear()  # the scoring does not need the optimizers' states
+    return _keep_all(trials, runs, models, accelerator)
 
 
 def _end(runs: Sequence[Run], status: str, advice: str | None = None) -> None:
+    """Give the runs that have not ended yet a status and advice."""
     for run in runs:
         if run.status == "finished":
             run.status, run.advice = status, advice
 
 
 def _keep_all(
-    trials: Sequence[Trial], runs: Sequence[Run], slots: Sequence[Slot], accelerator: Accelerator
+    trials: Sequence[Trial], runs: Sequence[Run], models: Sequence[Model], accelerator: Accelerator
 ) -> list[Run]:
-    """Save, score and store each run; of a run that was stopped before its model was built, the record only."""
-    for slot in slots:
-        slot.optimizer = None  # the scoring does not need its state
+    """Save, score and store each run; of a run that was stopped before its model was built, store the record only."""
     evaluate = trials[0].config.evaluate
     if evaluate and any(run.history and run.status == "interrupted" for run in runs):
         say("Stopped. What was trained is being scored; stop again to leave that out.")
     kept = []
-    for number, (trial, run, slot) in enumerate(zip_longest(trials, runs, slots), start=1):
-        kept.append(_keep(trial, run, slot and slot.model, evaluate, accelerator.is_main_process))
+    for number, (trial, run, model) in enumerate(zip_longest(trials, runs, models), start=1):
+        kept.append(_keep(trial, run, model, evaluate, accelerator.is_main_process))
         if evaluate and run.status == "interrupted" and not run.metrics:
-            # Whoever stops the scoring does not want the next one to begin; a run without scores is not finished.
+            # Stopping the scoring of one run stops that of the others; a run without scores is not finished.
             evaluate = False
             _end(runs[number:], "interrupted")
     return kept
 
 
-def _keep(trial: Trial, run: Run, model: nn.Module | None, evaluate: bool, write: bool) -> Run:
-    """Save the model, score it, and store the record; a stop in between keeps what there is by then.
+def _keep(trial: Trial, run: Run, model: Model | None, evaluate: bool, write: bool) -> Run:
+    """Save the model, score it and store the record; a stop in between keeps what is done by then.
 
-    Returns the run; or, and writes nothing, the one that another process with the same sweep has finished meanwhile.
+    Returns the run. If another process with the same sweep has finished it meanwhile, nothing is written and that run
+    is returned.
     """
     if done := trial.store.finished(run.id, evaluate, trial.config.save):
         return done
-    if run.history and run.status in ("finished", "interrupted"):
+    if model is not None and run.history and run.status in ("finished", "interrupted"):
         model.eval()
         try:
             if trial.config.save and write:
@@ -172,7 +173,7 @@ def _keep(trial: Trial, run: Run, model: nn.Module | None, evaluate: bool, write
 
 
 def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
-    """Fill in the scores; running out of memory keeps the run without them."""
+    """Fill in the scores; if memory runs out, the run is kept without them."""
     try:
         metrics = _evaluate(tuned, task, config)
     except TrainingError as error:
@@ -187,7 +188,7 @@ def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
 
 
 def _evaluate(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
-    """The scores of a base or of a tuned one; raises TrainingError where memory runs out."""
+    """The scores of a base or of a tuned model; raises TrainingError if memory runs out."""
     try:
         return evaluation.evaluate(base, task, config.test_limit, config.max_length)
     except (MemoryError, RuntimeError) as error:
@@ -197,26 +198,21 @@ def _evaluate(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """CUDA has an exception of its own for it; the CPU allocator's is a plain RuntimeError."""
+    """Whether an error means that memory ran out: CUDA has its own exception, the CPU allocator a RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
     )
 
 
 def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
-    """The base's own scores (none if `config.evaluate` is off), computed once for each base and task in a session.
+    """The base's own scores (none if `config.evaluate` is off), computed once a session for each base and task.
 
-    Raises TrainingError where memory runs out: no method could be trained and scored then.
+    Raises TrainingError if memory runs out.
     """
     if not config.evaluate:
         return {}
     own = (base.name, base.revision, base.quantization, base.dtype_name)
     key = (*own, task.sha256, tuple(task.labels or ()), config.test_limit, config.max_length)
-    if key not in _scores():
-        _scores()[key] = _evaluate(base, task, config)
-    return dict(_scores()[key])
-
-
-@cache
-def _scores() -> dict:
-    return {}
+    if key not in BASE_SCORES:
+        BASE_SCORES[key] = _evaluate(base, task, config)
+    return dict(BASE_SCORES[key])

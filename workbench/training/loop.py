@@ -7,12 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
 
 from workbench.adapters.batched import multi_adapter_model
 from workbench.adapters.inject import apply, trainable_parameters
@@ -24,6 +23,7 @@ from workbench.training.peak_memory import LiveBytes, gpu_peak
 from workbench.training.runs import Run
 from workbench.training.step import (
     Group,
+    Model,
     Slot,
     adamw,
     backward,
@@ -52,7 +52,7 @@ class StepReport(TypedDict):
     learning_rate: float
     seconds: float
     seconds_left: float
-    model: nn.Module
+    model: Model
     runs: list[Run]
 
 
@@ -91,10 +91,12 @@ def batched(base: Base, slots: Sequence[Slot], compiled: bool = False) -> list[G
     groups = []
     for start in range(0, len(slots), size):
         members = list(slots[start : start + size])
-        model = multi_adapter_model(base, [slot.model for slot in members])
+        model: Any = multi_adapter_model(base, [slot.model for slot in members])
         if members[0].config.checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        groups.append(Group(torch.compile(model) if compiled else model, members, batched=True))
+        if compiled:
+            model = torch.compile(model)
+        groups.append(Group(model, members, batched=True))
     return groups
 
 
@@ -196,7 +198,7 @@ def _record_peak(slots: Sequence[Slot], together: bool, peak: int | None) -> Non
         if not together:
             slot.run.peak_memory_bytes = peak or slot.run.peak_memory_bytes
             continue
-        before = (slot.run.together or {}).get("peak_memory_bytes")
+        before = slot.run.together["peak_memory_bytes"] if slot.run.together else None
         slot.run.together = {"configurations": len(slots), "peak_memory_bytes": peak or before}
 
 

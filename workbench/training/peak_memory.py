@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,11 +12,11 @@ from torch.utils._pytree import tree_map_only
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations make while it is active. `peak`: the most bytes alive at once.
+    """A dispatch mode that counts the bytes of live storages. `now`: alive at present; `peak`: the most at once.
 
-    A view counts once, as the storage that it shares; a temporary inside a single operation is not seen. While a mode
-    like this one is active, autograd adds up gradients out of place: with tied weights trained under autocast the peak
-    comes out up to 5 % high (tests/test_machine.py compares with torch's profiler).
+    live_before: tensors that are alive already. A view counts once, as the storage that it shares; a temporary inside
+    of one operation is not seen. While a dispatch mode is active, autograd accumulates gradients out of place: with
+    tied weights trained under autocast the peak comes out up to 5 % high (a test compares with torch's profiler).
     """
 
     def __init__(self, live_before: Iterable[torch.Tensor] = ()):
@@ -25,7 +26,7 @@ class LiveBytes(TorchDispatchMode):
         for tensor in live_before:
             self._follow(tensor)
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
         tree_map_only(torch.Tensor, self._follow, result)
         return result
@@ -45,9 +46,10 @@ class LiveBytes(TorchDispatchMode):
 
 
 def gpu_peak(device: torch.device, own: Iterable[torch.Tensor]) -> Callable[[], int] | None:
-    """A function that tells the most bytes a training has had on its GPU since now; None where `device` is no GPU.
+    """A function that returns the peak of bytes allocated on the GPU from now on; None if `device` is not a GPU.
 
-    own: what the training holds there already. All else on the card, such as another base of the session, is left out.
+    own: tensors that the training holds there already. What else is allocated on the card, such as another base of the
+    session, is subtracted.
     """
     if device.type != "cuda":
         return None

@@ -10,13 +10,11 @@ from typing import Any, NotRequired, TypedDict
 
 import torch
 
+from workbench.adapters.methods import targets_in_words
 from workbench.errors import RunError
 from workbench.machine import HardwareRecord
+from workbench.models import catalogue
 from workbench.models.base import Base
-
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
-TARGET_GROUPS = {frozenset(ATTENTION): "attention", frozenset(MLP): "mlp"}
 
 
 class BaseRecord(TypedDict):
@@ -136,6 +134,7 @@ class Run:
 
     @property
     def artifact_dir(self) -> Path | None:
+        """The folder of the saved adapter or checkpoint; None if nothing was saved."""
         return Path(self.folder) / self.artifact if self.artifact else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,6 +145,7 @@ class Run:
 
     @property
     def label(self) -> str:
+        """The method, short, for legends."""
         return self.method["label"]
 
     @property
@@ -154,19 +154,23 @@ class Run:
         return median(entry["seconds"] for entry in self.history) if self.history else None
 
     def load(self, base: Base) -> Base:
-        """The tuned model again: `base` with this run's adapter in a stock PEFT wrapper, or its full checkpoint."""
+        """The tuned model: `base` with this run's adapter in a stock PEFT wrapper, or the run's full checkpoint.
+
+        Raises RunError for a run that was not saved and for another base, AdapterError for damaged files.
+        """
         from workbench.adapters import checkpoints
 
         if self.artifact_dir is None or not self.artifact_dir.is_dir():
             raise RunError(
                 f"Run {self.id} has no saved artifact (status {self.status}); train it again with save=True."
             )
-        if (base.name, base.revision) != (self.base["name"], self.base["revision"]):
+        known = catalogue.canonical(self.base["name"]), self.base["revision"]
+        if (catalogue.canonical(base.name), base.revision) != known:
             raise RunError(
                 f"Run {self.id} was trained on {self.base['name']} ({self.base['revision']}), "
                 f"not on {base.name} ({base.revision}); load that base."
             )
-        # A LoRA's updates go with any storage of the base; these were trained to make up for the errors of one.
+        # Plain LoRA fits a base in any storage; these two were trained to make up for the errors of one storage.
         wanted = self.base["quantization"]
         if base.quantization != wanted and self.method["name"] in ("qlora", "hybrid"):
             kind = wanted or "unquantized"
@@ -175,13 +179,6 @@ class Run:
         if self.method["name"] == "full":
             return replace(tuned, quantization=None, dtype=torch.float32)
         return tuned
-
-
-def targets_in_words(targets: str | list[str]) -> str:
-    """Target modules as one short word where there is one: "all-linear", "attention", "mlp", or their names."""
-    if isinstance(targets, str):
-        return targets
-    return TARGET_GROUPS.get(frozenset(targets), ", ".join(targets))
 
 
 def provenance(run: Run) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from accelerate import Accelerator
+from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel
 
 from workbench.adapters.batched import slice_losses, stack
 from workbench.errors import TrainingError
@@ -20,18 +23,22 @@ from workbench.seeds import TORCH_SEEDS
 from workbench.tasks.encoding import Encoded, batches, collate
 from workbench.training.runs import Run
 
+Model: TypeAlias = PreTrainedModel | PeftModel
 Batch = dict[str, torch.Tensor]  # as `tasks.collate` makes it
 PAD_ID = 0  # any token of the vocabulary does: rows are padded on the right, where causal attention does not look
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What is the same for every method of a fair comparison.
+    """The settings that a fair comparison keeps the same for every method.
 
-    batch_size: sequences in one micro-batch of one process; a step sees batch_size * accumulation * processes of them.
-    seed: orders the data. warmup: share of the steps over which the learning rate rises; it then falls as a cosine.
-    clip: largest gradient norm. evaluate: score before and after. test_limit: score at most so many
-    test rows, pieces of general text and everyday facts. save: keep the adapter or checkpoint.
+    steps: optimizer updates. batch_size: sequences in one micro-batch of one process; a step takes batch_size *
+    accumulation * processes of them. seed: the order of the data. warmup: share of the steps over which the learning
+    rate rises linearly; it then falls as a cosine. clip: largest norm of a gradient. weight_decay: AdamW's.
+    checkpointing: recompute activations in the backward pass instead of keeping them. max_length: the most tokens of a
+    row. evaluate: score before and after training. test_limit: the most test rows, pieces of general text and everyday
+    facts to score. save: keep the adapter or checkpoint.
+    Raises TrainingError for values that make no sense.
     """
 
     steps: int = 40
@@ -47,7 +54,7 @@ class TrainConfig:
     test_limit: int | None = None
     save: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         counts = ["steps", "batch_size", "accumulation", "max_length"]
         counts += [] if self.test_limit is None else ["test_limit"]
         self._make_plain([*counts, "seed"], Integral, int, "a whole number")
@@ -65,7 +72,7 @@ class TrainConfig:
             raise TrainingError(f"weight_decay={self.weight_decay:g} must be at least 0 and finite.")
 
     def _make_plain(self, names: list[str], kind: type, plain: type, words: str) -> None:
-        """Python's own numbers: a record in JSON takes none of numpy's."""
+        """Convert numbers to Python's own types, since JSON takes none of numpy's; raises TrainingError for others."""
         for name in names:
             value = getattr(self, name)
             if not isinstance(value, kind):
@@ -81,13 +88,13 @@ class TrainConfig:
 
 
 def adamw(trained: list[nn.Parameter], learning_rate: float, config: TrainConfig) -> torch.optim.AdamW:
-    """The optimizer of every run, in one kernel a step where the device has it."""
+    """The optimizer of every run, with the fused kernel on devices that have it."""
     fused = trained[0].device.type in ("cpu", "cuda", "mps", "xpu")
     return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
-def optimizer_tensors(optimizer) -> list[torch.Tensor]:
-    """The running averages and counters that it holds, none before its first step."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The tensors of the optimizer's state (AdamW's moments and step counters); empty before its first step."""
     return [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
 
 
@@ -101,7 +108,7 @@ class Slot:
     """
 
     run: Run
-    model: nn.Module
+    model: Model
     learning_rate: float
     config: TrainConfig
     trained: list[nn.Parameter]
@@ -190,15 +197,15 @@ def micro_batches(
 
 
 def adapter_gradients(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:
-    """Name -> gradient of a batch's mean loss, of the B of every adapter; that of an A is zero as long as B is."""
+    """Name -> gradient of a batch's mean loss with respect to each adapter's B (that of A is zero while B is zero)."""
     F.cross_entropy(completion_logits(model.train(), batch).float(), batch["targets"]).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name}
 
 
 def check_gradients(model: nn.Module, scaled: bool = False) -> None:
-    """Raise TrainingError if a trainable parameter gets no finite gradient, or one of zeros that should not be zero.
+    """Raise TrainingError if a trainable parameter has no gradient, one that is not finite, or one of zeros.
 
-    Where B = 0, the gradient of A is zero by design; before the first update every other gradient must be non-zero.
+    Before the first update the gradient of A is zero by design, because B is; every other one must be non-zero.
     scaled: the loss was scaled for float16, whose first gradients may overflow (the scaler then lowers the scale).
     """
     faults = []

@@ -33,7 +33,7 @@ STATUSES = ("finished", "interrupted", "diverged", "out_of_memory")
 
 
 def slug(*words: str) -> str:
-    """Words as they may stand in a run's id, which names files: no "..", and not too long for one."""
+    """Words joined into a part of a run's id, which is a file name: lower case, no "..", at most 100 characters."""
     plain = re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower())
     return re.sub(r"\.+", ".", plain)[:100].strip("-.")
 
@@ -48,11 +48,11 @@ class RunStore:
         self.path = Path(path).expanduser() if path else runs_dir()
 
     def new_id(self, *words: str) -> str:
-        """A readable id, ended by chance: two runs that begin in the same second must not overwrite each other."""
+        """A readable id with a random end, so that two runs which begin in the same second stay apart."""
         return f"{slug(*words)}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
     def make_ready(self) -> None:
-        """Create the folder; raises RunError where nothing can be written, before minutes of training are lost."""
+        """Create the folder; raises RunError if it cannot be written to. Called before training."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=self.path).close()
@@ -60,7 +60,7 @@ class RunStore:
             raise RunError(f"No runs can be kept in {self.path} ({error.strerror}); choose another folder.") from error
 
     def check(self, run: Run) -> None:
-        """Raises RunError for a name or a record that `save` could not write, before minutes of training are lost."""
+        """Raise RunError for an id or a record that `save` could not write. Called before training."""
         self._file(run.id)
         try:
             json.dumps(run.to_dict(), allow_nan=False)
@@ -69,7 +69,7 @@ class RunStore:
             raise RunError(f"{words}; give method and config plain, finite numbers and texts.") from error
 
     def save(self, run: Run) -> Path:
-        """Write the record; raises RunError where the disk does not take it."""
+        """Write the record and return its file; raises RunError if that fails."""
         try:
             write_json(self._file(run.id), run.to_dict())
         except OSError as error:
@@ -80,9 +80,9 @@ class RunStore:
 
     @contextmanager
     def saving(self, run: Run) -> Iterator[Path]:
-        """The folder for a trained run's artifact. Half of one is removed; a full disk is told in the run's advice.
+        """The folder for the run's artifact; an artifact that is not whole is removed again.
 
-        It is no error, since the runs that were trained in the same pass are still to be kept.
+        A full disk is no error but advice in the run's record, so that other runs of the same pass are still saved.
         """
         try:
             yield self.path / run.id
@@ -95,7 +95,7 @@ class RunStore:
             say(f"{run.label}: {run.advice}")
 
     def get(self, run_id: str) -> Run:
-        """Raises RunError for an unknown id or a damaged file."""
+        """The run of this id; raises RunError if there is none or its file is damaged."""
         file = self._file(run_id)
         if not file.is_file():
             raise RunError(f"No run {run_id!r} in {self.path}.")
@@ -112,9 +112,9 @@ class RunStore:
         return run
 
     def finished(self, run_id: str, scored: bool, saved: bool) -> Run | None:
-        """The run of this id, if it is finished and has the scores and the artifact that are asked for.
+        """The run of this id if it is complete: finished, with scores if `scored` and an artifact if `saved`.
 
-        Or if it has diverged, which it would do again.
+        A run that has diverged is complete too, since it would diverge again. None otherwise.
         """
         try:
             run = self.get(run_id)
@@ -135,6 +135,7 @@ class RunStore:
         return sorted(runs, key=lambda run: run.created)
 
     def delete(self, run_id: str) -> None:
+        """Remove a run's record and artifact, if they exist."""
         self._file(run_id).unlink(missing_ok=True)
         shutil.rmtree(self.path / run_id, ignore_errors=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import cast
 
 from workbench import machine
 from workbench.adapters.methods import Method
@@ -11,7 +12,7 @@ from workbench.errors import TrainingError
 from workbench.models.base import Base
 from workbench.tasks.tasks import Task
 from workbench.training import evaluation
-from workbench.training.runs import Run
+from workbench.training.runs import ConfigRecord, MethodRecord, PrecisionRecord, Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore
 
@@ -37,6 +38,7 @@ class Trial:
 
     def new_run(self) -> Run:
         """The record as far as it is known before the first step; raises RunError if the store could not keep it."""
+        described = self.method.to_dict() | {"label": self.method.label, "scaling": self.method.scaling}
         run = Run(
             id=self.id,
             status="finished",
@@ -54,8 +56,8 @@ class Trial:
                 "train_rows": len(self.task.train),
                 "test_rows": len(self.task.test),
             },
-            method=self.method.to_dict() | {"label": self.method.label, "scaling": self.method.scaling},
-            config=asdict(self.config),
+            method=cast("MethodRecord", described),
+            config=cast("ConfigRecord", asdict(self.config)),
             precision=self.precision,
             versions=machine.versions(),
             hardware=machine.hardware(),
@@ -67,7 +69,7 @@ class Trial:
         return run
 
     @property
-    def precision(self) -> dict[str, str]:
+    def precision(self) -> PrecisionRecord:
         """The dtype of what is frozen, of what trains, of the computation (under autocast) and of the scoring."""
         frozen = "nothing" if self.method.name == "full" else self.base.quantization or self.base.dtype_name
         return {"frozen": frozen, "trained": "float32", "compute": self.base.dtype_name, "scores": "float32"}

@@ -1,0 +1,87 @@
+"""Whole models with quantized linear layers: their size, the effect of quantization at full size, and the way back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench.adapters.quantization import Quantized, dequantize, quantize, stored_bytes
+from workbench.errors import QuantizationError
+from workbench.models.base import Base, linear_modules
+from workbench.models.sharing import share
+
+
+def model_bytes(
+    model: nn.Module, kind: str | None, block_size: int = 64, double_quantization: bool = False, other: int = 2
+) -> int:
+    """Bytes of all weights with the linear layers quantized (not, if kind is None).
+
+    other: bytes of each weight that is not quantized; as in QLoRA, embeddings, norms and the output head are not.
+    """
+    linear = [out_features * in_features for out_features, in_features in linear_modules(model).values()]
+    rest = sum(parameter.numel() for parameter in model.parameters()) - sum(linear)
+    if kind is None:
+        return other * (rest + sum(linear))
+    return other * rest + sum(stored_bytes(entries, kind, block_size, double_quantization) for entries in linear)
+
+
+def fake_quantize(base: Base, kind: str, block_size: int = 64, double_quantization: bool = False) -> Base:
+    """A base whose linear layers hold dequantized values: it computes what a quantized model would, at full size.
+
+    All other weights are shared with `base`, which stays as it is. Raises QuantizationError for a quantized base.
+    """
+    if base.quantization:
+        raise QuantizationError(f"This base holds {base.quantization} codes; load it without quantization.")
+    model = share(base.model)
+    for name in linear_modules(model):
+        linear: Any = model.get_submodule(name)
+        restored = dequantize(quantize(linear.weight, kind, block_size, double_quantization))
+        linear.weight = nn.Parameter(restored, requires_grad=False)
+    double = ", double quantization" if double_quantization else ""
+    return replace(base, model=model, revision=f"{base.revision} as {kind} in blocks of {block_size}{double}")
+
+
+def read_bitsandbytes(weight: Any) -> Quantized:
+    """The 4-bit weight of a bitsandbytes layer (`Linear4bit.weight`) as a Quantized; the tensors are shared."""
+    state = weight.quant_state
+    absmax = state.absmax
+    if state.nested:
+        absmax = Quantized("dynamic", state.state2.blocksize, absmax.shape, torch.float32, absmax, state.state2.absmax)
+    codes = weight.data.view(torch.uint8).view(-1)
+    return Quantized(state.quant_type, state.blocksize, state.shape, state.dtype, codes, absmax, state.offset)
+
+
+def dequantize_base(base: Base) -> Base:
+    """An NF4 or FP4 base with plain linear layers that hold its dequantized weights: what a QLoRA run computed with.
+
+    Everything that is not a 4-bit layer is shared with `base`, which stays as it is. Raises QuantizationError for
+    another base.
+    """
+    if base.quantization not in ("nf4", "fp4"):
+        raise QuantizationError(f"quantization={base.quantization!r} here; load the base with 'nf4' or 'fp4'.")
+    model = share(base.model)
+    for name, (out_features, in_features) in linear_modules(model).items():
+        old: Any = model.get_submodule(name)
+        linear = nn.Linear(in_features, out_features, bias=False, device="meta")
+        restored = dequantize(read_bitsandbytes(old.weight)).to(base.dtype)
+        linear.weight, linear.bias = nn.Parameter(restored, requires_grad=False), old.bias
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, linear)
+    revision = f"{base.revision} as dequantized {base.quantization}"
+    return replace(base, model=model, revision=revision, quantization=None)
+
+
+def restoring_seconds(base: Base) -> float:
+    """Seconds that bitsandbytes takes on this computer to dequantize every 4-bit layer once (a step does it twice)."""
+    import bitsandbytes.functional as bnb
+
+    weights = [base.model.get_submodule(name).weight for name in linear_modules(base.model)]
+    started = time.perf_counter()
+    for weight in weights:
+        restored = bnb.dequantize_4bit(weight.data, weight.quant_state)
+    restored.flatten()[0].item()  # waits for a GPU to be done
+    return time.perf_counter() - started
