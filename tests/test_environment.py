@@ -1,4 +1,4 @@
-"""The lists of requirements agree, and no file in the repository ties it to one machine or one package server."""
+"""The lists of requirements agree, documents name files that exist, and no file names one machine or package server."""
 
 import re
 import subprocess
@@ -103,6 +103,19 @@ def test_no_file_names_a_package_server_or_a_folder_of_one_machine():
         found += [f"{path.relative_to(ROOT)}: {host}" for host in HOSTS if host in text]
         found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in LOCAL_PATH.finditer(text)]
     assert not found
+
+
+# `NN` and `NAME` stand for what a reader adds
+NAMED = re.compile(r"(?<![\w./-])(?:workbench|tests|tools|data|notebooks|benchmarks)/(?:[\w.-]+/)*(?:[\w-]+\.\w+)?")
+
+
+def test_documents_name_files_that_exist():
+    written = [path for path in tracked_files() if path.suffix in (".md", ".yml") or path.name == "Makefile"]
+    written.remove(ROOT / "CHANGELOG.md")  # it also names what is gone
+    named = {name for path in written for name in NAMED.findall(path.read_text(encoding="utf-8"))}
+    named = {name for name in named if not re.search("NN|NAME", name)}
+    assert "workbench/errors.py" in named
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
 
 
 @pytest.mark.skipif(not BY_MAKE, reason="this environment was not made by make")
