@@ -1,11 +1,13 @@
 """What every test can rely on: no network, no access to the learner's own runs and timings, fixed threads and seeds."""
 
+import dis
 import gc
 import os
 import random
 import shutil
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -77,17 +79,20 @@ def is_slow(item) -> bool:
     return bool(function and (SLOW_FIXTURES & {*item.fixturenames} or SLOW_FUNCTIONS & names_in(function)))
 
 
-def names_in(function: FunctionType, seen: frozenset[FunctionType] = frozenset()) -> set[str]:
+@cache
+def names_in(function: FunctionType) -> frozenset[str]:
     """The global names that a function refers to, also by way of other functions of its module."""
     code, names = [function.__code__], set()
     while code:
-        part = code.pop()
-        names |= {name for name in part.co_names if name in function.__globals__}
+        for instruction in dis.get_instructions(part := code.pop()):
+            helper = function.__globals__.get(instruction.argval) if instruction.opname == "LOAD_GLOBAL" else None
+            if helper is None or instruction.argval in names:
+                continue
+            names.add(instruction.argval)
+            if isinstance(helper, FunctionType) and helper.__module__ == function.__module__:
+                code.append(helper.__code__)
         code += [constant for constant in part.co_consts if isinstance(constant, CodeType)]
-    for helper in [function.__globals__[name] for name in names]:
-        if isinstance(helper, FunctionType) and helper.__module__ == function.__module__ and helper not in seen:
-            names |= names_in(helper, seen | {function, helper})
-    return names
+    return frozenset(names)
 
 
 @pytest.fixture(autouse=True)

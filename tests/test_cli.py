@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from workbench import machine
 from workbench.adapters.methods import lora
-from workbench.cli import _parser, main
+from workbench.cli import main, parser
 from workbench.course import doctor, runner
 from workbench.course.doctor import as_markdown
 from workbench.paths import cache_dir
@@ -38,8 +38,8 @@ def test_every_public_name_is_there():
 @pytest.mark.parametrize("command", ["doctor", "train", "sweep", "memory", "notebooks"])
 def test_the_help_names_every_options_default(command):
     """A value that nobody was told of cannot be compared: 16 is the default of --alpha and of --alphas."""
-    parser = _parser()
-    (commands,) = (action for action in parser._actions if action.choices)
+    whole = parser()
+    (commands,) = (action for action in whole._actions if action.choices)
     for action in commands.choices[command]._actions:
         assert action.help, action.dest
         if action.default not in (None, False, argparse.SUPPRESS) and action.nargs != "*":
@@ -48,6 +48,7 @@ def test_the_help_names_every_options_default(command):
         assert commands.choices["sweep"].get_default("alphas") == [lora().alpha]
 
 
+@pytest.mark.slow
 def test_train_prints_a_record_that_the_store_holds(small_directory, tmp_path, capsys):
     arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "3", "--batch-size", "4"]
     arguments += ["--test-limit", "4", "--out", str(tmp_path), "--dtype", "float32"]
@@ -94,6 +95,7 @@ def test_notebooks_stopped_from_outside_leave_no_process(tmp_path):
     assert not any(child.is_running() for child in started)
 
 
+@pytest.mark.slow
 def test_every_option_reaches_the_record(small_directory, tmp_path, capsys):
     data = tmp_path / "mine.csv"
     data.write_text("asked,wanted\n" + "".join(f"{n} and {n}?,{2 * n}\n" for n in range(20)))
@@ -113,6 +115,7 @@ def test_every_option_reaches_the_record(small_directory, tmp_path, capsys):
     assert record["task"]["train_rows"] + record["task"]["test_rows"] == 20 and record["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_exit_1(small_directory, tmp_path, capsys):
     arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "6", "--batch-size", "2"]
     arguments += ["--test-limit", "2", "--out", str(tmp_path), "--dtype", "float32", "--learning-rate", "1e30"]
@@ -121,6 +124,7 @@ def test_a_run_that_diverges_is_exit_1(small_directory, tmp_path, capsys):
     assert ": diverged in" in told and "lower the learning rate" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["train", "--rank", "1"], ["sweep", "--ranks", "1"]], ids=lambda each: each[0])
 def test_a_run_that_finds_the_disk_full_is_exit_1(small_directory, tmp_path, capsys, monkeypatch, command):
     def full(*_):
@@ -133,6 +137,7 @@ def test_a_run_that_finds_the_disk_full_is_exit_1(small_directory, tmp_path, cap
     assert "Trained, but not saved: [Errno 28] No space left" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_auto_chooses_and_says_why(small_directory, tmp_path, capsys):
     arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "1", "--batch-size", "2"]
     arguments += ["--test-limit", "4", "--out", str(tmp_path), "--dtype", "float32", "--method", "auto", "--json"]
@@ -143,6 +148,7 @@ def test_auto_chooses_and_says_why(small_directory, tmp_path, capsys):
     assert all(reason in told.err for reason in record["method"]["reasons"])
 
 
+@pytest.mark.slow
 def test_sweep_trains_every_combination_once(small_directory, tmp_path, capsys):
     arguments = ["sweep", "--model", str(small_directory), "--task", "facts", "--steps", "2", "--batch-size", "2"]
     arguments += ["--test-limit", "4", "--out", str(tmp_path), "--dtype", "float32", "--ranks", "1,3"]
@@ -157,6 +163,7 @@ def test_sweep_trains_every_combination_once(small_directory, tmp_path, capsys):
     assert len(lines) == 9 and lines[0].split()[:3] == ["rank", "alpha", "learning_rate"]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_a_quantized_base(small_directory, tmp_path, capsys):
     arguments = ["sweep", "--model", str(small_directory), "--task", "facts", "--steps", "1", "--batch-size", "2"]
     arguments += ["--test-limit", "4", "--out", str(tmp_path), "--ranks", "1,2", "--quantization", "nf4", "--json"]
@@ -214,6 +221,7 @@ def test_a_wrong_command_line_is_exit_2(arguments, capsys):
     assert caught.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_notebooks_are_counted_and_a_failure_is_exit_1(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "course")
     (tmp_path / "course").mkdir()

@@ -59,11 +59,12 @@ def test_nf4_follows_from_normal_quantiles():
 def test_codes_scales_and_values_are_those_of_bitsandbytes(kind, block_size):
     for shape in ((576, 576), (192, 576)):
         weight = normal(*shape, seed=block_size)
-        packed, state = bnb.quantize_4bit(weight.reshape(-1), blocksize=block_size, quant_type=kind)
         q = quantize(weight, kind, block_size)
-        assert torch.equal(q.codes, packed.view(-1))
-        assert torch.equal(q.absmax, state.absmax)
-        assert_restores_the_same(q, packed, state)
+        with torch.compiler.set_stance("force_eager"):  # for large blocks it would compile, which takes seconds
+            packed, state = bnb.quantize_4bit(weight.reshape(-1), blocksize=block_size, quant_type=kind)
+            assert torch.equal(q.codes, packed.view(-1))
+            assert torch.equal(q.absmax, state.absmax)
+            assert_restores_the_same(q, packed, state)
 
 
 @pytest.mark.parametrize("kind", FOUR_BITS)

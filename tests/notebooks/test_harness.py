@@ -131,11 +131,13 @@ def test_leaving_early_is_a_failure(write, tmp_path):
     assert "SystemExit" in result.failure.reason
 
 
+@pytest.mark.quick
 def test_an_unknown_parameter_is_an_error(write, tmp_path):
     with pytest.raises(ValueError, match=r"lesson\.ipynb has no parameter sed\. It has: tier, seed\."):
         run_notebook(write(), tmp_path, parameters={"sed": 1})
 
 
+@pytest.mark.quick
 def test_an_unknown_tier_is_an_error(write, tmp_path):
     with pytest.raises(ValueError, match=r"no tier called 'tiny'. There are: smoke, laptop, gpu"):
         run_notebook(write(), tmp_path, tier="tiny")
@@ -175,6 +177,7 @@ def test_notebooks_are_found_by_name_file_or_number(write):
         find_notebooks(["03"], folder)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["course", "course/../course", "file", "file/folder"])
 def test_a_folder_that_cannot_hold_the_copies_is_refused(name, write, tmp_path, monkeypatch):
     """In its own folder the notebook itself would be replaced; and nothing may have run before that is told."""
@@ -191,6 +194,7 @@ def test_a_folder_that_cannot_hold_the_copies_is_refused(name, write, tmp_path, 
     assert sorted(file.name for file in path.parent.iterdir()) == ["lesson.ipynb", "other.ipynb"]
 
 
+@pytest.mark.quick
 @pytest.mark.skipif(sys.platform == "win32", reason="/sys is a folder like any other there")
 def test_a_folder_that_takes_no_files_is_refused(write):
     with pytest.raises(ValueError, match="The folder /sys for the executed copies cannot be made or written to"):
@@ -216,6 +220,7 @@ def test_a_scratch_pad_is_left_out_unless_it_is_named(write, tmp_path, monkeypat
         run_notebooks(["lesson", "Untitled"], "smoke", tmp_path / "out")
 
 
+@pytest.mark.quick
 def test_a_wrong_name_or_tier_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match="no notebook called"):
         run_notebooks(["99"], "smoke", tmp_path)

@@ -92,6 +92,7 @@ def test_the_methods_are_those_of_the_course():
     ]
 
 
+@pytest.mark.slow
 def test_the_check_is_a_simulation_of_the_settings_shown(tmp_path):
     fields = json.loads((DATA / "models" / "qwen2.5-0.5b.json").read_text()) | {"num_hidden_layers": 2}
     small = tmp_path / "config.json"

@@ -69,6 +69,7 @@ def test_full_and_adapters_each_keep_their_own_learning_rate(small, store):
     assert rate.value == 2e-4
 
 
+@pytest.mark.slow
 def test_loss_and_score_move_while_it_trains(small, store, monkeypatch):
     panel = panel_of(small, store)
     seen, pictures = [], []
@@ -90,6 +91,7 @@ def test_loss_and_score_move_while_it_trains(small, store, monkeypatch):
     assert list(scores) == [1, 2, 3, 4, 5, 6] and all(set(entry) == {"step", "loss"} for entry in history)
 
 
+@pytest.mark.slow
 def test_the_run_joins_the_table_and_the_store(small, store):
     first = train(small, TASK, lora(4, 8, 2e-3), SCORED, store)
     panel = panel_of(small, store, SCORED, runs=[first])
@@ -101,6 +103,7 @@ def test_the_run_joins_the_table_and_the_store(small, store):
     assert "lora r=4" in panel.table.value and f"{panel.runs[1].metrics['loss']:.3f}" in panel.table.value
 
 
+@pytest.mark.slow
 def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):
     panel = panel_of(small, store, LONG)
     panel.start()
@@ -113,6 +116,7 @@ def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):
     assert "interrupted after" in panel.message.value
 
 
+@pytest.mark.slow
 def test_stop_before_the_first_step_says_when_it_will_act(small, store, monkeypatch):
     """Scoring the base comes first, and can take longer than a step."""
     waiting, go_on = threading.Event(), threading.Event()
@@ -133,6 +137,7 @@ def test_stop_before_the_first_step_says_when_it_will_act(small, store, monkeypa
     assert [len(run.history) for run in panel.runs] == [1] and panel.runs[0].status == "interrupted"
 
 
+@pytest.mark.slow
 def test_nothing_can_be_stopped_after_the_last_step(small, store):
     """What is left is the scoring, which stopping would not end."""
     panel, told = panel_of(small, store, SCORED), []
@@ -142,6 +147,7 @@ def test_nothing_can_be_stopped_after_the_last_step(small, store):
     assert {disabled for words, disabled in told if "scoring all rows" in words} == {True}
 
 
+@pytest.mark.slow
 def test_one_at_a_time(small, store):
     panel, other = panel_of(small, store, LONG), panel_of(small, store, LONG)
     panel.start()
@@ -159,6 +165,7 @@ def test_one_at_a_time(small, store):
     other.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method(small, store, name):
     panel = panel_of(small, store, replace(CONFIG, steps=2))
@@ -174,6 +181,7 @@ def test_a_hybrid_opens_the_last_block(small):
     assert method_for(small, "hybrid", 2, 4, 1e-3).full_modules == ("layers.1.mlp",)
 
 
+@pytest.mark.slow
 def test_what_cannot_work_is_said_in_the_panel(base, store, tmp_path):
     folder = write_model(tmp_path / "llama", "llama", base.tokenizer)
     panel = panel_of(load_base(str(folder), dtype="float32"), store)
@@ -188,6 +196,7 @@ def test_what_cannot_work_is_said_in_the_panel(base, store, tmp_path):
     assert len(panel.runs) == 1, "the next one works"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_fault_of_ours_is_shown_and_the_panel_lives_on(small, store, monkeypatch):
     panel = panel_of(small, store)
@@ -201,6 +210,7 @@ def test_a_fault_of_ours_is_shown_and_the_panel_lives_on(small, store, monkeypat
     assert len(panel.runs) == 1
 
 
+@pytest.mark.slow
 def test_a_saved_notebook_has_the_curves_and_the_table(small, store, monkeypatch):
     panel = panel_of(small, store, runs=[train(small, TASK, lora(4, 8, 2e-3), CONFIG, store)])
     calls = []

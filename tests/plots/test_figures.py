@@ -1,5 +1,6 @@
 """Every figure of every module: draws, describes itself, overlaps nothing, leaves no page and can be read."""
 
+from functools import cache
 from itertools import pairwise
 
 import matplotlib
@@ -16,10 +17,16 @@ MODULES = (test_plots, test_plots_memory, test_plots_quantization, test_plots_sw
 FIGURES = {f"{module.__name__}: {name}": draw for module in MODULES for name, draw in module.FIGURES.items()}
 
 
+@cache
+def drawn(name: str):
+    """The figure of that name and its picture, made once for all tests of this file."""
+    figure = FIGURES[name]()
+    return figure, plots.to_png(figure, dpi=80)
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_draws_and_describes_itself(name):
-    figure = FIGURES[name]()
-    png = plots.to_png(figure, dpi=80)
+    figure, png = drawn(name)
     assert png.startswith(b"\x89PNG") and len(png) > 3000
     assert 40 < len(figure.alt) < 1200 and "\n" not in figure.alt and "nan" not in figure.alt
     assert figure.alt.encode() in png
@@ -27,7 +34,7 @@ def test_a_figure_draws_and_describes_itself(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_overlaps_and_nothing_leaves_the_page(name):
-    figure = FIGURES[name]()
+    figure, _ = drawn(name)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     page = figure.bbox.padded(1)
@@ -46,7 +53,6 @@ def test_nothing_overlaps_and_nothing_leaves_the_page(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_text_is_large_enough_for_a_projector(name):
-    figure = FIGURES[name]()
-    plots.to_png(figure)
+    figure, _ = drawn(name)
     texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text().strip() and text.get_visible()]
     assert min(text.get_fontsize() for text in texts) >= 10

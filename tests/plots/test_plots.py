@@ -103,6 +103,7 @@ def test_the_description_cannot_break_the_page():
     assert 'alt="a &quot;quoted&quot; &lt;b&gt;"' in data["text/html"]
 
 
+@pytest.mark.slow
 def test_pyplot_is_never_loaded():
     import subprocess
     import sys

@@ -166,6 +166,7 @@ def test_a_job_that_is_lost_is_told_in_one_sentence():
     assert re.match(r"A job was lost on the cluster \(The worker died.*\); every node needs", str(future.exception()))
 
 
+@pytest.mark.slow
 def test_ray_on_this_computer_alone_is_reachable_from_it_alone(surroundings):
     with RayExecutor() as executor:
         assert executor.workers == 1

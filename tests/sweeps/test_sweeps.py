@@ -171,6 +171,7 @@ def test_what_cannot_share_a_pass_is_trained_alone_in_the_same_call(small, store
         assert losses(run) == pytest.approx(losses(train(small, FACTS, method, QUICK, store)), rel=1e-5)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("methods", "options", "words"),
     [
@@ -255,6 +256,7 @@ def test_stopping_keeps_what_there_is_and_the_same_call_goes_on(small, store, mo
     assert runs[0].id == stopped[0].id and len(runs[0].history) == 4
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -407,6 +409,7 @@ def test_passes_hold_everything_once_and_fit(members, activations, at_once, room
         assert needed.of([*a, *b]) > room
 
 
+@pytest.mark.quick
 def test_a_configuration_that_cannot_fit_is_told_so(small, store):
     with pytest.raises(SweepError, match=r"needs about .* GB of tensors"):
         sweep(small, FACTS, VARIED, QUICK, store, max_memory=1_000_000)
@@ -512,6 +515,7 @@ def test_what_comes_back_to_a_full_disk_takes_no_other_with_it(small_directory, 
     assert not (store.path / runs[0].id).exists() and runs[1].load(base)
 
 
+@pytest.mark.slow
 def test_the_command_line_sweeps_through_ray_without_telling_each_step(small_directory, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("workbench.sweeps.ray_executor.RayExecutor", lambda address: InThreads(max_workers=1))
     arguments = ["sweep", "--model", str(small_directory), "--dtype", "float32", "--task", "facts", "--test-limit", "1"]
@@ -520,6 +524,7 @@ def test_the_command_line_sweeps_through_ray_without_telling_each_step(small_dir
     assert len(RunStore(tmp_path).all()) == 1
 
 
+@pytest.mark.quick
 def test_compiling_without_a_compiler_is_a_sentence(small, store, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SweepError, match=r"needs a C\+\+ compiler"):

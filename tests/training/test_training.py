@@ -246,6 +246,7 @@ def test_evaluating_first_does_not_spoil_quantized_training(small_directory, sto
         assert torch.equal(base.model(ids).logits, fresh)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -437,6 +438,7 @@ def test_numpys_numbers_and_a_name_with_dots_are_recorded(small, store):
     assert store.get(run.id) == run and run.config["seed"] == 3 and run.method["layers"] == [0, 1]
 
 
+@pytest.mark.quick
 def test_a_record_that_cannot_be_kept_is_told_before_the_base_is_scored(small, store, monkeypatch):
     monkeypatch.setattr("workbench.training.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
     with pytest.raises(RunError, match="cannot be written as JSON"):
@@ -467,6 +469,7 @@ def test_a_train_step_returns_the_loss_before_its_update(small):
     assert second < first
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("quantization", "method", "words"),
     [
@@ -527,6 +530,7 @@ def test_a_shorter_max_length_is_not_hidden_by_a_score_of_the_base(small, store)
     assert len(calls) == 2
 
 
+@pytest.mark.quick
 def test_a_store_that_cannot_be_written_is_told_before_anything_is_trained(small, tmp_path, monkeypatch):
     monkeypatch.setattr("workbench.training.loop.apply", lambda *_, **__: pytest.fail("began to train"))
     (tmp_path / "file").write_text("")
