@@ -144,24 +144,29 @@ def run_notebook(
             "cell_timeout": cell_timeout or cell_limit,
             "reason": str(Path(scratch, "reason.txt")),
         }
-        with executed.with_suffix(".log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "workbench.course.notebook_process", json.dumps(job)],
-                env=_environment(Path(scratch), tier),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                exit_code = process.wait(total_timeout)
-            except subprocess.TimeoutExpired:
-                exit_code = None
-            finally:
-                if process.poll() is None:  # once it was waited for, its number may be another process's
-                    _kill_family(process.pid)
-                    process.wait()
+        exit_code = _run_process(job, _environment(Path(scratch), tier), executed.with_suffix(".log"), total_timeout)
         reason = _reason(exit_code, total_timeout, Path(job["reason"]), executed.with_suffix(".log"))
     return NotebookResult(path.stem, tier, time.perf_counter() - started, executed, _failure(path, executed, reason))
+
+
+def _run_process(job: dict[str, Any], environment: dict[str, str], log_file: Path, timeout: float) -> int | None:
+    """Execute a notebook in a process of its own; returns its exit code, or None if it was killed after `timeout`."""
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workbench.course.notebook_process", json.dumps(job)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:  # after it was waited for, its number may be another process's
+                _kill_family(process.pid)
+                process.wait()
 
 
 def run_notebooks(names: Iterable[str], tier: str, out: Path) -> Iterator[NotebookResult]:

@@ -50,8 +50,6 @@ def short_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """softmax(Q K^T scaling + causal mask) V; (batch, heads, length, size) in, (batch, length, heads, size) out.
@@ -59,15 +57,20 @@ def short_attention(
     The signature is that of transformers' attention functions. With a mask, a cache, dropout, a bias, more than SHORT
     tokens or no causality, and in float32, where it is as fast, torch's own kernel is used.
     """
-    length = query.shape[2]
+    length, scaling = query.shape[2], options.get("scaling")
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     extras = any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     short = 1 < length == key.shape[2] <= SHORT
-    if query.dtype == torch.float32 or attention_mask is not None or dropout or extras or not causal or not short:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
-        )
+    if (
+        query.dtype == torch.float32
+        or attention_mask is not None
+        or options.get("dropout")
+        or extras
+        or not causal
+        or not short
+    ):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     # Query heads that share a key head are stacked along the rows, so that keys and values need not be repeated.
     batch, heads, _, size = query.shape
     together, groups = batch * key.shape[1], heads // key.shape[1]

@@ -12,11 +12,11 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from accelerate import PartialState
 
@@ -43,6 +43,25 @@ Configuration = tuple[str, Method, TrainConfig]  # a trial's id and what is its 
 FREE_SHARE = 0.7  # of the free memory that a pass may plan with; the rest is left to the allocator's overhead
 
 
+class SweepOptions(TypedDict, total=False):
+    """The options of `sweep`, by name."""
+
+    seeds: Sequence[int] | None
+    max_memory: int | None
+    compiled: bool
+    on_step: OnStep | None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The same, with defaults."""
+
+    seeds: Sequence[int] | None = None
+    max_memory: int | None = None
+    compiled: bool = False
+    on_step: OnStep | None = None
+
+
 def sweep(
     base: Base,
     task: Task,
@@ -50,17 +69,13 @@ def sweep(
     config: TrainConfig | None = None,
     store: RunStore | None = None,
     executor: RayExecutor | None = None,
-    *,
-    seeds: Sequence[int] | None = None,
-    max_memory: int | None = None,
-    compiled: bool = False,
-    on_step: OnStep | None = None,
+    **options: Unpack[SweepOptions],
 ) -> list[Run]:
     """Train every method with every seed, as many at once as fit; returns the runs method by method, seed by seed.
 
+    executor: a `RayExecutor`. Each pass is then a job on the cluster, and its runs are stored here when it ends. There
+        are at least as many passes as it has `workers`, each with as much free memory as there is here.
     seeds: each orders the data and initialises the adapters as `TrainConfig.seed` does; default: the one of `config`.
-    executor: a `workbench.sweeps.RayExecutor`. Each pass is then one job elsewhere, and its runs are stored here as it
-        ends. There are at least as many passes as it has `workers`, each with as much free memory as there is here.
     max_memory: bytes of tensors that a pass may hold, the base included; default: the base and 70 % of what is free.
         Not with methods that cannot share a pass, such as full(): each is trained alone, as `train` does it.
     compiled: put the model through torch.compile first: minutes of compiling, worth it in long sweeps only.
@@ -73,31 +88,44 @@ def sweep(
     before that, Ctrl-C raises KeyboardInterrupt.
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
+    asked = _Options(**options)
     config, store = config or TrainConfig(), store or RunStore()
     check_kinds(base=base, task=task, config=config, store=store)
     methods = _list(methods, "methods", "[lora(rank=r) for r in (1, 4, 16)]")
-    seeds = [config.seed] if seeds is None else _list(seeds, "seeds", "[0, 1, 2]")
+    seeds = [config.seed] if asked.seeds is None else _list(asked.seeds, "seeds", "[0, 1, 2]")
     store.make_ready()
-    if executor and on_step:
-        raise SweepError("on_step cannot be called from an executor's processes: leave out on_step, or the executor.")
-    if compiled and base.model.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
-    _check(base, methods, seeds, max_memory)
-    wanted = _trials(base, task, methods, config, seeds, store)
-    stored = {each.id: store.finished(each.id, each.config.evaluate, each.config.save) for each in wanted}
+    _check_options(base, asked, executor)
+    _check_methods(base, methods, seeds, asked.max_memory)
+    return _run_missing(_trials(base, task, methods, config, seeds, store), executor, asked)
+
+
+def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Options) -> list[Run]:
+    """Train the trials that are not complete in their store; returns the runs of all that are complete or stopped."""
+    stored = {each.id: each.store.finished(each.id, each.config.evaluate, each.config.save) for each in wanted}
     done = {id: run for id, run in stored.items() if run}
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
-    together = [each for each in missing if shares_a_pass(base, each.method)]
-    passes = _plan(together, max_memory, executor.workers if executor else 1)
+    together = [each for each in missing if shares_a_pass(each.base, each.method)]
+    passes = _plan(together, asked.max_memory, executor.workers if executor else 1)
     passes += [[each] for each in missing if each not in together]
     if done:
         say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
-    runs = _elsewhere(executor, passes, compiled) if executor else _here(passes, compiled, on_step)
+    if executor:
+        runs = _on_cluster(executor, passes, asked.compiled)
+    else:
+        runs = _here(passes, asked.compiled, asked.on_step)
     done |= {run.id: run for run in runs}
     left = sum(each.id not in done or done[each.id].status == "interrupted" for each in missing)
     if left:
         say(f"Stopped with {left} configurations to go; the same call goes on from there.")
     return [done[each.id] for each in wanted if each.id in done]
+
+
+def _check_options(base: Base, asked: _Options, executor: RayExecutor | None) -> None:
+    """Raise SweepError for options that do not go together or that this computer cannot serve."""
+    if executor and asked.on_step:
+        raise SweepError("on_step cannot be called from an executor's processes: leave out on_step, or the executor.")
+    if asked.compiled and base.model.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
 
 
 def _list(values: object, name: str, example: str) -> list[Any]:
@@ -107,7 +135,7 @@ def _list(values: object, name: str, example: str) -> list[Any]:
     return list(values)
 
 
-def _check(base: Base, methods: list[Method], seeds: list[int], max_memory: int | None) -> None:
+def _check_methods(base: Base, methods: list[Method], seeds: list[int], max_memory: int | None) -> None:
     """Check all methods before anything is trained, so that a mistake in the last one is told at once."""
     if PartialState().num_processes > 1:
         raise SweepError("A sweep runs in one process; start it without accelerate launch, or give it an executor.")
@@ -195,7 +223,7 @@ def _with_later_passes(on_step: OnStep | None, present: int, later: int) -> OnSt
     return told
 
 
-def _elsewhere(executor: RayExecutor, passes: list[list[Trial]], compiled: bool) -> Iterator[Run]:
+def _on_cluster(executor: RayExecutor, passes: list[list[Trial]], compiled: bool) -> Iterator[Run]:
     """Submit every pass and store its runs when it ends; a pass that fails leaves the others alone."""
     futures = [executor.submit(_train_and_pack, *_sendable(trials), compiled) for trials in passes]
     failures = []

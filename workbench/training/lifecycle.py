@@ -113,14 +113,19 @@ def run_trials(
     accelerator.free_memory()  # it would keep the optimizers' states alive through the scoring
     if out_of_memory and len(trials) > 1:
         slots.clear()
-        half = len(trials) // 2
-        say(f"Out of memory with {len(trials)} configurations at once: first {half} of them, then the rest.")
-        runs = run_trials(trials[:half], together, compiled, on_step)
-        stopped = any(run.status == "interrupted" for run in runs)
-        return runs if stopped else runs + run_trials(trials[half:], together, compiled, on_step)
+        return _run_in_halves(trials, compiled, on_step)
     models = [slot.model for slot in slots]
     slots.clear()  # the scoring does not need the optimizers' states
     return _keep_all(trials, runs, models, accelerator)
+
+
+def _run_in_halves(trials: Sequence[Trial], compiled: bool, on_step: OnStep | None) -> list[Run]:
+    """Train a pass that did not fit into memory as two; a stop in the first is the end of both."""
+    half = len(trials) // 2
+    say(f"Out of memory with {len(trials)} configurations at once: first {half} of them, then the rest.")
+    runs = run_trials(trials[:half], True, compiled, on_step)
+    stopped = any(run.status == "interrupted" for run in runs)
+    return runs if stopped else runs + run_trials(trials[half:], True, compiled, on_step)
 
 
 def _end(runs: Sequence[Run], status: str, advice: str | None = None) -> None:

@@ -1,11 +1,12 @@
-"""Options that several commands have in common, read in one way."""
+"""Options that several commands have in common."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what add_subparsers() returns
 DEFAULT = "default: %(default)s"  # argparse fills it in
 
 

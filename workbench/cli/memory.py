@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from workbench.cli_options import DEFAULT, full_modules_of, given, refuse_unused, targets_of
+from workbench.cli.options import DEFAULT, Commands, full_modules_of, given, refuse_unused, targets_of
 
 if TYPE_CHECKING:
     from workbench.adapters.methods import Method
     from workbench.memory.report import MemoryReport
 
 
-def add_memory(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: Commands) -> None:
     """Add the command to those of `workbench`."""
     memory = commands.add_parser("memory", help="what a GPU would need to train a model, without one")
     memory.add_argument("model", metavar="CONFIG", help="a short name, a Hub id, a folder, or a config.json")
@@ -36,11 +35,13 @@ def add_memory(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _memory(options: argparse.Namespace) -> int:
-    from workbench.memory import report as memory
+    from workbench.memory.closed_form import estimate
+    from workbench.memory.setup import Setup
+    from workbench.memory.simulation import simulate
 
     names = ("batch_size", "sequence_length", "dtype", "optimizer", "checkpointing", "attention")
-    setup = memory.Setup(_method(options), **{name: getattr(options, name) for name in names})
-    report = (memory.simulate if options.simulate else memory.estimate)(options.model, setup)
+    setup = Setup(_method(options), **{name: getattr(options, name) for name in names})
+    report = (simulate if options.simulate else estimate)(options.model, setup)
     if options.json:
         print(json.dumps(report.to_dict(), indent=1))
     else:
@@ -49,14 +50,14 @@ def _memory(options: argparse.Namespace) -> int:
 
 
 def _method(options: argparse.Namespace) -> Method:
-    """The method as it was asked for; raises MethodError for options that it has no use for."""
-    from workbench.adapters import methods
+    """The method that was asked for; raises MethodError for options that it does not use."""
+    from workbench.adapters.methods import Method
 
     if options.method == "full":
         refuse_unused(given(options, ("rank", "targets", "dora", "full_modules")), options.method)
-        return methods.full()
-    adapters = methods.lora(**given(options, ("rank", "dora")), targets=targets_of(options))
-    return replace(adapters, name=options.method, full_modules=full_modules_of(options))
+        return Method.from_options("full")
+    of_adapters = given(options, ("rank", "dora")) | {"targets": targets_of(options)}
+    return Method.from_options(options.method, full_modules_of(options), **of_adapters)
 
 
 def _print(report: MemoryReport) -> None:

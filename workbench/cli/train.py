@@ -1,0 +1,80 @@
+"""`workbench train`: fine-tune a model on a task and record the run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from workbench.cli.options import DEFAULT, Commands, full_modules_of, given, refuse_unused, targets_of
+from workbench.cli.runs import QUANTIZED, add_run_options, base, config, print_step, record, task
+
+if TYPE_CHECKING:
+    from workbench.adapters.methods import Method
+    from workbench.training.runs import Run
+
+
+def add(commands: Commands) -> None:
+    """Add the command to those of `workbench`."""
+    train = commands.add_parser("train", help="fine-tune a model on a task and record the run")
+    add_run_options(train)
+    methods = ("full", "lora", "qlora", "hybrid", "auto")
+    train.add_argument("--method", default="lora", choices=methods, help=f"auto chooses for the data; {DEFAULT}")
+    train.add_argument("--quantization", choices=QUANTIZED, help="of the frozen weights (default: nf4 for qlora)")
+    train.add_argument("--rank", type=int, help="default: 8")
+    train.add_argument("--alpha", type=float, help="default: 16")
+    train.add_argument("--learning-rate", type=float, help="default: 1e-4 for full, 2e-3 for the others")
+    train.add_argument("--dropout", type=float, help="default: 0")
+    train.add_argument("--rslora", action="store_true", default=None, help="alpha / sqrt(rank), not alpha / rank")
+    train.add_argument("--dora", action="store_true", default=None, help="weight-decomposed adapters")
+    train.add_argument("--full-modules", help="hybrid: modules to train whole, e.g. layers.29.mlp")
+    train.add_argument("--seed", type=int, default=0, help=DEFAULT)
+    train.set_defaults(command=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from accelerate import PartialState
+
+    from workbench.advice.recommend import recommend
+    from workbench.training.lifecycle import train
+    from workbench.training.store import RunStore
+
+    method = _method(options)
+    settings = replace(config(options), seed=options.seed)
+    data, start = task(options), base(options, method.base_quantization if method else None)
+    if method is None:
+        method = recommend(start, data, settings)
+        print("\n".join([f"Chosen: {method.label}", *(f"  {reason}" for reason in method.reasons)]), file=sys.stderr)
+    run = train(start, data, method, settings, RunStore(options.out), on_step=print_step)
+    if not PartialState().is_main_process:
+        return 0
+    if options.json:
+        print(json.dumps(record(run), indent=1))
+    else:
+        _print_run(run)
+    return 0 if run.status == "finished" and run.artifact else 1  # a full disk leaves no artifact
+
+
+def _method(options: argparse.Namespace) -> Method | None:
+    """The method that was asked for, None for "auto"; raises MethodError for options that it does not use."""
+    from workbench.adapters.methods import Method
+
+    of_adapters = given(options, ("rank", "alpha", "dropout", "rslora", "dora"))
+    others, rate = given(options, ("targets", "full_modules")), given(options, ("learning_rate",))
+    if options.method in ("full", "auto"):
+        refuse_unused([*of_adapters, *others, *(rate if options.method == "auto" else ())], options.method)
+        return Method.from_options("full", **rate) if options.method == "full" else None
+    given_options = of_adapters | rate | {"targets": targets_of(options)}
+    return Method.from_options(options.method, full_modules_of(options), **given_options)
+
+
+def _print_run(run: Run) -> None:
+    print(f"{run.id}: {run.status} in {run.seconds:.0f} s, {run.trainable_parameters:,} trainable parameters")
+    for name, value in run.metrics.items():
+        print(f"  {name}: {run.before[name]:.3f} -> {value:.3f}")
+    if run.advice:
+        print(f"  {run.advice}")
+    if run.artifact_dir:
+        print(f"  saved {(run.artifact_bytes or 0) / 1e6:.1f} MB in {run.artifact_dir}")
