@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import mean
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
 
 
 def usable(rows: Iterable[Mapping], measure: str) -> list[Mapping]:
@@ -14,9 +18,9 @@ def usable(rows: Iterable[Mapping], measure: str) -> list[Mapping]:
     return [row for row in rows if row["status"] == "finished" and row.get(measure) is not None]
 
 
-def grouped(rows: Iterable[Mapping], key: Callable[[Mapping], Hashable]) -> dict[Hashable, list[Mapping]]:
+def grouped(rows: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
     """The rows by key, the keys in order of appearance."""
-    groups: dict[Hashable, list[Mapping]] = {}
+    groups: dict[Key, list[Item]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return groups
