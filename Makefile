@@ -1,6 +1,6 @@
 # make lab      set up once, then open JupyterLab on the first notebook
-# make test     the same set-up, then every check and test
-# make check    the same set-up, then only what runs nothing: style, types and the order of the package's layers
+# make check    the same set-up, then style, types, layers and every test that trains nothing: for use while working
+# make test     the same, and every other test, notebooks and browser included
 # make bench    the same set-up plus the libraries we compare with, then the benchmarks (hours)
 # make study    the same set-up, then the reference study; hours, and it goes on where it was stopped
 # make setup    only the set-up
@@ -26,7 +26,7 @@ INSTALLED_BENCH := .venv/.installed-bench
 export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
 export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/.venv/share/jupyter/lab/workspaces
 
-.PHONY: help setup lab check test bench study strip clean
+.PHONY: help setup lab lint check test bench study strip clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -54,17 +54,21 @@ lab: $(INSTALLED)
 	    --LabApp.default_url=/lab/tree/00_start_here.ipynb --LabApp.extension_manager=readonly \
 	    $(ROOT_FLAG) $(ARGS)
 
-check: $(INSTALLED)
+lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/mypy
 
-test: $(INSTALLED)
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/lint-imports --no-logo
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+# Two processes of one thread each are done sooner than one of two threads. A file's tests stay in one process, and the
+# files in the order that tests/conftest.py gives them.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+check: lint
+	$(BIN)/mypy
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test: lint
+	$(PYTEST) --durations=20 $(ARGS)
 
 bench: $(INSTALLED_BENCH)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/train_step.py $(ARGS)

@@ -22,8 +22,7 @@ OFFLINE = str(Path(__file__).parent / "support" / "offline")
 SCRATCH = tempfile.TemporaryDirectory(prefix="workbench-tests-", ignore_cleanup_errors=True)
 os.environ.update(
     HF_HUB_OFFLINE="1",
-    # two workers of pytest-xdist, which `make test` starts, have a core each
-    OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"),
+    OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "2"),
     PYTHONHASHSEED="0",
     PYTHONPATH=os.pathsep.join(filter(None, [OFFLINE, os.environ.get("PYTHONPATH")])),
     TOKENIZERS_PARALLELISM="false",
