@@ -1,4 +1,4 @@
-"""Whole models with quantized linear layers: their size, the effect of quantization at full size, and the way back."""
+"""Whole models with quantized linear layers: their size, quantization simulated at full size, and dequantization."""
 
 from __future__ import annotations
 

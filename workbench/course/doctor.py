@@ -42,7 +42,7 @@ def _tried(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except OSError as error:
-        remedy = f"Make {cache_dir()} a folder with room that can be written, or set WORKBENCH_CACHE to another."
+        remedy = f"Make {cache_dir()} a writable folder with free space, or set WORKBENCH_CACHE to another folder."
         return Finding(name, "blocked", first_line(error), remedy)
 
 
@@ -151,7 +151,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
 
 def _steps() -> Finding:
     seconds: dict[str, float | None] = {"float32": probe_step("float32")}
-    # A CPU without bfloat16 arithmetic would take minutes: one matrix product tells.
+    # A CPU without bfloat16 arithmetic would take minutes for a step, so one matrix product is timed first.
     worth_a_step = _product_seconds("bfloat16") < 3 * _product_seconds("float32")
     seconds["bfloat16"] = probe_step("bfloat16") if worth_a_step else None
     machine.save_step_times(seconds)

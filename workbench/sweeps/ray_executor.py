@@ -30,8 +30,8 @@ class RayExecutor(futures.Executor):
 
     Every node needs the versions of Python, Ray, this package and its requirements that are used here, and must find
     the base model under the same name: a packaged model or one of the Hub by itself, a folder under the same path.
-    A job whose process or node dies is begun again, up to three times. Errors arrive as they were raised, with the
-    worker's traceback in their cause. Cancelling a future takes its job off the queue, or interrupts it.
+    A job whose process or node dies is started again, up to three times. Exceptions arrive as they were raised, with
+    the worker's traceback in their cause. Cancelling a future takes its job off the queue, or interrupts it.
     Raises WorkbenchError where Ray is not installed or no cluster answers (within a minute).
     """
 

@@ -109,10 +109,8 @@ def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Opti
     passes += [[each] for each in missing if each not in together]
     if done:
         say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
-    if executor:
-        runs = _on_cluster(executor, passes, asked.compiled)
-    else:
-        runs = _here(passes, asked.compiled, asked.on_step)
+    compiled = asked.compiled
+    runs = _on_cluster(executor, passes, compiled) if executor else _here(passes, compiled, asked.on_step)
     done |= {run.id: run for run in runs}
     left = sum(each.id not in done or done[each.id].status == "interrupted" for each in missing)
     if left:
@@ -136,7 +134,7 @@ def _list(values: object, name: str, example: str) -> list[Any]:
 
 
 def _check_methods(base: Base, methods: list[Method], seeds: list[int], max_memory: int | None) -> None:
-    """Check all methods before anything is trained, so that a mistake in the last one is told at once."""
+    """Check all methods before anything is trained, so that a mistake in the last one is found at once."""
     if PartialState().num_processes > 1:
         raise SweepError("A sweep runs in one process; start it without accelerate launch, or give it an executor.")
     if not methods:
@@ -216,11 +214,11 @@ def _with_later_passes(on_step: OnStep | None, present: int, later: int) -> OnSt
     if on_step is None:
         return None
 
-    def told(report: StepReport) -> bool | None:
+    def with_outlook(report: StepReport) -> bool | None:
         ahead = report["seconds"] / present * report["steps"] * later
         return on_step({**report, "seconds_left": report["seconds_left"] + ahead})
 
-    return told
+    return with_outlook
 
 
 def _on_cluster(executor: RayExecutor, passes: list[list[Trial]], compiled: bool) -> Iterator[Run]:

@@ -184,7 +184,7 @@ def everyday_facts() -> tuple[Example, ...]:
 
 
 def fact_rows(tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    """The everyday facts without an end-of-text token: a base model may go on after the answer."""
+    """The everyday facts without an end-of-text token: a base model may continue after the answer."""
     rows = []
     for fact in everyday_facts():
         prompt = [*start_ids(tokenizer), *_tokens(tokenizer, fact.prompt)]

@@ -55,7 +55,7 @@ def train(
     config, store = config or TrainConfig(), store or RunStore()
     check_kinds(base=base, task=task, method=method, config=config, store=store)
     store.make_ready()
-    check_method(base, method)  # what cannot work is told before the base is scored
+    check_method(base, method)  # fail before the base is scored
     trial = Trial(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
     return run_trials([trial], on_step=on_step)[0]
 

@@ -39,7 +39,7 @@ CPU_TOKENS = 3072  # in one forward pass of several adapters; beyond, a CPU wait
 
 
 class StepReport(TypedDict):
-    """What `on_step` is told after each step.
+    """What `on_step` receives after each step.
 
     loss (nats per completion token), learning_rate and model are those of the first run that still trains; the loss is
     NaN when none does. seconds: of this step. seconds_left: until the last step, at the pace so far. runs: the records
@@ -79,7 +79,7 @@ def make_slot(trial: Trial, run: Run, rows: Sequence[Encoded], accelerator: Acce
 
 
 def alone(accelerator: Accelerator, slot: Slot) -> Group:
-    """The group of a slot that trains by itself."""
+    """The group of a slot that trains alone."""
     if slot.config.checkpointing:
         slot.model.activation_checkpointing_enable({"use_reentrant": False})
     return Group(accelerator.prepare(slot.model), [slot], batched=False)
@@ -124,8 +124,8 @@ def fit(
     """Train the slots; fills in history, status, seconds and peak memory of their runs.
 
     together: they share forward passes over `base`; otherwise there is one, with a model of its own. A slot whose loss
-    is no longer a number is dropped and marked as diverged; the others go on. Raises KeyboardInterrupt when `on_step`
-    asks to stop.
+    is not finite is dropped and marked as diverged; the others continue. Raises KeyboardInterrupt when `on_step` asks
+    to stop.
     """
     config, active = slots[0].config, list(slots)
     groups: list[Group] = []
@@ -178,7 +178,7 @@ def _release(accelerator: Accelerator, groups: Sequence[Group], slots: Sequence[
 
 
 def _record_step(active: Sequence[Slot], losses: Sequence[float], step: int, seconds: float) -> list[Slot]:
-    """Enter the step into each run's history; returns the slots that go on. seconds: each slot's share of the step."""
+    """Add the step to each run's history; returns the slots that continue. seconds: each slot's share of the step."""
     surviving = []
     for slot, loss in zip(active, losses, strict=True):
         if not math.isfinite(loss):

@@ -1,4 +1,4 @@
-"""The folder that keeps records of runs: one JSON file a run, the adapter or checkpoint in a folder beside it."""
+"""The folder of runs: one JSON record for each run, and a folder with its adapter or checkpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def slug(*words: str) -> str:
 
 
 class RunStore:
-    """A folder of runs: `<id>.json` beside the folder `<id>` that holds the run's adapter or checkpoint.
+    """A folder of runs: `<id>.json` is the record of a run, the folder `<id>` holds its adapter or checkpoint.
 
     path: default: WORKBENCH_RUNS, else `runs/` in the clone of this repository (see `paths.runs_dir`).
     """
