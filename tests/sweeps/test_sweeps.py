@@ -409,7 +409,6 @@ def test_passes_hold_everything_once_and_fit(members, activations, at_once, room
         assert needed.of([*a, *b]) > room
 
 
-@pytest.mark.quick
 def test_a_configuration_that_cannot_fit_is_told_so(small, store):
     with pytest.raises(SweepError, match=r"needs about .* GB of tensors"):
         sweep(small, FACTS, VARIED, QUICK, store, max_memory=1_000_000)
