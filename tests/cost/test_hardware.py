@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as some
 
 from workbench.adapters.methods import full, lora, qlora
-from workbench.cost.flops import skeleton, step_flops
+from workbench.cost.flops import meta_base, step_flops
 from workbench.cost.gpus import GIB, gpus
 from workbench.cost.roofline import (
     CACHE_SHARE,
@@ -55,7 +55,7 @@ def test_what_is_usable_is_not_what_is_sold():
 def test_a_t4_has_no_bfloat16():
     t4, l4 = TABLE["T4"], TABLE["L4"]
     assert (t4.dtype, l4.dtype) == ("float16", "bfloat16") and l4.rate("float16") == 121e12
-    with pytest.raises(HardwareError, match="no rate for bfloat16 on a T4; compute in float16"):
+    with pytest.raises(HardwareError, match="no bfloat16 rate for the T4; use float16"):
         t4.rate("bfloat16")
 
 
@@ -63,7 +63,7 @@ def test_the_bound_is_the_slower_of_arithmetic_and_memory_in_each_phase():
     l40s = TABLE["L40S"]
     by_hand = 2e12 / 362e12 + 4e12 / 362e12 + 6e9 / 864e9
     assert job(PHASES, l40s, 1000, 1e6).bound_seconds == pytest.approx(by_hand)
-    assert [phase.limit(l40s) for phase in PHASES] == ["arithmetic", "arithmetic", "memory"]
+    assert [phase.bottleneck(l40s) for phase in PHASES] == ["arithmetic", "arithmetic", "memory"]
 
 
 def test_hours_and_money_follow_from_the_step():
@@ -86,11 +86,11 @@ def test_a_price_can_be_your_own():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: gpus({"H900": 1.0}), "no GPU 'H900' in the table; there are T4, L4"),
-        (lambda: gpus({"L4": -1.0}), "price of -1.0 for L4 makes no sense"),
-        (lambda: gpus({"L4": float("nan")}), "makes no sense"),
-        (lambda: job(PHASES, TABLE["L4"], 1000, 1e6, efficiency=0), "above 0, at most 1"),
-        (lambda: job(PHASES, TABLE["L4"], 1000, 1e6, efficiency=1.1), "above 0, at most 1"),
+        (lambda: gpus({"H900": 1.0}), "no GPU 'H900' in the table; use one of T4, L4"),
+        (lambda: gpus({"L4": -1.0}), "price of L4, -1.0, must be at least 0"),
+        (lambda: gpus({"L4": float("nan")}), "must be at least 0"),
+        (lambda: job(PHASES, TABLE["L4"], 1000, 1e6, efficiency=0), "must be above 0 and at most 1"),
+        (lambda: job(PHASES, TABLE["L4"], 1000, 1e6, efficiency=1.1), "must be above 0 and at most 1"),
         (lambda: job(PHASES, TABLE["L4"], 1000, 0), "tokens=0 must be above 0"),
         (lambda: job(PHASES, TABLE["L4"], 0, 1e6), "tokens_a_step=0 must be above 0"),
         (lambda: serve(0, 1e9, 1e6, TABLE["L4"]), "tasks=0 must be above 0"),
@@ -163,14 +163,14 @@ def phases_of(method, dtype="bfloat16", **options) -> dict[str, Phase]:
 def test_a_steps_flops_are_those_counted_and_its_phases_those_that_run():
     for method, options in ((full(), {}), (lora(rank=16), {}), (lora(rank=16), {"checkpointing": True})):
         phases = phases_of(method, **options)
-        counted = step_flops(skeleton(ONE_B), Setup(method, **SHAPE, **options))
+        counted = step_flops(meta_base(ONE_B), Setup(method, **SHAPE, **options))
         total = sum(sum(parts.values()) for parts in counted.values())
         assert sum(phase.flops for phase in phases.values()) == pytest.approx(total)
         assert ("recomputation" in phases) == bool(options)
 
 
 def test_the_optimizer_reads_gradients_and_moves_what_trains_and_its_state():
-    parameters = skeleton(ONE_B).model.num_parameters()
+    parameters = meta_base(ONE_B).model.num_parameters()
     for dtype, size in (("mixed", 4), ("bfloat16", 2)):
         # gradients read, weights read and written, two averages read and written
         assert phases_of(full(), dtype)["optimizer step"].bytes == pytest.approx(7 * size * parameters, rel=0.01)
@@ -179,7 +179,7 @@ def test_the_optimizer_reads_gradients_and_moves_what_trains_and_its_state():
 
 def test_four_bit_weights_are_read_unpacked_written_and_read_again():
     lora_pass, qlora_pass = (phases_of(method)["forward"].bytes for method in (lora(rank=16), qlora(rank=16)))
-    weights = sum(out * into for out, into in linear_modules(skeleton(ONE_B).model).values())
+    weights = sum(out * into for out, into in linear_modules(meta_base(ONE_B).model).values())
     reports = [estimate(ONE_B, method, **SHAPE) for method in (lora(rank=16), qlora(rank=16))]
     forward = [report.peaks["forward"] - report.components["optimizer state"] for report in reports]
     assert qlora_pass - lora_pass == pytest.approx(4 * weights + forward[1] - forward[0])

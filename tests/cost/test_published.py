@@ -2,6 +2,7 @@
 
 import pytest
 
+from workbench.adapters.methods import full
 from workbench.cost.gpus import gpus
 from workbench.cost.grid import FULL_BF16, FULL_MASTER, LORA, QLORA, SETTINGS, grid, ratios_by_tokens
 from workbench.cost.published import TOKENS, predicted_job, published_pair, published_runs
@@ -13,10 +14,14 @@ RUN = pytest.mark.parametrize("run", RUNS, ids=[run.label for run in RUNS])
 
 def test_the_rows_are_read_as_they_stand():
     whole, low_rank = RUNS[:2]
-    assert (whole.method.name, low_rank.method.rank, low_rank.method.targets) == ("full", 32, ("q_proj", "v_proj"))
-    assert whole.gpu == "L40S" and whole.setup == Setup(whole.method, 4, 768, "bfloat16", checkpointing=False)
+    assert (whole.setup.method.name, low_rank.setup.method.rank, low_rank.setup.method.targets) == (
+        "full",
+        32,
+        ("q_proj", "v_proj"),
+    )
+    assert whole.gpu == "L40S" and whole.setup == Setup(full(), 4, 768, "bfloat16", checkpointing=False)
     assert len({run.label for run in RUNS}) == len(RUNS) >= 8
-    assert any(run.method.dora for run in RUNS) and any(run.method.rslora for run in RUNS)
+    assert any(run.setup.method.dora for run in RUNS) and any(run.setup.method.rslora for run in RUNS)
     pair = published_pair()
     assert (pair["memory_ratio"], pair["speed_ratio"]) == pytest.approx((1.74, 2.91), abs=0.01)
     assert pair["tokens"] == TOKENS

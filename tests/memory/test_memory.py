@@ -27,13 +27,13 @@ from transformers import (
 from workbench import full, hybrid, load_base, lora, qlora
 from workbench.cli import main
 from workbench.errors import MemoryModelError, MethodError
-from workbench.memory import fake_steps, shapes
+from workbench.memory import Setup, estimate, fake_steps, measure, shapes, shipped, simulate
 from workbench.memory.allocator import MIB, reserved_bytes, segments_bytes
-from workbench.memory.fake_kernels import Linear4bit, unpacked
+from workbench.memory.fake_kernels import Linear4bit, dequantized
 from workbench.memory.real_steps import most_allocated, profiled, quantization_tensors
 from workbench.memory.recorder import Recorder
-from workbench.memory.report import COMPONENTS, CUBLAS_BYTES, estimate, measure, simulate
-from workbench.memory.setup import Setup, SetupFields, as_setup, shipped
+from workbench.memory.report import COMPONENTS, CUBLAS_BYTES
+from workbench.memory.setup import SetupFields, as_setup
 from workbench.models import Base
 from workbench.paths import DATA
 from workbench.plots.memory import COMPONENT_STYLE
@@ -112,7 +112,7 @@ def test_a_setup_can_be_given_whole_or_as_a_method_and_its_other_fields():
         one = predict(LlamaConfig(**TINY), setup)
         other = predict(LlamaConfig(**TINY), qlora(), 2, 64, "mixed", checkpointing=True, attention="flash")
         assert one.setup == other.setup == setup and one.components == other.components
-    with pytest.raises(TypeError, match="give the fields to change by name"):
+    with pytest.raises(TypeError, match="pass the fields to change by name"):
         as_setup(setup, 8)
     with pytest.raises(TypeError, match="batchsize"):
         estimate("llama-3.2-1b", lora(), batchsize=8)
@@ -131,14 +131,17 @@ def test_a_report_says_what_it_is_about():
 def test_only_what_was_published_is_validated():
     for name, validated in {"llama-3.2-1b": True, "qwen3-1.7b": False}.items():
         report = estimate(name, lora())
-        assert report.validated == validated and ("a model of the kind qwen3" in report.note) != validated
+        assert report.validated == validated and ("the qwen3 architecture" in report.note) != validated
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"num_attention_heads": 0}, "num_attention_heads=0 in the model's configuration must be at least 1"),
-        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "4 attention heads cannot share 3 heads"),
+        (
+            {"num_attention_heads": 4, "num_key_value_heads": 3},
+            "num_attention_heads=4 must be a multiple of num_key_value_heads=3",
+        ),
     ],
 )
 def test_a_configuration_that_is_no_model_is_a_sentence(change, words):
@@ -213,9 +216,9 @@ def test_biases_are_those_of_the_real_model(config, biased):
 
 
 def test_a_bias_that_no_formula_knows_is_a_sentence(monkeypatch):
-    monkeypatch.setattr(shapes, "READERS", (("self_attn.q_proj",),))
-    with pytest.raises(MemoryModelError, match=r"no bias of .*mlp.up_proj.*use simulate\(\)"):
-        estimate(LlamaConfig(**TINY, attention_bias=True, mlp_bias=True, rms_norm_eps=0.123), full())
+    monkeypatch.setattr(shapes, "SHARED_INPUTS", (("self_attn.q_proj",),))
+    with pytest.raises(MemoryModelError, match=r"a bias in .*mlp.up_proj.*use simulate\(\)"):
+        estimate(LlamaConfig(**TINY, attention_bias=True, mlp_bias=True), full())
 
 
 DEEP = LlamaConfig(**SIZES | {"num_hidden_layers": 8, "vocab_size": 2000})
@@ -379,7 +382,7 @@ def test_stand_ins_unpack_with_what_bitsandbytes_takes_for_it():
     with profiled() as profile:
         bnb.functional.dequantize_4bit(packed, state)
     with Recorder(set()) as recorder:
-        unpacked(packed, (512, 1024), torch.float32)
+        dequantized(packed, (512, 1024), torch.float32)
     live, most = 0, 0
     for storage, comes in recorder.events:
         live += storage.bytes if comes else -storage.bytes
@@ -395,7 +398,7 @@ def test_a_recorder_sees_births_deaths_and_views_once():
         del first
         third = second + 1
         del second, third
-    lives = [(storage.bytes, storage.born, storage.died) for storage, comes in recorder.events if comes]
+    lives = [(storage.bytes, storage.allocated_at, storage.released_at) for storage, comes in recorder.events if comes]
     assert lives == [(4000, 0, 2), (4000, 1, 4), (4000, 3, 5)]
 
 
@@ -510,7 +513,7 @@ def test_models_come_from_names_folders_files_and_configurations(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "other.json").write_text('{"model_type": "no-such-family"}')
     (tmp_path / "nothing.json").write_text("{}")
-    for name, words in (("broken", "no JSON file"), ("other", "no-such-family"), ("nothing", "names no model_type")):
+    for name, words in (("broken", "not a JSON file"), ("other", "no-such-family"), ("nothing", "has no model_type")):
         with pytest.raises(MemoryModelError, match=words):
             estimate(tmp_path / f"{name}.json", lora(8))
 

@@ -7,7 +7,7 @@ import pytest
 
 from workbench import memory
 from workbench.adapters.methods import full, hybrid, lora, qlora
-from workbench.cost.flops import skeleton
+from workbench.cost.flops import meta_base
 from workbench.cost.gpus import gpus
 from workbench.cost.roofline import job, step_phases
 from workbench.errors import MemoryModelError
@@ -80,7 +80,7 @@ def test_prices_are_dated():
 
 
 def test_the_methods_are_those_of_the_course():
-    last = skeleton("smollm2-135m").model.config.num_hidden_layers - 1
+    last = meta_base("smollm2-135m").model.config.num_hidden_layers - 1
     made = [method_of(MemorySettings("smollm2-135m", name, 4, ("q_proj",))) for name in METHODS]
     options = {"rank": 4, "targets": ("q_proj",)}
     assert made == [

@@ -1,4 +1,4 @@
-"""Many configurations at once: models, ways to train and shapes of a step, each with its memory and money.
+"""A grid of configurations (models, settings, batch sizes), with memory and money of each.
 
 Lesson 04 judges the claims about memory and money on this grid.
 """
@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypedDict
 
 from workbench.adapters.methods import full, lora, qlora
-from workbench.cost.flops import skeleton
+from workbench.cost.flops import meta_base
 from workbench.cost.gpus import Gpu, gpus
 from workbench.cost.roofline import gpus_if_sharded, job, step_phases
-from workbench.memory.report import estimate
+from workbench.memory.closed_form import estimate
 from workbench.memory.setup import Setup
 
 FULL_MASTER, FULL_BF16 = "full, float32 master", "full, bfloat16"
 LORA_FEW, LORA, QLORA = "LoRA r=8 on q, v", "LoRA r=16 on all", "QLoRA r=16 on all"
-# Name of a setting -> its method and dtype, with the shape of the step still to be chosen.
+# Name of a setting -> its method and dtype; `grid` chooses the other fields.
 SETTINGS: dict[str, Setup] = {
     FULL_MASTER: Setup(full(), dtype="mixed"),
     FULL_BF16: Setup(full()),
@@ -38,42 +39,59 @@ MODELS = (
     "qwen2.5-32b",
     "llama-3.1-70b",
 )
-SHAPES = ((1, 512), (4, 768), (16, 1024))  # sequences, tokens in each
-TOKENS = 10e6  # of the job that `money` is for
+SHAPES = ((1, 512), (4, 768), (16, 1024))  # batch size, sequence length
+TOKENS = 10e6  # of the job whose cost is `money`
+
+
+class GridRow(TypedDict):
+    """One configuration.
+
+    setting: one of SETTINGS. reserved_bytes: the allocator's; total_bytes: with the CUDA context. a100s: how many "A100
+    80 GB" if model states are sharded; None if no number is enough. money: US dollars for TOKENS tokens on the cheapest
+    GPU for the job, or if one is too small, on as many as it takes, without the time that they need to communicate;
+    None if no number is enough.
+    """
+
+    model: str
+    parameters: int
+    setting: str
+    batch_size: int
+    sequence_length: int
+    checkpointing: bool
+    reserved_bytes: int
+    total_bytes: int
+    trainable_parameters: int
+    a100s: int | None
+    money: float | None
 
 
 def grid(
     models: Sequence[str] = MODELS,
     shapes: Sequence[tuple[int, int]] = SHAPES,
     prices: Mapping[str, float] | None = None,
-) -> list[dict]:
-    """A row for each model, setting and shape of the step, without and with checkpointing; see `configuration`."""
+) -> list[GridRow]:
+    """A row for each model, setting and shape (batch size, sequence length), without and with checkpointing.
+
+    prices: as for `gpus`.
+    """
     table = gpus(prices)
     return [
-        configuration(model, setting, replace(setup, **step, checkpointing=checkpointing), table)
+        _row(model, name, replace(setup, batch_size=size, sequence_length=length, checkpointing=recompute), table)
         for model in models
-        for setting, setup in SETTINGS.items()
-        for step in ({"batch_size": rows, "sequence_length": tokens} for rows, tokens in shapes)
-        for checkpointing in (False, True)
+        for name, setup in SETTINGS.items()
+        for size, length in shapes
+        for recompute in (False, True)
     ]
 
 
-def configuration(model: str, setting: str, setup: Setup, table: Mapping[str, Gpu]) -> dict:
-    """One row: what was asked, parameters and trainable_parameters, reserved_bytes (the allocator's), total_bytes (with
-    the CUDA context), a100s (80 GB, how many if the states were sharded; None if no number is enough) and money.
-
-    setting: the name by which the row calls `setup`. table: the GPUs to choose from, an "A100 80 GB" among them.
-
-    money: US dollars for TOKENS tokens on the GPU that is cheapest for it; where one is too small, on as many as it
-    takes, as if no time were lost between them (None if no number is enough).
-    """
+def _row(model: str, setting: str, setup: Setup, table: Mapping[str, Gpu]) -> GridRow:
     report = estimate(model, setup)
     phases = step_phases(report)
     needed = {gpu.name: gpus_if_sharded(report, gpu) for gpu in table.values()}
     jobs = [job(phases, gpu, setup.tokens, TOKENS) for gpu in table.values() if needed[gpu.name]]
     return {
         "model": model,
-        "parameters": skeleton(model).model.num_parameters(),
+        "parameters": meta_base(model).model.num_parameters(),
         "setting": setting,
         "batch_size": setup.batch_size,
         "sequence_length": setup.sequence_length,
@@ -86,13 +104,13 @@ def configuration(model: str, setting: str, setup: Setup, table: Mapping[str, Gp
     }
 
 
-def ratios_by_tokens(model: str, whole: str) -> list[tuple[int, float]]:
-    """(tokens in the step, reserved bytes of the setting `whole` / those of LORA_FEW), for 1 to 16 x 768 tokens."""
+def ratios_by_tokens(model: str, setting: str) -> list[tuple[int, float]]:
+    """(tokens in the step, reserved bytes of `setting` / those of LORA_FEW), for 1 to 16 sequences of 768 tokens."""
     found = []
     for batch_size in (1, 2, 4, 8, 16):
         size, other = (
-            estimate(model, SETTINGS[setting], batch_size=batch_size, sequence_length=768).peak_reserved_bytes
-            for setting in (whole, LORA_FEW)
+            estimate(model, SETTINGS[name], batch_size=batch_size, sequence_length=768).peak_reserved_bytes
+            for name in (setting, LORA_FEW)
         )
         found.append((batch_size * 768, size / other))
     return found

@@ -1,25 +1,26 @@
-"""Published training runs of others, from data/published_runs.csv, to hold predictions of memory and speed against."""
+"""Published training runs, from data/published_runs.csv, to compare predictions of memory and speed with."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass, replace
+from typing import Any
 
-from workbench.adapters.methods import Method, full, lora, qlora
+from workbench.adapters.methods import Method
 from workbench.cost.gpus import GIB, gpus
 from workbench.cost.roofline import EFFICIENCY, Job, job, step_phases
-from workbench.memory.report import estimate
+from workbench.memory.closed_form import estimate
 from workbench.memory.setup import Setup
 from workbench.models.catalogue import canonical
 from workbench.paths import DATA
 
-# Each run's own result file gives both: the mean row is a quarter as long as the limit, near which memory peaks.
+# From the result file of each run. The mean sequence has a quarter of the longest's tokens, where memory peaks.
 TOKENS, STEPS = 4_198_051, 5_000
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One row of the table. setup: as the run was trained; its sequence_length is the limit, not the mean length."""
+    """One row of the table. setup: the run's; sequence_length is the length of its longest sequences, not the mean."""
 
     label: str
     model: str
@@ -28,24 +29,20 @@ class PublishedRun:
     peak_reserved_bytes: float
     tokens_per_second: float
 
-    @property
-    def method(self) -> Method:
-        return self.setup.method
-
 
 def published_runs() -> list[PublishedRun]:
-    """All rows, the newest pair of full fine-tuning and LoRA first."""
+    """All rows; the newest runs of full fine-tuning and of LoRA come first."""
     with (DATA / "published_runs.csv").open(encoding="utf-8", newline="") as file:
         return [_run(row) for row in csv.DictReader(file)]
 
 
 def _run(row: dict[str, str]) -> PublishedRun:
-    method, words = full(), "full"
-    if row["method"] != "full":
-        name, _, variant = row["method"].partition(" ")
-        make, targets = {"lora": lora, "qlora": qlora}[name], row["targets"].split(",")
-        method = make(int(row["rank"]), float(row["alpha"]), targets=targets, **({variant: True} if variant else {}))
-        words = f"{method.label} on {row['targets'].replace('_proj', '').replace(',', ', ')}"
+    name, _, variant = row["method"].partition(" ")
+    options: dict[str, Any] = {variant: True} if variant else {}
+    if name != "full":
+        options |= {"rank": int(row["rank"]), "alpha": float(row["alpha"]), "targets": row["targets"].split(",")}
+    method = Method.from_options(name, **options)
+    words = "full" if name == "full" else f"{method.label} on {row['targets'].replace('_proj', '').replace(',', ', ')}"
     setup = Setup(
         method,
         int(row["batch_size"]),
@@ -65,16 +62,16 @@ def _run(row: dict[str, str]) -> PublishedRun:
 
 
 def predicted_job(run: PublishedRun, efficiency: float = EFFICIENCY) -> Job:
-    """The speed that `cost.gpus.job` gives for the run, with rows of the mean length."""
+    """The job as `cost.roofline.job` predicts it, with sequences of the mean length."""
     setup = replace(run.setup, sequence_length=round(TOKENS / STEPS / run.setup.batch_size))
     return job(step_phases(estimate(run.model, setup)), gpus()[run.gpu], setup.tokens, TOKENS, efficiency)
 
 
 def published_pair() -> dict[str, float]:
-    """The newest pair of full fine-tuning and LoRA: memory_ratio (full / LoRA), speed_ratio (LoRA / full), tokens."""
-    whole, low_rank = published_runs()[:2]
+    """memory_ratio (full / LoRA), speed_ratio (LoRA / full) and tokens, of the newest runs of both."""
+    full, low_rank = published_runs()[:2]
     return {
-        "memory_ratio": whole.peak_reserved_bytes / low_rank.peak_reserved_bytes,
-        "speed_ratio": low_rank.tokens_per_second / whole.tokens_per_second,
+        "memory_ratio": full.peak_reserved_bytes / low_rank.peak_reserved_bytes,
+        "speed_ratio": low_rank.tokens_per_second / full.tokens_per_second,
         "tokens": TOKENS,
     }

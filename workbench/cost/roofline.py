@@ -1,9 +1,9 @@
-"""How long a step takes at least, and what a job or a service costs.
+"""The least time that a training step can take, and the cost of a job or of serving.
 
-The bound is a roofline: in each phase of a step a GPU can be no faster than its arithmetic (FLOPs / FLOP per second)
-and no faster than its memory (bytes / bytes per second). No run reaches it: kernels start and end, element-wise work
-goes through memory again and again, and few products are as large as the data sheet's best case. So the bound is
-divided by an efficiency, which is a parameter.
+The bound is a roofline: a phase of a step takes at least FLOPs / FLOP per second, and at least bytes / bytes per second
+of the GPU's memory. No run reaches it: launching kernels takes time, element-wise operations move data through memory
+again, and few products are as large as those that the data sheet measures. So the bound is divided by an efficiency,
+which is a parameter.
 """
 
 from __future__ import annotations
@@ -11,88 +11,85 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from workbench.cost.flops import skeleton, step_flops
+from workbench.cost.flops import meta_base, step_flops
+from workbench.cost.gpus import Gpu
 from workbench.errors import HardwareError
 from workbench.models.base import linear_modules
 
 if TYPE_CHECKING:
     from workbench.memory.report import MemoryReport
-from workbench.cost.gpus import Gpu
 
-EFFICIENCY = 0.25  # about what the published runs reached, one loop on one kind of GPU: lesson 04 shows each
-
-
-CACHE_SHARE = 0.3  # of a serving GPU's memory, left to the keys and values of the requests under way
-
-
-SERVER = 8  # GPUs that one server holds at most; over more of them a base is split only if it has to be
-
-
+EFFICIENCY = 0.25  # about that of the published runs, of one training loop on one kind of GPU: lesson 04 shows each
+CACHE_SHARE = 0.3  # of a serving GPU's memory, for the keys and values of current requests
+SERVER = 8  # the most GPUs in one server; a base is split over more of them only if it is too large for a server
 HOURS_A_MONTH = 730
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a step: FLOPs, and the bytes that must go through the GPU's memory if nothing is moved in vain."""
+    """One phase of a step: its FLOPs, and the fewest bytes that it has to move through the GPU's memory."""
 
     name: str
     flops: float
     bytes: float
 
     def seconds(self, gpu: Gpu) -> float:
-        """The least that the phase can take on `gpu`."""
+        """The least time that the phase can take on `gpu`."""
         return max(self.flops / gpu.rate(gpu.dtype), self.bytes / gpu.bytes_per_second)
 
-    def limit(self, gpu: Gpu) -> str:
-        """What holds it up there: "arithmetic" or "memory"."""
+    def bottleneck(self, gpu: Gpu) -> Literal["arithmetic", "memory"]:
+        """Whether the phase is compute-bound ("arithmetic") or bandwidth-bound ("memory") on `gpu`."""
         return "arithmetic" if self.flops / gpu.rate(gpu.dtype) >= self.bytes / gpu.bytes_per_second else "memory"
 
 
 def step_phases(report: MemoryReport) -> list[Phase]:
-    """The phases of the step that `report` (of memory.estimate or memory.simulate) is about.
+    """The phases of the step that `report` (of memory.estimate or memory.simulate) describes.
 
-    Bytes: weights are read in each pass; 4-bit ones are also unpacked to 16 bits, written and read again; activations
-    and logits are written once and read once; the optimizer reads gradients, and reads and writes what trains and its
-    own state. What a cache may hold, and element-wise work that goes through memory again, are left out: it is a bound.
-    Products are taken to be in 16 bits; what trains beside a frozen base is kept in float32.
+    Bytes: weights are read in each pass; 4-bit weights are also dequantized to 16 bits, written and read again;
+    activations and logits are written once and read once; the optimizer reads gradients, and reads and writes the
+    trained weights and its state. Since this is a lower bound, element-wise operations do not count. Products are in 16
+    bits, and weights that train next to a frozen base are in float32.
     """
-    base, method = skeleton(report.config), report.setup.method
+    base, method = meta_base(report.config), report.setup.method
     flops = {phase: sum(parts.values()) for phase, parts in step_flops(base, report.setup).items()}
     state = report.components.get("optimizer state", 0)
     weights = report.components["weights"] + report.components.get("adapters", 0)
-    kept = max(0, report.peaks["forward"] - weights - state)
+    saved = max(0, report.peaks["forward"] - weights - state)
     trained = report.components["weights"] if method.name == "full" else 4 * report.trainable_parameters
-    unpacked = 4 * sum(out * into for out, into in linear_modules(base.model).values()) * (method.name == "qlora")
-    phases = [Phase("forward", flops["forward"], weights + unpacked + kept)]
+    dequantized = 4 * sum(out * into for out, into in linear_modules(base.model).values()) * (method.name == "qlora")
+    phases = [Phase("forward", flops["forward"], weights + dequantized + saved)]
     if report.setup.checkpointing:
-        phases.append(Phase("recomputation", flops["recomputation"], weights + unpacked))
-    phases.append(Phase("backward", flops["backward"], weights + unpacked + kept + trained))
+        phases.append(Phase("recomputation", flops["recomputation"], weights + dequantized))
+    phases.append(Phase("backward", flops["backward"], weights + dequantized + saved + trained))
     return [*phases, Phase("optimizer step", 0.0, 3 * trained + 2 * state)]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Training on so many tokens on one GPU."""
+    """Training on one GPU.
+
+    bound_seconds: the least time of a step. step_seconds: the bound / efficiency. money: US dollars.
+    """
 
     gpu: Gpu
-    bound_seconds: float  # of a step, which no program can undercut
-    step_seconds: float  # the bound / efficiency
+    bound_seconds: float
+    step_seconds: float
     tokens_per_second: float
     hours: float
-    money: float  # US dollars
+    money: float
 
 
 def job(phases: Sequence[Phase], gpu: Gpu, tokens_a_step: int, tokens: float, efficiency: float = EFFICIENCY) -> Job:
-    """Hours and money to train on `tokens` tokens, padding among them.
+    """Hours and money to train on `tokens` tokens, padding included.
 
     efficiency: the share of the bound's speed that the run reaches, above 0 and at most 1. Raises HardwareError for
-    what makes no sense.
+    numbers outside of their range.
     """
     if not 0 < efficiency <= 1:
-        raise HardwareError(f"efficiency={efficiency} is a share of the bound's speed: above 0, at most 1.")
-    _above_0(tokens_a_step=tokens_a_step, tokens=tokens)
+        raise HardwareError(f"efficiency={efficiency} must be above 0 and at most 1, a share of the bound's speed.")
+    _check_positive(tokens_a_step=tokens_a_step, tokens=tokens)
     bound = sum(phase.seconds(gpu) for phase in phases)
     seconds = bound / efficiency
     hours = seconds * tokens / tokens_a_step / 3600
@@ -100,19 +97,19 @@ def job(phases: Sequence[Phase], gpu: Gpu, tokens_a_step: int, tokens: float, ef
 
 
 def cheapest(jobs: Sequence[Job], total_bytes: float) -> Job | None:
-    """Of the jobs whose GPU a step of `total_bytes` fits, the one that costs least to finish (None if none fits)."""
+    """The cheapest of the jobs on GPUs that a step of `total_bytes` fits; None if it fits none."""
     return min((one for one in jobs if one.gpu.fits(total_bytes)), key=lambda one: one.money, default=None)
 
 
 def gpus_if_sharded(report: MemoryReport, gpu: Gpu) -> int | None:
     """The fewest GPUs on which the step fits if weights, gradients and optimizer state are split evenly over them.
 
-    That is ZeRO stage 3 (arXiv 1910.02054), or FSDP. report: of `memory.estimate`. Each GPU keeps the activations and
-    logits of its own batch, as large as the report's, and its CUDA context; the block gathered at the moment comes on
-    top and is left out. None: what each GPU keeps is too much by itself.
+    This is ZeRO stage 3 (arXiv 1910.02054), or FSDP. report: of `memory.estimate`. Each GPU has the activations and
+    logits of a batch as large as the report's, and its own CUDA context; the gathered weights of the current block are
+    left out. None if what is not split does not fit. Raises HardwareError for a report of `memory.simulate`.
     """
     if not report.moments:
-        raise HardwareError("gpus_if_sharded() needs a report of memory.estimate(), not of simulate().")
+        raise HardwareError("gpus_if_sharded() needs a report of memory.estimate(), not of memory.simulate().")
     if gpu.fits(report.total_bytes):
         return 1
     room = (gpu.usable_bytes - report.context_bytes) * report.peak_allocated_bytes / report.peak_reserved_bytes
@@ -123,7 +120,7 @@ def gpus_if_sharded(report: MemoryReport, gpu: Gpu) -> int | None:
 
 @dataclass(frozen=True)
 class Service:
-    """Keeping N tuned models ready: bytes to store, GPUs that hold them all, US dollars a month of 730 hours."""
+    """Serving N tuned models: bytes of their weights, GPUs that hold them, US dollars per month of 730 hours."""
 
     stored_bytes: float
     gpus: int
@@ -131,31 +128,31 @@ class Service:
 
 
 def serve(tasks: int, base_bytes: float, adapter_bytes: float, gpu: Gpu) -> dict[str, Service]:
-    """N adapters on one shared base against N full models, all loaded all the time.
+    """Serve `tasks` adapters on one shared base, or as many full models, all loaded all the time.
 
-    The fewest GPUs that hold them: a shared base may be split over up to SERVER of them, any model over as many as one
-    takes. CACHE_SHARE of each GPU is left to requests; how many requests a second come out of it is not modelled.
-    Raises HardwareError for numbers of 0 or below.
+    Both take the fewest GPUs that hold them. A shared base may be split over up to SERVER GPUs, and any model over as
+    many as it needs. CACHE_SHARE of each GPU is kept free for requests; requests per second are not modelled.
+    Raises HardwareError for numbers that are not positive.
     """
-    _above_0(tasks=tasks, base_bytes=base_bytes, adapter_bytes=adapter_bytes)
+    _check_positive(tasks=tasks, base_bytes=base_bytes, adapter_bytes=adapter_bytes)
     ways = {
-        "adapters on one base": (base_bytes + tasks * adapter_bytes, _places(tasks, base_bytes, adapter_bytes, gpu)),
-        "full models": (tasks * base_bytes, _places(tasks, 0, base_bytes, gpu)),
+        "adapters on one base": (base_bytes + tasks * adapter_bytes, _fewest(tasks, base_bytes, adapter_bytes, gpu)),
+        "full models": (tasks * base_bytes, _fewest(tasks, 0, base_bytes, gpu)),
     }
     return {
         way: Service(stored, count, count * gpu.price_per_hour * HOURS_A_MONTH) for way, (stored, count) in ways.items()
     }
 
 
-def _places(tasks: int, shared: float, each: float, gpu: Gpu) -> int:
-    """GPUs for `tasks` models of which each GPU, or group of GPUs, holds one shared part and as many others as fit."""
+def _fewest(tasks: int, shared: float, each: float, gpu: Gpu) -> int:
+    """The fewest GPUs for all tasks, if each GPU or group of GPUs holds the shared bytes and those of several tasks."""
     room = gpu.usable_bytes * (1 - CACHE_SHARE)
     least = math.ceil((shared + each) / room)
     groups = range(least, max(least, SERVER) + 1) if shared else (least,)
     return min(size * math.ceil(tasks / max(1, (size * room - shared) // each)) for size in groups)
 
 
-def _above_0(**numbers: float) -> None:
+def _check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not 0 < number < math.inf:
             raise HardwareError(f"{name}={number} must be above 0 and finite.")

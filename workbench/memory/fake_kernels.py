@@ -1,7 +1,7 @@
-"""What stands in for a GPU's kernels, and for bitsandbytes, in a step on fake tensors: the same storage, no numbers.
+"""Replacements for GPU kernels and for bitsandbytes in a step on fake tensors: they allocate what the originals do.
 
-Fake tensors say that they are on the CPU, since a torch without CUDA cannot differentiate others. The kernels that sdpa
-would choose on a GPU are therefore called by name.
+Fake tensors are on the CPU, because torch without CUDA cannot differentiate others. Therefore the kernels that sdpa
+would choose on a GPU are called by name.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def efficient_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What torch's sdpa does on CUDA for a padded batch: keys and values repeated, the mask as numbers, one kernel."""
-    query, key, value = as_autocast(query, key, value)
+    """torch's sdpa on CUDA for a padded batch: keys and values repeated, a float mask, memory-efficient attention."""
+    query, key, value = _as_autocast(query, key, value)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     length = attention_mask.shape[-1]
@@ -55,19 +55,19 @@ def flash_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What torch's sdpa does on CUDA when no mask is given: the flash kernel."""
-    query, key, value = as_autocast(query, key, value)
+    """torch's sdpa on CUDA without a mask: the flash kernel."""
+    query, key, value = _as_autocast(query, key, value)
     out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout, True, scale=scaling)[0]
     return out.transpose(1, 2).contiguous(), None
 
 
-def as_autocast(*tensors: Tensor) -> list[Tensor]:
-    """Autocast lowers what goes into sdpa; the kernels behind it, called by name, have to be given it lowered."""
+def _as_autocast(*tensors: Tensor) -> list[Tensor]:
+    """Autocast converts the inputs of sdpa to bfloat16, but not those of its kernels when they are called by name."""
     return [tensor.to(torch.bfloat16) if torch.is_autocast_enabled("cpu") else tensor for tensor in tensors]
 
 
 def padded_mask(batch_size: int, q_length: int, kv_length: int, device: torch.device | str = "cpu", **_: Any) -> Tensor:
-    """(batch, 1, query, key) booleans, without looking into the batch, which holds no numbers."""
+    """A boolean mask, (batch, 1, query, key). transformers' own would read the batch, which has no contents."""
     return torch.empty(batch_size, 1, q_length, kv_length, dtype=torch.bool, device=device)
 
 
@@ -75,6 +75,7 @@ def no_mask(**_: Any) -> None:
     """No mask, as for batches without padding."""
 
 
+# (attention, device) of a `Setup` -> the name under which transformers finds the implementation
 ATTENTION = {
     ("sdpa", "cuda"): "workbench_efficient",
     ("flash", "cuda"): "workbench_unmasked",
@@ -92,21 +93,22 @@ for _name, _attention, _mask in (
 
 
 class Fake4bitProduct(torch.autograd.Function):
-    """x W^T with W stored in 4 bits: unpacked for the product and thrown away, forward and backward."""
+    """x W^T with W stored in 4 bits: dequantized for the product and freed, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:
         ctx.shape = shape
         ctx.save_for_backward(weight)
-        return nn.functional.linear(x, unpacked(weight, shape, x.dtype))
+        return nn.functional.linear(x, dequantized(weight, shape, x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient @ unpacked(*ctx.saved_tensors, ctx.shape, gradient.dtype), None, None
+        (weight,) = ctx.saved_tensors
+        return gradient @ dequantized(weight, ctx.shape, gradient.dtype), None, None
 
 
-def unpacked(weight: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Weights (out, in) unpacked from 4 bits; their scales, unpacked to float32, live until the weights are made."""
+def dequantized(weight: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Weights (out, in) dequantized from 4 bits; their float32 scales are freed once the weights are made."""
     parts = stored_parts(math.prod(shape), "nf4", BLOCK_4BIT, double_quantization=True)
     scales = torch.empty(parts["scales"], dtype=torch.float32)
     weights = torch.empty(shape, dtype=dtype)
@@ -115,14 +117,16 @@ def unpacked(weight: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tens
 
 
 class Linear4bit(bnb.nn.Linear4bit):
-    """A linear layer with the storage of bitsandbytes' NF4 layer with double quantization, and no numbers."""
+    """A linear layer with tensors of the same sizes as bitsandbytes' NF4 layer with double quantization."""
 
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
         parts = stored_parts(layer.weight.numel(), "nf4", BLOCK_4BIT, double_quantization=True)
-        self.weight = nn.Parameter(torch.empty(parts["codes"], 1, dtype=torch.uint8), requires_grad=False)
-        self.weight.compress_statistics, self.weight.quant_type = True, "nf4"
+        weight = nn.Parameter(torch.empty(parts["codes"], 1, dtype=torch.uint8), requires_grad=False)
+        for name, value in (("compress_statistics", True), ("quant_type", "nf4")):
+            setattr(weight, name, value)  # PEFT reads them
+        self.weight = weight
         self.compute_dtype = layer.weight.dtype
         self.register_buffer("scales", torch.empty(parts["scales"], dtype=torch.uint8))
         self.register_buffer("scales_of_scales", torch.empty(parts["scales of scales"] // 4))
@@ -135,20 +139,21 @@ class Linear4bit(bnb.nn.Linear4bit):
 
 
 def store_in_4_bits(model: PreTrainedModel) -> None:
-    """Replace every linear layer that adapters attach to by a `Linear4bit`, in place."""
+    """Replace every linear layer other than the output head by a `Linear4bit`, in place."""
     for name in linear_modules(model):
         model.set_submodule(name, Linear4bit(model.get_submodule(name)))
     model.is_loaded_in_4bit = True
 
 
 class FakeAdamW8bit(torch.optim.Optimizer):
-    """The state of bitsandbytes' AdamW8bit, updated in place by one kernel: one byte and a share of a scale, twice."""
+    """An optimizer with the state of bitsandbytes' AdamW8bit: two averages in 8 bits, with their scales."""
 
     def __init__(self, trained: Iterable[nn.Parameter]) -> None:
         super().__init__(trained, {})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
+        """Allocate the state of parameters that have none. bitsandbytes updates it in place."""
         for parameter in self.param_groups[0]["params"]:
             if self.state[parameter]:
                 continue
@@ -162,14 +167,14 @@ class FakeAdamW8bit(torch.optim.Optimizer):
 
 
 class FusedDropout(nn.Dropout):
-    """Dropout as a GPU does it: one kernel, which keeps a mask of a byte a number. A CPU keeps a whole number."""
+    """Dropout as on a GPU, which saves a mask of one byte per element. A CPU saves a mask in the input's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.native_dropout(x, self.p, True)[0]
 
 
 def fuse_dropout(model: nn.Module) -> None:
-    """Make every dropout of `model` a `FusedDropout`, in place."""
+    """Turn every dropout of `model` into a `FusedDropout`, in place."""
     for module in model.modules():
         if type(module) is nn.Dropout and module.p > 0:
             module.__class__ = FusedDropout

@@ -1,17 +1,19 @@
-"""Two real training steps of a real model on fake tensors: every shape and lifetime, and no memory behind them.
+"""Two training steps of the real model on fake tensors, which have shapes and lifetimes but no contents.
 
-The model is built by transformers and PEFT from its configuration alone. A recorder writes down when each storage
-comes and goes; nothing is computed, so a step of an 8B model takes seconds on a laptop.
+transformers and PEFT build the model from its configuration. A recorder logs allocation and release of every storage.
+Nothing is computed, so a step of an 8B model takes seconds on a laptop.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
-from peft import get_peft_model, prepare_model_for_kbit_training
+from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -19,8 +21,9 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedFakeTensorException,
 )
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from workbench.adapters.inject import peft_config
 from workbench.console import first_line
@@ -32,27 +35,37 @@ from workbench.models.base import Base
 from workbench.training.step import optimizer_tensors
 
 PHASES = ("forward", "backward", "optimizer")
-# The random state cannot be read while tensors are fake; a few bytes.
+# The random state cannot be saved while tensors are fake; it has a few bytes.
 CHECKPOINTING = {"use_reentrant": False, "preserve_rng_state": False}
+
+
+TrainedModule: TypeAlias = PreTrainedModel | PeftModel
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What `fake_steps` found: the events, where the second step's phases begin and end, and the sizes to tell by."""
+    """The log of two training steps.
+
+    events: (storage, whether it is an allocation). bounds: phase -> positions of its first event, and of the first
+    event after it, in the second step. backward_starts: position at which each step's backward pass starts.
+    """
 
     events: list[tuple[Storage, bool]]
     bounds: dict[str, tuple[int, int]]
-    middles: list[int]
+    backward_starts: list[int]
     vocabulary: int
     trainable_parameters: int
 
-    def middle_of(self, storage: Storage) -> int:
-        """When the backward pass began, of the step that `storage` was made in."""
-        return next((place for place in self.middles if place >= storage.born), 0)
+    def backward_start(self, storage: Storage) -> int:
+        """Where the first backward pass after the allocation of `storage` starts; 0 if there is none."""
+        return next((start for start in self.backward_starts if start >= storage.allocated_at), 0)
 
 
 def fake_steps(config: PreTrainedConfig, setup: Setup) -> Steps:
-    """Two steps of the loop, from build to update. Raises MemoryModelError for what cannot be built or followed."""
+    """Build the model, take two steps and log them.
+
+    Raises MemoryModelError if the model cannot be built, or its steps cannot run on fake tensors.
+    """
     family = config.model_type
     try:
         with torch.device("meta"):
@@ -62,15 +75,16 @@ def fake_steps(config: PreTrainedConfig, setup: Setup) -> Steps:
             return _follow(model, setup, config.vocab_size)
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
         raise MemoryModelError(
-            f"The steps of {family!r} depend on the numbers in its tensors, and fake tensors have none."
+            f"simulate() does not support {family!r}: its steps depend on the contents of tensors, and fake tensors "
+            "have none. Use another model."
         ) from error
     except WorkbenchError:
         raise
-    except (RuntimeError, ValueError) as error:  # of torch or PEFT; other kinds would be mistakes of ours
+    except (RuntimeError, ValueError) as error:  # from torch or PEFT; other kinds would be bugs in this package
         raise MemoryModelError(f"A step of {family!r} does not run as configured: {first_line(error)[:160]}") from error
 
 
-def _follow(model: nn.Module, setup: Setup, vocabulary: int) -> Steps:
+def _follow(model: TrainedModule, setup: Setup, vocabulary: int) -> Steps:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer, batch = make_optimizer(setup, trained), make_batch(setup, vocabulary)
     recorder = Recorder({tuple(parameter.shape) for parameter in trained if parameter.dim() == 2})
@@ -87,41 +101,47 @@ def _follow(model: nn.Module, setup: Setup, vocabulary: int) -> Steps:
             outputs = forward(model, batch, setup)
             marks.append(recorder.begin("backward"))
             outputs.loss.backward()
-            _refuse_idle(model)
+            _check_gradients(model)
             for parameter in trained:
-                recorder.follow(parameter.grad).role = "gradients"
+                if parameter.grad is not None:
+                    recorder.follow(parameter.grad).role = "gradients"
             marks.append(recorder.begin("optimizer"))
             update(optimizer, trained)
             for tensor in optimizer_tensors(optimizer):
                 recorder.follow(tensor).role = "optimizer state"
             optimizer.zero_grad()
-    events = list(recorder.events)  # before the model goes
+    events = list(recorder.events)  # without the release of the model itself
     starts = marks[-3:]
     bounds = dict(zip(PHASES, zip(starts, [*starts[1:], len(events)], strict=True), strict=True))
     return Steps(events, bounds, [marks[1], marks[4]], vocabulary, sum(parameter.numel() for parameter in trained))
 
 
-def _refuse_idle(model: nn.Module) -> None:
+def _check_gradients(model: TrainedModule) -> None:
+    """Raise MemoryModelError if a trainable parameter has no gradient after the backward pass."""
     idle = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
     if idle:
         raise MemoryModelError(
             f"{len(idle)} trainable parameters of {model.config.model_type!r}, {idle[0]} among them, get no gradient "
-            "in the step that is followed here, a decoder's on tokens alone; train others, or another model."
+            "from a step of a decoder on tokens alone, which simulate() follows; train other modules or another model."
         )
 
 
-def forward(model: nn.Module, batch: dict[str, torch.Tensor], setup: Setup):
-    """The model's own loss, whose logits are raised to float32. Nothing asks for `use_cache=False`: most loops do not.
+def forward(model: TrainedModule, batch: dict[str, torch.Tensor], setup: Setup) -> CausalLMOutputWithPast:
+    """The model's outputs with its own loss, for which it converts the logits to float32.
 
-    The caller keeps what comes back until the next call has returned, as `outputs = model(**batch)` in a loop does.
+    The cache of keys and values is on, because most loops do not pass `use_cache=False`. To follow such a loop, keep
+    the outputs until the next call has returned, as `outputs = model(**batch)` does.
     """
     with autocast(setup.device) if setup.dtype == "mixed" else nullcontext():
         return model(**batch)
 
 
 @contextmanager
-def autocast(device: str):
-    """Autocast for tensors on the CPU, which fake tensors claim to be, that PEFT takes for the GPU's where it asks."""
+def autocast(device: str) -> Iterator[None]:
+    """Autocast to bfloat16 for tensors on the CPU, where fake tensors are, also if `device` is "cuda".
+
+    PEFT asks whether autocast is enabled for CUDA; with "cuda" the answer is yes.
+    """
     with torch.autocast("cpu", torch.bfloat16):
         torch.set_autocast_enabled("cuda", device == "cuda")
         try:
@@ -130,60 +150,72 @@ def autocast(device: str):
             torch.set_autocast_enabled("cuda", False)
 
 
-def update(optimizer, trained: list[nn.Parameter]) -> None:
+def update(optimizer: torch.optim.Optimizer, trained: Sequence[nn.Parameter]) -> None:
+    """Clip the gradients and take a step of the optimizer."""
     torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=True)
     optimizer.step()
 
 
 def make_batch(setup: Setup, vocabulary: int) -> dict[str, torch.Tensor]:
-    """Token ids, labels and the mask of a padded batch, (batch_size, sequence_length) each."""
+    """Token ids, mask and labels of a padded batch, (batch_size, sequence_length) each."""
     size = (setup.batch_size, setup.sequence_length)
     ids = torch.randint(0, vocabulary, size)
     return {"input_ids": ids, "attention_mask": torch.ones(size, dtype=torch.long), "labels": ids.clone()}
 
 
-def build(config: PreTrainedConfig, setup: Setup) -> nn.Module:
-    """The model as `setup` trains it: quantized, with adapters, in its dtypes, checkpointed. Needs no weights."""
+def build(config: PreTrainedConfig, setup: Setup) -> TrainedModule:
+    """The model ready for training: quantized, with adapters, in its dtypes, checkpointed. Its weights are not set."""
     with no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 still reads names that transformers 5 has renamed
-        return _build(config, setup)
+        masters = setup.method.name == "full" and setup.dtype == "mixed"
+        dtype = torch.float32 if masters or setup.dtype == "float32" else torch.bfloat16
+        model = _prepare(_build_base(config, setup, dtype), setup, dtype).train()
+        if setup.device == "cuda":
+            fuse_dropout(model)
+        if setup.checkpointing:
+            model.activation_checkpointing_enable(CHECKPOINTING)
+    return model
 
 
-def _build(config: PreTrainedConfig, setup: Setup) -> nn.Module:
-    method = setup.method
-    whole = method.name == "full" and setup.dtype == "mixed"
-    dtype = torch.float32 if whole or setup.dtype == "float32" else torch.bfloat16
+def _build_base(config: PreTrainedConfig, setup: Setup, dtype: torch.dtype) -> PreTrainedModel:
+    """The base in `dtype`, with the attention of the setup."""
     model = language_model(config, dtype=dtype)
     model.tie_weights()
     kernel = ATTENTION[setup.attention, setup.device]
     model.set_attn_implementation(kernel)
     if model.config._attn_implementation != kernel:
-        raise MemoryModelError(f"{config.model_type!r} takes no other attention than its own, which is not modelled.")
+        raise MemoryModelError(
+            f"simulate() does not support {config.model_type!r}: it only runs with its own attention implementation. "
+            "Use another model."
+        )
+    return model
+
+
+def _prepare(model: PreTrainedModel, setup: Setup, dtype: torch.dtype) -> TrainedModule:
+    """Quantize the base and add adapters, if the method does."""
+    method = setup.method
     model.requires_grad_(method.name == "full")
+    if method.name == "full":
+        return model
     if method.name == "qlora":
         store_in_4_bits(model)
         if setup.dtype != "mixed":
             prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    if method.name != "full":
-        base = Base(model, None, config.model_type, "", "config", "nf4" if method.name == "qlora" else None, dtype)
-        model = get_peft_model(model, peft_config(base, method), low_cpu_mem_usage=True)
-        if setup.dtype == "mixed":
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()
-    model.train()
-    if setup.device == "cuda":
-        fuse_dropout(model)
-    if setup.checkpointing:
-        model.activation_checkpointing_enable(CHECKPOINTING)
-    return model
+    base = Base(model, None, model.config.model_type, "", "config", method.base_quantization, dtype)
+    adapted = get_peft_model(model, peft_config(base, method), low_cpu_mem_usage=True)
+    if setup.dtype == "mixed":
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return adapted
 
 
 def make_fake(model: nn.Module) -> None:
-    """Put a fake tensor in the place of every parameter and buffer on the meta device; what is tied stays tied."""
-    made = {}
+    """Replace every parameter and buffer on the meta device by a fake tensor; tied weights stay tied."""
+    made: dict[int, torch.Tensor] = {}
     for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
+        registered: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in registered:
             for name, tensor in tensors.items():
                 if tensor is None:
                     continue
@@ -194,9 +226,10 @@ def make_fake(model: nn.Module) -> None:
                 tensors[name] = made[id(tensor)]
 
 
-def make_optimizer(setup: Setup, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(setup: Setup, trained: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of the setup; the 8-bit one has the state of bitsandbytes' AdamW8bit, and updates nothing."""
     if setup.optimizer == "adamw8bit":
         return FakeAdamW8bit(trained)
-    # On a GPU torch takes foreach unless told otherwise.
+    # foreach is torch's default on a GPU.
     fused = setup.optimizer == "adamw_fused"
     return torch.optim.AdamW(trained, foreach=not fused, fused=fused)

@@ -1,10 +1,12 @@
-"""The life of every storage of a step: a dispatch mode writes down when each comes and goes, and where it was made."""
+"""Logs allocation and release of storages: a dispatch mode that also notes in which module each was allocated."""
 
 from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,101 +16,101 @@ from torch.utils._pytree import tree_map_only
 
 @dataclass(eq=False)
 class Storage:
-    """One storage's life. born and died are positions in the record of events."""
+    """One storage. allocated_at, released_at: positions in the log of events.
+
+    module: the full name of the module that was running. last_size: of the tensor's last dimension. role: the component
+    of a `MemoryReport` that the storage belongs to, if it is known.
+    """
 
     bytes: int
-    born: int
-    phase: str
+    allocated_at: int
     module: str
-    block: Block | None
+    block: BlockRun | None
     last_size: int
     role: str = ""
-    died: float = math.inf
+    released_at: float = math.inf
 
 
 @dataclass(eq=False)
-class Block:
-    """One run of one transformer block: what outlives it was kept for the backward pass."""
+class BlockRun:
+    """One forward pass of one transformer block. Storages that outlive it are saved for the backward pass."""
 
     ended: float = math.inf
 
 
 class Recorder(TorchDispatchMode):
-    """Writes down every storage that is made while it is active, and when it goes.
+    """Logs every storage that is allocated while the mode is active, and its release.
 
-    events: (storage, comes) in order of time. Autograd adds the two gradients of a tied weight in place on real
-    tensors, but out of place while a mode is active; such an addition is written down as what it stands for.
+    events: (storage, whether it is an allocation) in order of time. trained_shapes: of the trained matrices. Autograd
+    adds the two gradients of a tied weight in place, but out of place while a dispatch mode is active; the log shows
+    such an addition as if it were in place.
     """
 
-    def __init__(self, trained_shapes: set[tuple[int, ...]]):
+    def __init__(self, trained_shapes: set[tuple[int, ...]]) -> None:
         super().__init__()
         self.trained_shapes = trained_shapes
         self.events: list[tuple[Storage, bool]] = []
-        self.phase = ""
-        self.modules: list[str] = [""]
-        self.blocks: list[Block | None] = [None]
+        self._phase = ""
+        self._modules: list[str] = [""]
+        self._blocks: list[BlockRun | None] = [None]
         self._alive: dict[int, Storage] = {}
 
     def begin(self, phase: str) -> int:
-        """What follows belongs to `phase`; returns where in the events that is."""
-        self.phase = phase
+        """Start a phase of the step; returns the position of its first event."""
+        self._phase = phase
         return len(self.events)
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if operation is torch.ops.prim.device.default:  # most of the calls, and nothing is made
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if operation is torch.ops.prim.device.default:  # most of the calls, and nothing is allocated
             return operation(*args)
         result = operation(*args, **(kwargs or {}))
-        if operation is torch.ops.aten.add.Tensor and self.phase == "backward" and self._adds_gradients(args):
-            self._forget(args[0].untyped_storage()._cdata)
+        if operation is torch.ops.aten.add.Tensor and self._phase == "backward" and self._adds_gradients(args):
+            self._release(args[0].untyped_storage()._cdata)
         tree_map_only(torch.Tensor, self.follow, result)
         return result
 
-    def _adds_gradients(self, operands) -> bool:
+    def _adds_gradients(self, operands: Sequence[Any]) -> bool:
         shapes = [tuple(part.shape) if isinstance(part, torch.Tensor) else None for part in operands]
         return shapes[0] == shapes[1] and shapes[0] in self.trained_shapes
 
     def follow(self, tensor: torch.Tensor, role: str = "") -> Storage:
+        """The storage of a tensor, which is logged from now on if it was not before. role: see `Storage`."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._alive:
-            size = tensor.shape[-1] if tensor.dim() else 1
-            made = Storage(
-                storage.nbytes(), len(self.events), self.phase, self.modules[-1], self.blocks[-1], size, role
-            )
+            last_size = tensor.shape[-1] if tensor.dim() else 1
+            made = Storage(storage.nbytes(), len(self.events), self._modules[-1], self._blocks[-1], last_size, role)
             self._alive[key] = made
             self.events.append((made, True))
-            weakref.finalize(storage, self._forget, key, made)
+            weakref.finalize(storage, self._release, key, made)
         return self._alive[key]
 
-    def _forget(self, key: int, made: Storage | None = None) -> None:
+    def _release(self, key: int, made: Storage | None = None) -> None:
         found = self._alive.get(key)
         if found is None or (made is not None and found is not made):
             return
         del self._alive[key]
-        found.died = len(self.events)
+        found.released_at = len(self.events)
         self.events.append((found, False))
 
     def watch(self, model: nn.Module) -> None:
-        """Note which module and which transformer block is running."""
-
-        def enter(name, is_block):
-            def hook(*_):
-                self.modules.append(name)
-                self.blocks.append(Block() if is_block else self.blocks[-1])
-
-            return hook
-
-        def leave(is_block):
-            def hook(*_):
-                self.modules.pop()
-                block = self.blocks.pop()
-                if is_block:
-                    block.ended = len(self.events)
-
-            return hook
-
+        """Note from now on which module and which transformer block is running."""
         blocks = {id(block) for module in model.modules() if isinstance(module, nn.ModuleList) for block in module}
         for name, module in model.named_modules():
-            is_block = id(module) in blocks
-            module.register_forward_pre_hook(enter(name, is_block))
-            module.register_forward_hook(leave(is_block), always_call=True)
+            module.register_forward_pre_hook(self._enter(name, id(module) in blocks))
+            module.register_forward_hook(self._leave, always_call=True)
+
+    def _enter(self, name: str, is_block: bool) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self._modules.append(name)
+            self._blocks.append(BlockRun() if is_block else self._blocks[-1])
+
+        return hook
+
+    def _leave(self, *_: Any) -> None:
+        self._modules.pop()
+        block = self._blocks.pop()
+        if block is not None and block is not self._blocks[-1]:
+            block.ended = len(self.events)

@@ -1,4 +1,4 @@
-"""Panel of notebook 04: where the bytes of a step go, whether a GPU holds them, and what the job takes and costs."""
+"""Panel of notebook 04: the memory of a training step, the GPUs that it fits on, and time and cost of the job."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """The settings of the panel's controls.
+    """The values of the panel's controls.
 
-    model: as `memory.estimate` takes it. method: one of METHODS. targets: as `methods.lora` takes them. precision: the
-    dtype of a `Setup`. gpu: a name of `cost.gpus.gpus`. million_tokens: of the whole job. efficiency: percent of the
-    bound's speed. price: US dollars for an hour, 0 for the table's.
+    model: as for `memory.estimate`. method: one of METHODS. targets: as for `methods.lora`. precision: the dtype of a
+    `Setup`. gpu: a name of `cost.gpus.gpus`. million_tokens: of the whole job. efficiency: percent of the bound's
+    speed. price: US dollars per hour, 0 for the table's.
     """
 
     model: str = "llama-3.2-1b"
@@ -54,7 +54,7 @@ class MemorySettings:
 
     @property
     def setup(self) -> Setup:
-        """How the chosen method is trained."""
+        """The chosen method with its training settings."""
         return Setup(
             method_of(self), self.batch_size, self.sequence_length, self.precision, self.optimizer, self.checkpointing
         )
@@ -67,7 +67,7 @@ class MemorySettings:
 def method_of(settings: MemorySettings) -> Method:
     """The method that the settings name; hybrid trains the MLP of the last block in full.
 
-    Raises MethodError for targets that cannot be, and MemoryModelError where there is no such model.
+    Raises MethodError for targets that do not exist, and MemoryModelError for an unknown model.
     """
     options: dict[str, Any] = {"rank": settings.rank, "targets": settings.targets}
     if settings.method == "full":
@@ -80,17 +80,17 @@ def method_of(settings: MemorySettings) -> Method:
 
 
 def memory_view(settings: MemorySettings) -> View:
-    """Bars of the chosen configuration and, in the same step, of the other usual methods; whether it fits, time, money.
+    """Bars of the chosen configuration and of the other usual methods; in words, whether it fits, time and money.
 
-    Raises ValueError for what cannot be.
+    Raises ValueError (MethodError, MemoryModelError or HardwareError) for settings that are impossible.
     """
     others = [replace(settings, method=name) for name in ("full", "LoRA", "QLoRA") if name != settings.method]
     reports = {one.label: memory.estimate(one.model, one.setup) for one in (settings, *others)}
     report = reports[settings.label]
-    table = gpus({settings.gpu: settings.price} if settings.price else None)
-    phases, tokens = step_phases(report), settings.million_tokens * 1e6
-    jobs = [job(phases, gpu, report.setup.tokens, tokens, settings.efficiency / 100) for gpu in table.values()]
-    mine, best = next(one for one in jobs if one.gpu.name == settings.gpu), cheapest(jobs, report.total_bytes)
+    table, phases = gpus({settings.gpu: settings.price} if settings.price else None), step_phases(report)
+    tokens, efficiency = settings.million_tokens * 1e6, settings.efficiency / 100
+    jobs = {name: job(phases, gpu, report.setup.tokens, tokens, efficiency) for name, gpu in table.items()}
+    mine, best = jobs[settings.gpu], cheapest([*jobs.values()], report.total_bytes)
     figure = plots_memory.memory_bars(
         {name: one.components for name, one in reports.items()},
         {name: one.total_bytes - one.peak_allocated_bytes for name, one in reports.items()},
@@ -121,8 +121,8 @@ def _memory_in_words(settings: MemorySettings, reports: Mapping[str, memory.Memo
     others = [f"{name} {one.total_bytes / 1e9:.1f} GB" for name, one in reports.items() if name != settings.label]
     return (
         f"{settings.model}, {settings.label}: {report.total_bytes / 1e9:.1f} GB, of which "
-        f"{report.context_bytes / 1e9:.1f} for the CUDA context; {report.trainable_parameters:,} numbers train. "
-        f"Beside it: {', '.join(others)}."
+        f"{report.context_bytes / 1e9:.1f} for the CUDA context; {report.trainable_parameters:,} parameters train. "
+        f"For comparison: {', '.join(others)}."
     )
 
 
@@ -143,23 +143,23 @@ def _cheapest_in_words(best: Job | None, fitting: int, count: int) -> str:
 
 def _job_in_words(mine: Job, phases: Sequence[Phase], million_tokens: float) -> str:
     gpu, bound = mine.gpu, mine.bound_seconds
-    shares = ", ".join(f"{one.name} {one.seconds(gpu) / bound:.0%} ({one.limit(gpu)})" for one in phases)
+    shares = ", ".join(f"{one.name} {one.seconds(gpu) / bound:.0%} ({one.bottleneck(gpu)})" for one in phases)
     half = "" if gpu.dtype == "bfloat16" else f" It has no bfloat16; counted in {gpu.dtype}."
     return (
         f"{million_tokens:g} million tokens take at least {mine.hours * bound / mine.step_seconds:.2g} hours there; at "
         f"this efficiency {mine.hours:.2g} hours, {mine.tokens_per_second:,.0f} tokens a second, and ${mine.money:.2f} "
         f"at ${gpu.price_per_hour:.2f} an hour ({gpu.price_source}, {gpu.price_date}).{half} The bound's parts, and "
-        f"what limits each: {shares}."
+        f"the bottleneck of each: {shares}."
     )
 
 
 def _view(**values: Any) -> View:
-    """The view of the controls' values, whose names are those of the settings."""
+    """The view for the controls' values, which have the names of the settings."""
     return memory_view(MemorySettings(**values))
 
 
 class MemoryPanel(Panel):
-    """The panel, with a button that follows a step on fake tensors and sets the outcome beside the estimate."""
+    """The panel, with a button that simulates the step on fake tensors and compares the outcome with the estimate."""
 
     def __init__(self) -> None:
         self.button = widgets.Button(description="check it: simulate this step", layout=widgets.Layout(width="260px"))
@@ -170,10 +170,10 @@ class MemoryPanel(Panel):
 
     def refresh(self) -> None:
         super().refresh()
-        self.checked.value = ""  # it was about other settings
+        self.checked.value = ""  # it described the previous settings
 
     def check(self) -> None:
-        """Simulate the present settings; seconds to a minute."""
+        """Simulate the current settings, which takes seconds to a minute."""
         settings = MemorySettings(**self.values)
         self.button.disabled, self.checked.value = True, "<p>Following a step ...</p>"
         try:
@@ -185,12 +185,12 @@ class MemoryPanel(Panel):
 
 
 def check_in_words(settings: MemorySettings) -> str:
-    """What `memory.simulate` finds for the settings, beside the estimate."""
-    said, found = (predict(settings.model, settings.setup) for predict in (memory.estimate, memory.simulate))
-    error = said.total_bytes / found.total_bytes - 1
+    """Compare `memory.simulate` with `memory.estimate` for the settings."""
+    estimated, simulated = (predict(settings.model, settings.setup) for predict in (memory.estimate, memory.simulate))
+    error = estimated.total_bytes / simulated.total_bytes - 1
     return (
-        f"Simulated, every tensor followed: {found.total_bytes / 1e9:.2f} GB; the estimate said "
-        f"{said.total_bytes / 1e9:.2f} GB ({error:+.1%}). It took {found.seconds:.0f} seconds."
+        f"Simulated, every tensor followed: {simulated.total_bytes / 1e9:.2f} GB; the estimate said "
+        f"{estimated.total_bytes / 1e9:.2f} GB ({error:+.1%}). It took {simulated.seconds:.0f} seconds."
     )
 
 
@@ -217,5 +217,5 @@ def _controls() -> dict[str, widgets.ValueWidget]:
 
 
 def memory_panel() -> MemoryPanel:
-    """The live panel."""
+    """The live panel of notebook 04."""
     return MemoryPanel()
