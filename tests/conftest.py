@@ -122,7 +122,6 @@ def own_cache():
 @pytest.fixture(scope="module", autouse=True)
 def little_to_collect():
     """Accelerate collects garbage after each training: a third of a second a time where all of this is loaded."""
-    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

@@ -175,9 +175,10 @@ def test_a_sweep_over_a_quantized_base(small_directory, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["sweep", "--ranks", "0,1"], "rank=0 must be a whole number"),
-        (
+        pytest.param(
             ["sweep", "--max-memory", "0.001", "--model", "SMALL"],
             "GB of tensors, and 0.00 GB are allowed",
+            marks=pytest.mark.slow,  # the need is measured in a step
         ),
         (["sweep", "--max-memory", "0"], "--max-memory 0 must be a number of GB above 0"),
         (["sweep", "--max-memory", "nan"], "--max-memory nan must be a number of GB above 0"),

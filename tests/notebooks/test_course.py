@@ -21,6 +21,7 @@ def test_notebook(path):
     assert OUTCOMES.get(path.stem, "") in (EXECUTED / path.name).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_no_notebook_is_left_out(request):
     items = [item for item in request.session.items if item.get_closest_marker("course")]
     collected = sorted(item.callspec.params["path"].name for item in items)

@@ -100,6 +100,7 @@ def test_a_stopped_sweep_leaves_the_rows_of_what_was_finished(tmp_path, monkeypa
     assert stored == [*of_first, ("lora r=16", 0, "finished")]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_broke_off_is_taken_up_where_it_was(small, tmp_path, monkeypatch):
     """The second pass fails, as for want of memory or by a signal; what the first has trained is not trained again."""
     config = TrainConfig(steps=2, batch_size=2, test_limit=2, save=False)
@@ -120,7 +121,7 @@ def test_a_sweep_that_broke_off_is_taken_up_where_it_was(small, tmp_path, monkey
     again = run_trials_unless(True, lambda: pytest.fail("trained again"))
     monkeypatch.setattr("workbench.sweeps.sweep.run_trials", again)
     plan.train("facts", named, [0, 1])
-    rows = plan.scored("facts", "lora") + plan.scored("facts", "alone")
+    rows = plan.rows("facts", "lora") + plan.rows("facts", "alone")
     assert [(row["name"], row["seed"], row["together"]) for row in rows] == [
         *(("lora", seed, 2) for seed in (0, 1)),
         *(("alone", seed, None) for seed in (0, 1)),

@@ -316,6 +316,7 @@ def test_a_parameter_without_a_gradient_is_named(small, cut, words):
     assert f"1 trainable parameters get no usable gradient, first {name} ({words})" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_adapter_gradients_are_those_of_a_step(small):
     batch = collate(encode(FACTS.train[:2], small.tokenizer, 512), 0)
     accelerator, slot = slot_of(small, lora(rank=2), replace(QUICK, batch_size=2))
@@ -461,6 +462,7 @@ def slot_of(base, method, config):
     return accelerator, make_slot(trial, trial.new_run(), encode(FACTS.train, base.tokenizer, 512), accelerator)
 
 
+@pytest.mark.slow
 def test_a_train_step_returns_the_loss_before_its_update(small):
     accelerator, slot = slot_of(small, lora(rank=2, learning_rate=1e-2), replace(QUICK, warmup=0.0))
     group = alone(accelerator, slot)
