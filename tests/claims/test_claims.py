@@ -8,7 +8,6 @@ from support.records import run
 from workbench import claims
 from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, judge
 from workbench.paths import DATA
-from workbench.results import reference
 
 
 def verdicts(*runs) -> dict[str, str]:
@@ -112,53 +111,3 @@ def test_bets_are_kept_and_a_damaged_file_is_no_bet(store):
     assert claims.load_bets(store) == {}
     (store.path / "learner" / "bets.json").write_text("{")
     assert claims.load_bets(store) == {} and store.all() == []
-
-
-@pytest.mark.parametrize("task", ["tickets", "protocol"])
-def test_the_study_has_what_lesson_06_draws_on(task):
-    rows = reference.compared(task)
-    assert {row["task"] for row in rows} == {task}
-    for name, scores in reference.scores_at_best_rate(rows, "exact_match").items():
-        assert len(scores) == 3, f"{name} has {len(scores)} seeds at its best rate"
-        rates = {row["learning_rate"] for row in rows if row["name"] == name}
-        best = reference.best_learning_rate(rows, name)
-        assert min(rates) < best < max(rates), f"the best rate of {name} is at an end of {sorted(rates)}"
-    best = {name: reference.best_learning_rate(rows, name) for name in ("lora", "full")}
-    assert best["lora"] > best["full"]
-
-
-def test_a_task_without_every_method_is_named():
-    with pytest.raises(ValueError, match="has no lora, qlora, hybrid, full on 'retrieval'"):
-        reference.compared("retrieval")
-
-
-def test_the_best_rate_goes_by_the_seed_that_all_have_and_then_by_the_loss():
-    rows = [
-        {"name": "lora", "learning_rate": rate, "seed": seed, "exact_match": score, "loss": loss, "status": "finished"}
-        for rate, seed, score, loss in (
-            (1e-3, 0, 0.5, 1.0),
-            (1e-3, 1, 0.9, 1.0),
-            (2e-3, 0, 0.6, 0.5),
-            (4e-3, 0, 0.6, 0.4),
-        )
-    ]
-    assert reference.best_learning_rate(rows, "lora") == 4e-3
-    rows.append(rows[0] | {"learning_rate": 8e-3, "exact_match": 0.9, "status": "interrupted"})
-    assert reference.best_learning_rate(rows, "lora") == 4e-3
-    with pytest.raises(ValueError, match="no finished rows"):
-        reference.best_learning_rate(rows, "full")
-
-
-def test_a_rate_is_carried_over_to_other_sizes():
-    assert reference.learning_rate_for(1e-3, 576) == 1e-3
-    assert reference.learning_rate_for(1e-3, 2048) == pytest.approx(3.7e-4, rel=0.02)
-
-
-def test_one_seed_is_no_range():
-    rows = [
-        {"name": name, "learning_rate": 1e-3, "seed": seed, "exact_match": score, "loss": 1.0, "status": "finished"}
-        for name, scores in {"lora": (0.8, 0.9), "full": (0.95,)}.items()
-        for seed, score in enumerate(scores)
-    ]
-    words = "Here, exact match at each method's best rate: lora 85% (80% to 90%, 2 seeds), full 95% (1 seed)."
-    assert reference.spread_in_words(rows, "exact_match", "Here") == words

@@ -4,7 +4,7 @@ import pytest
 
 from workbench import load_task
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims
-from workbench.claims.ranks import best_by, best_rates, judge_ranks, one_step_off, rate_factor, regrets, seed_range
+from workbench.claims.ranks import judge_ranks, one_step_off, rate_factor, recall_by, regrets, seed_range
 from workbench.panels.bets import verdict_table
 from workbench.results import reference
 from workbench.tasks.tasks import SWEEP_FACTS
@@ -65,8 +65,7 @@ def test_the_yardstick_is_the_widest_range_of_seeds():
     shaky = [row(1, 0.6), row(1, 0.9, seed=1), row(8, 1.0), row(8, 0.99, seed=1)]
     assert seed_range(shaky) == pytest.approx(0.3)
     assert verdicts(ranks=shaky)["rank-alpha"] == NOT_SUPPORTED
-    assert best_by(grid()["ranks"], "rank") == pytest.approx({1: 0.80, 8: 0.82})
-    assert best_rates([*grid()["ranks"], *grid()["full"]]) == {None: 1e-4, 1: 1e-3, 8: 1e-3}
+    assert recall_by(grid()["ranks"]) == pytest.approx({1: 0.80, 8: 0.82})
 
 
 def test_one_step_off_is_from_the_mean_at_the_best_rate_to_both_neighbours():

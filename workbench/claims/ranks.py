@@ -5,13 +5,13 @@ A difference counts when it is larger than what seeds alone make: the widest ran
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
-from workbench.results.rows import at_best_rate, by_best_rate, grouped, mean_and_range, mean_of, usable
+from workbench.results.rows import Row, at_best_rate, by_best_rate, grouped, mean_and_range, mean_of, usable
 
 NEARLY_ALL = 0.98  # recall; two methods above it leave no room for a ceiling between them
 LEARNT = 0.05  # recall; runs below it have learnt nothing, and say nothing of rank
@@ -118,14 +118,9 @@ def points(share: float) -> str:
     return f"{100 * share:.0f} points"
 
 
-def best_by(rows: Sequence[Mapping], variable: str) -> dict[float, float]:
-    """Each value of a variable, rising -> the mean exact match over seeds at its own best learning rate."""
+def recall_by(rows: Iterable[Row], variable: str = "rank") -> dict[float, float]:
+    """Each value of a variable -> the mean exact match over seeds at its own best learning rate."""
     return {value: mean_of(group, "exact_match") for value, group in by_best_rate(rows, variable).items()}
-
-
-def best_rates(rows: Sequence[Mapping]) -> dict[float, float]:
-    """Each rank, rising -> its best learning rate."""
-    return {rank: group[0]["learning_rate"] for rank, group in by_best_rate(rows).items()}
 
 
 def one_step_off(rows: Sequence[Mapping]) -> float:
@@ -134,13 +129,13 @@ def one_step_off(rows: Sequence[Mapping]) -> float:
     The rates beside the best one have the first seed only; the best one, chosen by that seed, has its mean over seeds.
     """
     first = [row for row in usable(rows, "exact_match") if row["seed"] == min(row["seed"] for row in rows)]
-    costs = []
-    scores = best_by(rows, "rank")
-    for rank, best in best_rates(rows).items():
+    costs: list[float] = []
+    for rank, at_best in by_best_rate(rows).items():
+        best = at_best[0]["learning_rate"]
         own = {row["learning_rate"]: row["exact_match"] for row in first if row["rank"] == rank}
         lower, higher = [rate for rate in own if rate < best], [rate for rate in own if rate > best]
         beside = [own[rate] for rate in (max(lower, default=None), min(higher, default=None)) if rate]
-        costs += [scores[rank] - mean(beside)] if beside else []
+        costs += [mean_of(at_best, "exact_match") - mean(beside)] if beside else []
     return mean(costs) if costs else 0.0
 
 
@@ -151,7 +146,7 @@ def rate_factor(rows: Sequence[Mapping]) -> float:
 
 
 def _update(ranks, few, noise: float) -> Verdict:
-    small, large = best_by(few, "rank"), best_by(ranks, "rank")
+    small, large = recall_by(few), recall_by(ranks)
     gain_small, gain_large = (max(band.values()) - band[min(band)] for band in (small, large))
     helps = [gain > noise for gain in (gain_small, gain_large)]
     nothing_learnt = max(small.values()) < LEARNT
@@ -163,14 +158,14 @@ def _update(ranks, few, noise: float) -> Verdict:
     )
     evidence = (
         "that rank limits dW is mathematics (lesson 01); was it what limited here? On all layers recall is "
-        + ", ".join(f"{recall:.0%} at rank {rank:g}" for rank, recall in large.items())
+        + ", ".join(f"{recall:.0%} at rank {rank:g}" for rank, recall in sorted(large.items()))
         + f" (seeds span {points(noise)}); {one_matrix}."
     )
     return Verdict("update", verdict, evidence, "more rank helps in both places; depends: in one of them")
 
 
 def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
-    spans = [max(band.values()) - min(band.values()) for band in (best_by(ranks, "rank"), best_by(alphas, "alpha"))]
+    spans = [max(band.values()) - min(band.values()) for band in (recall_by(ranks), recall_by(alphas, "alpha"))]
     factors = [rate_factor(ranks), rate_factor(alphas)]
     above = [span > noise for span in spans]
     matters = [wide and factor <= TUNED for wide, factor in zip(above, factors, strict=True)]
@@ -192,11 +187,11 @@ def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
 
 def _no_regret(ranks, full, noise: float) -> Verdict:
     at_best = at_best_rate(full)
-    by_rank, whole = best_by(ranks, "rank"), mean_of(at_best, "exact_match")
+    by_rank, whole = recall_by(ranks), mean_of(at_best, "exact_match")
     lora, best_rank = max((recall, rank) for rank, recall in by_rank.items())
     # Rates at which full does as well are all its best: the lower loss picks one, but not for the ratio.
     tied = {row["learning_rate"] for row in usable(full, "exact_match") if row["exact_match"] >= whole}
-    ratios = [rate / own for rate in best_rates(ranks).values() for own in tied]
+    ratios = [own[0]["learning_rate"] / rate for own in by_best_rate(ranks).values() for rate in tied]
     matches = lora >= whole - noise
     tenfold = TEN_TIMES[0] <= min(ratios) and max(ratios) <= TEN_TIMES[1]
     verdict = SUPPORTED if matches and tenfold else DEPENDS if matches else NOT_SUPPORTED
@@ -215,7 +210,7 @@ def _no_regret(ranks, full, noise: float) -> Verdict:
 
 
 def _ceiling(ranks, full, noise: float) -> Verdict:
-    whole, lora = mean_of(at_best_rate(full), "exact_match"), max(best_by(ranks, "rank").values())
+    whole, lora = mean_of(at_best_rate(full), "exact_match"), max(recall_by(ranks).values())
     if min(whole, lora) > NEARLY_ALL:
         evidence = f"full recalls {whole:.1%} and the best LoRA {lora:.1%}: a task that both can do shows no ceiling."
         return Verdict("ceiling", UNTESTED, evidence, f"full is ahead, and not both are above {NEARLY_ALL:.0%}")

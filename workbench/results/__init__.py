@@ -7,6 +7,8 @@ __getattr__, __dir__, __all__ = attach(
     {
         "at_best_rate": "rows",
         "bands": "rows",
+        "best_rate": "rows",
+        "by_best_rate": "rows",
         "grouped": "rows",
         "mean_and_range": "rows",
         "mean_of": "rows",

@@ -1,39 +1,45 @@
-"""Rows of stored runs, as a rank sweep needs them: which finished, which learning rate is best, what the seeds span.
+"""Rows of stored runs: which finished, which learning rate is best, the range over seeds, and all of this in words.
 
-A row is one run, with the keys of `runs.table`; all rows given together are of one task.
+A row is one run, with the keys of `runs.table`. Rows that are passed together are of one task, unless a function says
+otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import mean
-from typing import TypeVar
+from typing import Any, TypeVar
 
-Key = TypeVar("Key", bound=Hashable)
-Item = TypeVar("Item")
+Row = Mapping[str, Any]
+R = TypeVar("R", bound=Row)
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
-def usable(rows: Iterable[Mapping], measure: str) -> list[Mapping]:
+def usable(rows: Iterable[R], measure: str) -> list[R]:
     """The rows that finished and have this measure."""
     return [row for row in rows if row["status"] == "finished" and row.get(measure) is not None]
 
 
-def grouped(rows: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """The rows by key, the keys in order of appearance."""
-    groups: dict[Key, list[Item]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items by key, the keys in order of appearance."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return groups
 
 
-def best_rate(rows: Sequence[Mapping]) -> float:
-    """The learning rate with the highest exact match on the first seed, which every rate has.
+def best_rate(rows: Iterable[Row]) -> float:
+    """The best learning rate of one setting: that with the highest exact match on the first seed, which all rates have.
 
-    If it has further seeds, the highest mean among the rates that have them all decides: one seed is a weak judge. The
-    lower loss decides between equals. rows: at least one, all with both scores.
+    If that rate has further seeds, the highest mean decides among the rates that have all of these seeds, because one
+    seed says little. The lower loss decides between equals. Raises ValueError if no finished row has both scores.
     """
-    first = min(row["seed"] for row in rows)
-    rates = grouped(rows, lambda row: row["learning_rate"])
+    scored = usable(usable(rows, "exact_match"), "loss")
+    if not scored:
+        raise ValueError("No finished row has exact match and loss, so no learning rate is best; pass other rows.")
+    first = min(row["seed"] for row in scored)
+    rates = grouped(scored, lambda row: row["learning_rate"])
     seeds = {rate: {row["seed"] for row in own} for rate, own in rates.items()}
 
     def highest(among: Iterable[float], of_seeds: set[int]) -> float:
@@ -44,29 +50,31 @@ def best_rate(rows: Sequence[Mapping]) -> float:
     return highest((rate for rate in rates if seeds[rate] >= seeds[leader]), seeds[leader])
 
 
-def at_best_rate(rows: Sequence[Mapping]) -> list[Mapping]:
-    """The finished rows at their best rate; no rows if none has both scores."""
+def at_best_rate(rows: Iterable[R]) -> list[R]:
+    """The finished rows of one setting at its best rate, one a seed; no rows if none has both scores."""
     scored = usable(usable(rows, "exact_match"), "loss")
-    if not scored:
-        return []
-    rate = best_rate(scored)
+    rate = best_rate(scored) if scored else None
     return [row for row in scored if row["learning_rate"] == rate]
 
 
-def by_best_rate(rows: Iterable[Mapping], variable: str = "rank") -> dict[float | None, list[Mapping]]:
-    """Each value of a variable, rising -> its rows at its own best rate; full fine-tuning, without a rank, is first."""
-    ordered = sorted(usable(rows, "exact_match"), key=lambda row: row[variable] or 0)
-    return {value: at_best_rate(group) for value, group in grouped(ordered, lambda row: row[variable]).items()}
+def by_best_rate(rows: Iterable[R], variable: str = "rank") -> dict[Any, list[R]]:
+    """Each value of a variable, in order of appearance -> its finished rows at its own best rate.
+
+    variable: any column, such as "rank" (None is full fine-tuning), "alpha" or "name". A value without finished rows
+    is left out.
+    """
+    scored = usable(usable(rows, "exact_match"), "loss")
+    return {value: at_best_rate(own) for value, own in grouped(scored, lambda row: row[variable]).items()}
 
 
-def bands(rows: Iterable[Mapping], across: str, measure: str) -> dict[float, list[float]]:
-    """Each value of `across`, rising -> the measure of its finished runs."""
+def bands(rows: Iterable[Row], across: str, measure: str) -> dict[float, list[float]]:
+    """Each value of `across`, in rising order -> the measure of its finished runs."""
     groups = grouped(sorted(usable(rows, measure), key=lambda row: row[across]), lambda row: row[across])
     return {value: [row[measure] for row in group] for value, group in groups.items()}
 
 
-def setting_in_words(row: Mapping) -> str:
-    """What a row's adapters are attached to, and the rule of scaling if it is not the usual one: "q_proj, layer 15"."""
+def setting_in_words(row: Row) -> str:
+    """The modules that a row's adapters are attached to, and rsLoRA if it was used: "q_proj, layer 15"."""
     if row["rank"] is None:
         return "full fine-tuning"
     layers, words = row["layers"], row["targets"]
@@ -84,26 +92,27 @@ def band_in_words(band: Mapping[float, Sequence[float]], pick: Callable) -> str:
 
 
 def range_in_words(values: Sequence[float]) -> str:
-    """From the lowest to the highest of the seeds."""
+    """The lowest and the highest value over seeds, and how many there are."""
     if len(values) == 1:
         return "1 run"
     return f"{min(values):.3g} to {max(values):.3g}, {len(values)} runs"
 
 
 def mean_and_range(values: Sequence[float], form: str = "{:.0%}") -> str:
-    """The mean of the seeds with the lowest and highest behind it, "89% (86% to 92%)"; of one seed, its value."""
+    """The mean over seeds, then the lowest and the highest: "89% (86% to 92%)"; only the value if there is one seed."""
     low, middle, high = (form.format(value) for value in (min(values), mean(values), max(values)))
     return middle if len(values) == 1 else f"{middle} ({low} to {high})"
 
 
-def left_out_in_words(rows: Sequence[Mapping]) -> str:
-    """A sentence with a space before it, or nothing if all rows finished."""
+def left_out_in_words(rows: Sequence[Row]) -> str:
+    """A sentence with a space in front of it, or nothing if all rows finished."""
     count = sum(row["status"] != "finished" for row in rows)
     return f" Left out because they did not finish: {count} of {len(rows)} runs." if count else ""
 
 
-def require_finished(rows: Iterable[Mapping], measures: Iterable[str]) -> None:
-    """Raise ValueError unless some row can be drawn."""
+def require_finished(rows: Iterable[Row], measures: Iterable[str]) -> None:
+    """Raise ValueError unless some row finished with one of these measures."""
+    rows, measures = list(rows), list(measures)
     if not any(usable(rows, measure) for measure in measures):
         raise ValueError(f"No finished run has {' or '.join(measures)} yet; train some, or draw other rows.")
 
@@ -113,6 +122,6 @@ def value_in_words(value: float | None) -> str:
     return "full" if value is None else f"{value:g}"
 
 
-def mean_of(rows: Iterable[Mapping], measure: str) -> float:
+def mean_of(rows: Iterable[Row], measure: str) -> float:
     """The mean of one measure, which all these rows must have."""
     return mean(row[measure] for row in rows)

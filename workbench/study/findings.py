@@ -7,7 +7,7 @@ No result in that file is typed by hand. A test fails when file or picture is ol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -17,12 +17,11 @@ from workbench.paths import DATA
 from workbench.plots.runs import pareto
 from workbench.plots.style import to_png
 from workbench.results import reference
-from workbench.results.rows import grouped
+from workbench.results.rows import Row, by_best_rate, grouped
 from workbench.study import costs
 from workbench.study.sentences import (
     METHODS,
     VARIANTS,
-    at_best,
     at_equal_score,
     at_one_rate,
     at_own_rates,
@@ -177,8 +176,9 @@ def task_table() -> str:
     lines = [head, "| --- | --- | --- | --- | --- | --- | --- |"]
     for task, rows in by_task().items():
         lines.append(f"| {task} | base | | | {rows[0]['base_exact_match']:.0%} | | |")
-        for name in (name for name in (*METHODS, *VARIANTS) if at_best(rows, name)):
-            own = at_best(rows, name)
+        at_best = by_best_rate(rows, "name")
+        for name in (name for name in (*METHODS, *VARIANTS) if name in at_best):
+            own = at_best[name]
             lines.append(
                 f"| {task} | {name} | {own[0]['learning_rate']:g} | {rates_tried(task, name)} "
                 f"| {spread(own, 'exact_match', '{:.0%}')} | {spread(own, 'forgetting', '{:+.2f}')} "
@@ -193,7 +193,7 @@ def rates_tried(task: str, name: str) -> str:
     return f"{len(rates)}, {min(rates):g} to {max(rates):g}" if len(rates) > 1 else "as chosen"
 
 
-def seeds_in_words(rows: Sequence[Mapping]) -> str:
+def seeds_in_words(rows: Sequence[Row]) -> str:
     """Which seeds in which precision: "0 bfloat16; 1, 2 float32"."""
     precisions = grouped(sorted(rows, key=lambda row: row["seed"]), lambda row: row["precision"])
     return "; ".join(f"{', '.join(str(row['seed']) for row in own)} {name}" for name, own in precisions.items())

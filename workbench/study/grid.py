@@ -14,9 +14,9 @@ import sys
 from workbench import Method, RunStore, full, load_base, load_task, lora, sweep
 from workbench.adapters.methods import ATTENTION, MLP
 from workbench.advice.recommend import rows_with_bits
-from workbench.claims.ranks import best_rates
 from workbench.paths import CHECKOUT
 from workbench.results.reference import SWEEP_CONFIG, SWEEPS, read_rows
+from workbench.results.rows import by_best_rate
 from workbench.tasks.tasks import SWEEP_FACTS
 from workbench.training.runs import provenance
 
@@ -37,17 +37,18 @@ def few() -> list[Method]:
 def at_equal_parameters() -> list[Method]:
     """Attention only, MLP only, all: ranks such that each has about 81,000 parameters a block."""
     choices = ((8, "all-linear"), (21, ATTENTION), (13, MLP))
-    return [lora(rank, 32, best(4), targets=targets) for rank, targets in choices]
+    return [lora(rank, 32, best_rates()[4], targets=targets) for rank, targets in choices]
 
 
-def best(rank: int) -> float:
-    """The best rate of a rank so far, on seed 0."""
-    return best_rates(row for row in rows() if row["group"] == "rate")[rank]
+def best_rates() -> dict[int, float]:
+    """The best learning rate of each rank, on seed 0."""
+    swept = by_best_rate(row for row in rows() if row["group"] == "rate")
+    return {rank: own[0]["learning_rate"] for rank, own in swept.items()}
 
 
 GROUPS = {
     "rate": lambda: ([lora(rank, 32, rate) for rank in RANKS for rate in RATES], (0,)),
-    "seeds": lambda: ([lora(rank, 32, best(rank)) for rank in RANKS], MORE_SEEDS),
+    "seeds": lambda: ([lora(rank, 32, rate) for rank, rate in best_rates().items()], MORE_SEEDS),
     "few": lambda: (few(), (0,)),
     "targets": lambda: (at_equal_parameters(), (0, 1, 2)),
     "full": lambda: ([full(rate) for rate in (5e-5, 1e-4, 2e-4, 4e-4)], (0,)),

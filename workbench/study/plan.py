@@ -36,7 +36,7 @@ from workbench import (
 from workbench.adapters.methods import ATTENTION, MLP, targets_in_words
 from workbench.paths import CHECKOUT
 from workbench.results.reference import COMPARED, STUDY, read_rows
-from workbench.results.rows import best_rate, grouped, usable
+from workbench.results.rows import best_rate, grouped
 from workbench.tasks.tasks import SWEEP_FACTS
 from workbench.training.runs import provenance, table
 
@@ -77,7 +77,7 @@ def lora_rates(task: str) -> None:
 
 def lora_seeds(task: str) -> None:
     """Further seeds for the best of rank 8 and for what `recommend` chooses."""
-    for named in (at_best(task, "lora"), recommended(task)):
+    for named in (tuned(task, "lora"), recommended(task)):
         measure(task, [named], SEEDS)
 
 
@@ -90,24 +90,24 @@ def other_rates(task: str) -> None:
 
 def other_seeds(task: str) -> None:
     """Further seeds for the best of the other methods."""
-    measure(task, [at_best(task, name) for name in OTHERS[task]], SEEDS)
+    measure(task, [tuned(task, name) for name in OTHERS[task]], SEEDS)
 
 
 def maps(task: str) -> None:
     """Other ranks at the best rate of rank 8; attention, MLP, `starved`, alphas and rsLoRA, each at its own best."""
-    rate = best_rate(scored(task, "lora"))
+    rate = best_rate(rows(task, "lora"))
     measure(task, [("ranks", lora(rank, 32, rate)) for rank in RANKS], SEEDS)
     others = ("attention", "mlp", "starved", "alpha=8", "alpha=128", "rslora")
     measure(task, [each for name in others for each in grid(name)])
     for name in others:
         widen(task, name)
-    measure(task, [at_best(task, name) for name in (*others, "lora r=64")], SEEDS)
+    measure(task, [tuned(task, name) for name in (*others, "lora r=64")], SEEDS)
 
 
 def neighbours(task: str) -> None:
     """All seeds one step either side of the best rate of the methods that lesson 06 compares."""
     for name in COMPARED:
-        make, best = METHODS[name][0], best_rate(scored(task, name))
+        make, best = METHODS[name][0], best_rate(rows(task, name))
         tried = {row["learning_rate"] for row in rows(task, name)}
         measure(task, [(name, make(rate)) for rate in (best / 2, best * 2) if rate in tried], SEEDS)
 
@@ -131,14 +131,15 @@ def grid(name: str) -> list[Named]:
     return [(name, make(rate)) for rate in rates]
 
 
-def at_best(task: str, name: str) -> Named:
-    return name, METHODS[name][0](best_rate(scored(task, name)))
+def tuned(task: str, name: str) -> Named:
+    """A setting at the best of the rates that were tried so far."""
+    return name, METHODS[name][0](best_rate(rows(task, name)))
 
 
 def widen(task: str, name: str) -> None:
     """Add rates, a factor of two apart, until the best is not at an end of those tried."""
     for _ in range(WIDENED):
-        rates, best = [row["learning_rate"] for row in rows(task, name)], best_rate(scored(task, name))
+        rates, best = [row["learning_rate"] for row in rows(task, name)], best_rate(rows(task, name))
         if min(rates) < best < max(rates):
             return
         measure(task, [(name, METHODS[name][0](best * 2 if best == max(rates) else best / 2))])
@@ -214,10 +215,6 @@ def as_row(name: str, method: Method, seed: int) -> dict:
 def rows(task: str, name: str | None = None) -> list[dict]:
     found = read_rows(STUDY) if STUDY.exists() else []
     return [row for row in found if row["task"] == task and name in (None, row["name"])]
-
-
-def scored(task: str, name: str) -> list[dict]:
-    return usable(rows(task, name), "exact_match")
 
 
 @cache

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from math import hypot
 from operator import itemgetter
 from statistics import mean
+from typing import Any
 
-from workbench.claims.ranks import best_by
+from workbench.claims.ranks import recall_by
 from workbench.claims.runs import two_standard_errors
 from workbench.results import reference
-from workbench.results.rows import at_best_rate, grouped, mean_and_range, mean_of, usable
+from workbench.results.rows import Row, at_best_rate, by_best_rate, grouped, mean_and_range, mean_of, usable
 from workbench.study import plan
 
 METHODS = ("full", "hybrid", "lora", "qlora", "auto")
@@ -36,7 +37,7 @@ def difference(first: str, second: str, measure: str, *tasks: str) -> str:
     for task, rows in by_task().items():
         if tasks and task not in tasks:
             continue
-        if all(len(at_best(rows, name)) > 1 for name in (first, second)):
+        if {first, second} <= set(several_seeds(rows)):
             found.append(f"`{task}` {paired(rows, measure, first, second)}")
         elif tasks:
             found.append(f"`{task}` not measured")
@@ -50,14 +51,15 @@ def levels(task: str) -> str:
     return f"From {rows[0]['base_exact_match']:.0%} to: {scores(rows, ('lora', 'full'))}."
 
 
-def scores(rows: Sequence[Mapping], names: Sequence[str]) -> str:
+def scores(rows: Sequence[Row], names: Sequence[str]) -> str:
     """The named settings, each at its best rate with the range of its seeds."""
-    return ", ".join(f"{spoken(name)} {spread(at_best(rows, name), 'exact_match', '{:.0%}')}" for name in names)
+    at_best = by_best_rate(rows, "name")
+    return ", ".join(f"{spoken(name)} {spread(at_best[name], 'exact_match', '{:.0%}')}" for name in names)
 
 
 def at_one_rate(task: str) -> str:
     """Ranks at the rate that is best for rank 8: alpha is the same, so alpha / r falls as the rank rises."""
-    eight = at_best(by_task()[task], "lora")
+    eight = by_best_rate(by_task()[task], "name")["lora"]
     stored = [row for row in reference.study_rows("ranks") if row["task"] == task]
     ranks = grouped(sorted(usable([*eight, *stored], "exact_match"), key=lambda row: row["rank"]), itemgetter("rank"))
     told = ", ".join(f"{spread(rows, 'exact_match', '{:.0%}')} at rank {rank}" for rank, rows in ranks.items())
@@ -65,7 +67,7 @@ def at_one_rate(task: str) -> str:
 
 
 def with_little_room(task: str) -> str:
-    starved = at_best(by_task()[task], "starved")
+    starved = by_best_rate(by_task()[task], "name")["starved"]
     return (
         f"With {starved[0]['trainable_parameters']:,} numbers on one matrix of one block (`starved`), at its own best "
         f"rate: {spread(starved, 'exact_match', '{:.0%}')}; place and number of matrices differ there, not rank alone."
@@ -75,15 +77,16 @@ def with_little_room(task: str) -> str:
 def at_own_rates(task: str) -> str:
     """Rank and alpha, each setting at its own best rate."""
     rows = by_task()[task]
-    others = [name for name in ("lora r=64", "rslora", "alpha=8", "alpha=128") if len(at_best(rows, name)) > 1]
+    others = [name for name in ("lora r=64", "rslora", "alpha=8", "alpha=128") if name in several_seeds(rows)]
     return f"On `{task}`, each at its own best rate: {scores(rows, ('lora', *others))}."
 
 
 def one_step_off(task: str) -> str:
     """What each method that lesson 06 compares scores at half and at twice its best rate."""
     rows, told = by_task()[task], []
+    at_best = by_best_rate(rows, "name")
     for name in reference.COMPARED:
-        best = at_best(rows, name)[0]["learning_rate"]
+        best = at_best[name][0]["learning_rate"]
         pairs = ((name, best / 2), (name, best * 2))
         beside = ([row for row in rows if (row["name"], row["learning_rate"]) == pair] for pair in pairs)
         half, twice = (spread(own, "exact_match", "{:.0%}") for own in beside)
@@ -94,8 +97,9 @@ def one_step_off(task: str) -> str:
 def full_and_best_adapter(task: str) -> str:
     """Full less the setting of LoRA that scores highest: the best of several, which flatters it."""
     rows = by_task()[task]
-    several = [name for name in ("lora", *VARIANTS) if len(at_best(rows, name)) > 1]
-    best = max(several, key=lambda name: mean_of(at_best(rows, name), "exact_match"))
+    scored = {name: mean_of(own, "exact_match") for name, own in several_seeds(rows).items()}
+    several = [name for name in ("lora", *VARIANTS) if name in scored]
+    best = max(several, key=lambda name: scored[name])
     told = paired(rows, "exact_match", "full", best)
     return f"On `{task}` full less the best of {len(several)} settings of LoRA, {spoken(best)}: {told}."
 
@@ -119,7 +123,7 @@ def at_equal_score() -> str:
     )
 
 
-def betters(full: Mapping, adapted: Mapping) -> bool:
+def betters(full: Row, adapted: Row) -> bool:
     return full["exact_match"] >= adapted["exact_match"] and full["forgetting"] < adapted["forgetting"]
 
 
@@ -127,9 +131,9 @@ def rate_ratios() -> str:
     """The best rate of LoRA over that of full, and over the rates that one seed cannot tell from the best."""
     found = []
     for task, rows in by_task().items():
-        best = {name: at_best(rows, name) for name in ("lora", "full")}
-        if all(len(own) > 1 for own in best.values()):
-            ratio = best["lora"][0]["learning_rate"] / best["full"][0]["learning_rate"]
+        best = {name: own[0]["learning_rate"] for name, own in several_seeds(rows).items()}
+        if "lora" in best and "full" in best:
+            ratio = best["lora"] / best["full"]
             alike = {name: rates_alike(rows, name) for name in ("lora", "full")}
             low, high = min(alike["lora"]) / max(alike["full"]), max(alike["lora"]) / min(alike["full"])
             at_end = any(ends_of_grid(rows, name) & set(alike[name]) for name in alike)
@@ -140,12 +144,12 @@ def rate_ratios() -> str:
     )
 
 
-def ends_of_grid(rows: Sequence[Mapping], name: str) -> set[float]:
+def ends_of_grid(rows: Sequence[Row], name: str) -> set[float]:
     rates = [row["learning_rate"] for row in rows if row["name"] == name]
     return {min(rates), max(rates)}
 
 
-def rates_alike(rows: Sequence[Mapping], name: str) -> list[float]:
+def rates_alike(rows: Sequence[Row], name: str) -> list[float]:
     """The rates whose first seed is within two standard errors of the best one's."""
     first = [row for row in rows if row["name"] == name and row["seed"] == 0]
     top = max(row["exact_match"] for row in first)
@@ -154,7 +158,7 @@ def rates_alike(rows: Sequence[Mapping], name: str) -> list[float]:
     ]
 
 
-def sampling(rows: Sequence[Mapping], *shares: float) -> float:
+def sampling(rows: Sequence[Row], *shares: float) -> float:
     """Two standard errors of the difference of two shares of the test rows that the study scored."""
     count = rows_scored(rows[0]["task"])
     return hypot(*(two_standard_errors(share, count) for share in shares))
@@ -169,7 +173,7 @@ def rows_scored(task_name: str) -> int:
 def recalls() -> str:
     """What full and the best rank of LoRA recall in the sweeps."""
     full = mean_of(at_best_rate(reference.stored_sweeps("full")), "exact_match")
-    lora = max(best_by(reference.stored_sweeps("rate", "seeds"), "rank").values())
+    lora = max(recall_by(reference.stored_sweeps("rate", "seeds")).values())
     return f"In the sweeps full recalls {full:.0%}, the best rank of LoRA {lora:.0%}."
 
 
@@ -177,18 +181,19 @@ def spoken(name: str) -> str:
     return SPOKEN.get(name, name)
 
 
-def by_task() -> dict[str, list[dict]]:
+def by_task() -> dict[str, list[dict[str, Any]]]:
     return grouped(usable(reference.study_rows(*METHODS, *VARIANTS), "exact_match"), lambda row: row["task"])
 
 
-def at_best(rows: Sequence[Mapping], name: str) -> list[Mapping]:
-    """The rows of one method at its best rate, or none."""
-    return at_best_rate([row for row in rows if row["name"] == name])
+def several_seeds(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Name of a setting -> its rows at its own best rate, for the settings that have more than one seed there."""
+    return {name: own for name, own in by_best_rate(rows, "name").items() if len(own) > 1}
 
 
-def paired(rows: Sequence[Mapping], measure: str, first: str, second: str) -> str:
+def paired(rows: Sequence[Row], measure: str, first: str, second: str) -> str:
     """The difference of two methods, each at its best rate, seed by seed, and whether it counts."""
-    a, b = ({row["seed"]: row[measure] for row in at_best(rows, name)} for name in (first, second))
+    at_best = by_best_rate(rows, "name")
+    a, b = ({row["seed"]: row[measure] for row in at_best[name]} for name in (first, second))
     gaps = [a[seed] - b[seed] for seed in sorted(a) if seed in b]
     form, agree = "{:+.2f}", "all seeds agree" if min(gaps) > 0 or max(gaps) < 0 else "within noise"
     if measure == "exact_match":
@@ -199,5 +204,5 @@ def paired(rows: Sequence[Mapping], measure: str, first: str, second: str) -> st
     return "{} ({} to {}), {}".format(*told, agree)
 
 
-def spread(rows: Sequence[Mapping], measure: str, form: str) -> str:
+def spread(rows: Sequence[Row], measure: str, form: str) -> str:
     return mean_and_range([row[measure] for row in rows], form)
