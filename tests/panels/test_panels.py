@@ -102,7 +102,7 @@ def test_a_fault_of_ours_is_shown_and_raised():
     def view(number):
         if number > 1:
             raise RuntimeError("no <b>luck")
-        return common.View(plots.finished(plots.new_figure(), "empty"), "fine", {})
+        return common.View(plots.described(plots.new_figure(), "empty"), "fine", {})
 
     panel = common.Panel("title", {"number": widgets.IntSlider(1)}, view)
     with pytest.raises(RuntimeError, match="no <b>luck"):
@@ -117,7 +117,7 @@ def test_changes_that_pile_up_cost_one_drawing():
         calls.append(number)
         if len(calls) == 2:
             gate.wait(5)
-        return common.View(plots.finished(plots.new_figure(), "empty"), str(number), {})
+        return common.View(plots.described(plots.new_figure(), "empty"), str(number), {})
 
     slider = widgets.IntSlider(0)
     panel = common.Panel("title", {"number": slider}, view)

@@ -1,11 +1,13 @@
 """The panels about runs, bets and progress: each control moved, each state seen, nothing lost."""
 
+import time
+
 import pytest
 
 from support.records import run
 from workbench.claims import BETS, DEPENDS, SUPPORTED, Verdict, load_bets
 from workbench.panels import bets, comparison
-from workbench.plots import live as progress
+from workbench.plots import live
 
 RUNS = [run("lora", exact=0.8, memory=1e9), run("full", exact=0.9, memory=3e9)]
 
@@ -79,11 +81,11 @@ def test_losses_are_drawn_while_they_fall_and_once_more_at_the_end(monkeypatch):
         return Handle()
 
     monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
-    monkeypatch.setattr(progress, "display", display)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    live = progress.LiveLosses(steps=3)
+    monkeypatch.setattr(live, "display", display)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    losses = live.LiveLosses(steps=3)
     for label, method in (("lora r=8", "lora"), ("full", "full")):
-        on_step = live.curve(label, method)
+        on_step = losses.curve(label, method)
         for step in (1, 2, 3):
             on_step({"step": step, "steps": 3, "loss": 3.0 - step, "seconds_left": 5.0})
     assert len(shown) == 6
@@ -93,8 +95,8 @@ def test_losses_are_drawn_while_they_fall_and_once_more_at_the_end(monkeypatch):
 def test_silence_means_one_picture_a_run(monkeypatch):
     shown = []
     monkeypatch.setenv("WORKBENCH_PROGRESS", "0")
-    monkeypatch.setattr(progress, "display", lambda *args, **options: shown.append(args))
-    on_step = progress.LiveLosses(steps=50).curve("lora r=8", "lora")
+    monkeypatch.setattr(live, "display", lambda *args, **options: shown.append(args))
+    on_step = live.LiveLosses(steps=50).curve("lora r=8", "lora")
     for step in range(1, 51):
         on_step({"step": step, "steps": 50, "loss": 1.0, "seconds_left": 1.0})
     assert len(shown) == 1
@@ -119,9 +121,9 @@ def test_ranks_of_one_method_are_told_apart_on_an_axis_from_nothing_to_all():
 
 
 def test_two_runs_of_one_label_have_a_curve_each(monkeypatch):
-    monkeypatch.setattr(progress, "display", lambda *args, **options: None)
-    live = progress.LiveLosses(steps=1)
+    monkeypatch.setattr(live, "display", lambda *args, **options: None)
+    losses = live.LiveLosses(steps=1)
     for loss in (2.0, 1.0):
-        live.curve("lora r=8", "lora")({"step": 1, "steps": 1, "loss": loss, "seconds_left": 0.0})
-    assert [history[0]["loss"] for _, history in live.histories.values()] == [2.0, 1.0]
-    assert list(live.histories) == ["lora r=8", "lora r=8, 2"]
+        losses.curve("lora r=8", "lora")({"step": 1, "steps": 1, "loss": loss, "seconds_left": 0.0})
+    assert [history[0]["loss"] for _, history in losses.histories.values()] == [2.0, 1.0]
+    assert list(losses.histories) == ["lora r=8", "lora r=8, 2"]

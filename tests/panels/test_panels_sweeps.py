@@ -1,5 +1,6 @@
 """The panel and the live picture of rank sweeps: each control moved, each pass seen, nothing lost, nothing mixed up."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from support.rows import STUDY, row
 from workbench.exercises import e05_capacity
 from workbench.models import linear_modules
 from workbench.panels.rank_sweep import rank_sweep_panel, rank_sweep_view
-from workbench.plots import live as progress
+from workbench.plots.live import LivePicture, LiveSweep, label_runs
 from workbench.tasks.tasks import SWEEP_FACTS, information_bits
 
 ROWS = [
@@ -178,29 +179,21 @@ def steps_of(runs, steps=3, later=0.0):
 
 @pytest.fixture
 def pictures(monkeypatch):
-    """The figures drawn, as (title, labels), with a clock that ticks 3 s at a look."""
+    """The figures shown, as (title, labels), with a clock that moves on by 3 s each time it is read."""
     drawn, clock = [], iter(range(10, 10_000, 3))
 
-    class Handle:
-        def update(self, data, metadata, raw):
-            assert data["image/png"] and raw
-
-    def note(histories, steps, words):
-        figure = progress_losses(histories, steps, words)
+    def note(live, figure):
         axes = figure.axes[0]
         drawn.append((axes.get_title(loc="left"), [line.get_label() for line in axes.lines]))
-        return figure
 
-    progress_losses = progress.sweep_losses
     monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
-    monkeypatch.setattr(progress, "sweep_losses", note)
-    monkeypatch.setattr(progress, "display", lambda data, metadata, raw, display_id: Handle())
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(LivePicture, "show", note)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     return drawn
 
 
 def test_a_sweep_is_drawn_as_it_goes_and_its_end_is_not_missed(pictures):
-    live = progress.LiveSweep(steps=3)
+    live = LiveSweep(steps=3)
     assert [live.on_step(entry) for entry in steps_of([run(8), run(2)])] == [None] * 3, "True would stop the sweep"
     assert pictures[0] == ("Training loss: about 20 s left", ["r = 2", "r = 8"])
     assert pictures[-1] == ("Training loss", ["r = 2", "r = 8"]) and len(pictures) == 3
@@ -209,8 +202,8 @@ def test_a_sweep_is_drawn_as_it_goes_and_its_end_is_not_missed(pictures):
 
 def test_a_picture_every_two_seconds_is_enough(pictures, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    live = progress.LiveSweep(steps=50)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    live = LiveSweep(steps=50)
     for entry in steps_of([run()], 50):
         now[0] += 0.5
         live.on_step(entry)
@@ -219,7 +212,7 @@ def test_a_picture_every_two_seconds_is_enough(pictures, monkeypatch):
 
 def test_silence_means_one_picture_a_pass(pictures, monkeypatch):
     monkeypatch.setenv("WORKBENCH_PROGRESS", "0")
-    live = progress.LiveSweep(steps=3)
+    live = LiveSweep(steps=3)
     for runs in ([run(1), run(2)], [run(4)]):
         for entry in steps_of(runs):
             live.on_step(entry)
@@ -227,7 +220,7 @@ def test_silence_means_one_picture_a_pass(pictures, monkeypatch):
 
 
 def test_the_curves_of_earlier_passes_stay_and_the_time_left_is_the_sweeps(pictures):
-    live = progress.LiveSweep(steps=3)
+    live = LiveSweep(steps=3)
     for entry in steps_of([run(16), run(1)], later=60.0):
         live.on_step(entry)
     assert pictures[-1][0] == "Training loss: about 60 s left", "a pass has ended, the sweep has not"
@@ -238,7 +231,7 @@ def test_the_curves_of_earlier_passes_stay_and_the_time_left_is_the_sweeps(pictu
 
 
 def test_a_pass_that_begins_again_replaces_its_curves(pictures):
-    live = progress.LiveSweep(steps=3)
+    live = LiveSweep(steps=3)
     first = [run(1), run(2)]
     live.on_step(next(steps_of(first)))
     for one in first:  # out of memory: one at a time, with new records of the same ids
@@ -250,7 +243,7 @@ def test_a_pass_that_begins_again_replaces_its_curves(pictures):
 
 def test_a_pass_that_diverges_whole_still_gets_its_last_picture(pictures, monkeypatch):
     monkeypatch.setenv("WORKBENCH_PROGRESS", "0")
-    live = progress.LiveSweep(steps=9)
+    live = LiveSweep(steps=9)
     live.on_step(
         {"step": 2, "steps": 9, "seconds": 1.0, "seconds_left": 7.0, "runs": [run(1), run(2, status="diverged")]}
     )
@@ -276,7 +269,7 @@ def test_a_pass_that_diverges_whole_still_gets_its_last_picture(pictures, monkey
     ],
 )
 def test_a_label_names_only_what_differs(runs, labels):
-    found = progress.told_apart(runs)
+    found = label_runs(runs)
     assert list(found) == labels and {one.id for one in found.values()} == {one.id for one in runs}
 
 

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 
 from support.records import run
 from workbench.adapters import lowrank
-from workbench.plots import adapters as plots_adapters, lowrank as figures, runs as plots_runs, style
+from workbench.plots import adapters as plots_adapters, lowrank as figures, runs as plots_runs, style, training
 from workbench.results import reference
 
 TARGETS = lowrank.toy_targets()
@@ -48,19 +48,19 @@ FIGURES = {
     ),
     "update_sizes": lambda: figures.update_sizes(RANKS, SIZES),
     "parameter_bars": lambda: figures.parameter_bars({"query, value": 230_400, "all linear": 2_442_240}, "Rank 8"),
-    "losses": lambda: plots_runs.losses(
+    "losses": lambda: training.losses(
         {"lora r=8": ("lora", HISTORY), "full": ("full", HISTORY)}, 30, ": full, 9 s left"
     ),
-    "no losses yet": lambda: plots_runs.losses({}, 30),
+    "no losses yet": lambda: training.losses({}, 30),
     "costs": lambda: plots_runs.costs(RUNS),
     "scores": lambda: plots_runs.scores(BEFORE, RUNS, "exact_match", {run.id: 0.05 for run in RUNS}),
     "pareto": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match"),
     "pareto, stored": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match", reference.compared("tickets")[::3]),
     "learning_rates": lambda: plots_runs.learning_rates(RATE_ROWS, "exact_match"),
-    "training_panel": lambda: plots_runs.training_panel(
+    "training_panel": lambda: training.training_panel(
         {"a": HISTORY}, {"1: lora r=8": (HISTORY[:9], {3: 0.1, 6: 0.4})}, [(30, 0.7)], 30, 16
     ),
-    "training_panel, nothing yet": lambda: plots_runs.training_panel({}, {}, [], 30, 16),
+    "training_panel, nothing yet": lambda: training.training_panel({}, {}, [], 30, 16),
     "adapter_lab": lambda: plots_adapters.adapter_lab(
         {"base": 0.0, "trained": 0.8, "now": 0.5},
         {"trained": 0.03, "now": -0.01},

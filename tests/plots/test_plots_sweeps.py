@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from support.rows import RANKS, RATES, SEEDS, STUDY, row
-from workbench.plots import sweeps as figures
+from workbench.plots import style, sweeps as figures, training
 from workbench.results import rows as sweep_rows
 
 GREY = [0.299, 0.587, 0.114]
@@ -25,6 +25,11 @@ ALPHAS = [row(8, seed, alpha=alpha) for alpha in (8, 16, 64) for seed in SEEDS]
 HISTORIES = {f"r = {r}": [{"step": s, "loss": 3 / (1 + s * r)} for s in range(1, 21)] for r in RANKS}
 MANY = {f"r = {r}, seed {seed}": HISTORIES["r = 8"] for r in range(1, 9) for seed in SEEDS}
 
+
+def bits_against_parameters(rows, live=(), bits=2551.0, each=2.0):
+    return figures.bits_against_parameters(rows, live, bits, each)
+
+
 FIGURES = {
     "against_rank": lambda: figures.against_rank(STUDY + FULL, LIVE),
     "against_rank, one seed": lambda: figures.against_rank(SINGLE),
@@ -35,11 +40,11 @@ FIGURES = {
     "against rank, three measures": lambda: figures.against(STUDY, measures=("loss", "exact_match", "forgetting")),
     "against learning rate": lambda: figures.against(STUDY[:3], LIVE, "learning_rate", mark=2e-3),
     "against alpha": lambda: figures.against(ALPHAS, (), "alpha", mark=64),
-    "bits": lambda: figures.bits_against_parameters(STUDY + FEW + FULL, LIVE),
-    "bits, one seed": lambda: figures.bits_against_parameters(SINGLE),
-    "bits, one small adapter": lambda: figures.bits_against_parameters(FEW[:1]),
-    "bits, diverged": lambda: figures.bits_against_parameters(DIVERGED),
-    "bits, live alone": lambda: figures.bits_against_parameters([], LIVE),
+    "bits": lambda: bits_against_parameters(STUDY + FEW + FULL, LIVE),
+    "bits, one seed": lambda: bits_against_parameters(SINGLE),
+    "bits, one small adapter": lambda: bits_against_parameters(FEW[:1]),
+    "bits, diverged": lambda: bits_against_parameters(DIVERGED),
+    "bits, live alone": lambda: bits_against_parameters([], LIVE),
     "rate_map": lambda: figures.rate_map(STUDY),
     "rate_map, one row": lambda: figures.rate_map([row()]),
     "rate_map, diverged": lambda: figures.rate_map(DIVERGED),
@@ -47,9 +52,9 @@ FIGURES = {
     "by_targets": lambda: figures.by_targets(TARGETS + FULL),
     "by_targets, one seed": lambda: figures.by_targets([row(targets="mlp"), row(targets="attention", rslora=True)]),
     "by_targets, diverged": lambda: figures.by_targets([*TARGETS, row(8, status="diverged")]),
-    "sweep_losses": lambda: figures.sweep_losses(HISTORIES, 20, ": about 9 s left"),
-    "sweep_losses, 24 runs": lambda: figures.sweep_losses(MANY, 20),
-    "sweep_losses, none yet": lambda: figures.sweep_losses({}, 20),
+    "sweep_losses": lambda: training.sweep_losses(HISTORIES, 20, ": about 9 s left"),
+    "sweep_losses, 24 runs": lambda: training.sweep_losses(MANY, 20),
+    "sweep_losses, none yet": lambda: training.sweep_losses({}, 20),
 }
 
 
@@ -136,9 +141,7 @@ def test_a_ring_marks_a_stored_value_only():
     assert not lines(figures.against(ALPHAS, (), "alpha", ("loss",), mark=17).axes[0], "chosen")
 
 
-@pytest.mark.parametrize(
-    "draw", [figures.against_rank, figures.bits_against_parameters, figures.rate_map, figures.by_targets]
-)
+@pytest.mark.parametrize("draw", [figures.against_rank, bits_against_parameters, figures.rate_map, figures.by_targets])
 @pytest.mark.parametrize("rows", [[], [row(status="diverged")]])
 def test_nothing_to_draw_is_a_sentence(draw, rows):
     with pytest.raises(ValueError, match=r"^No finished run has .* yet; train some, or draw other rows\.$"):
@@ -149,7 +152,7 @@ def test_nothing_to_draw_is_a_sentence(draw, rows):
 
 
 def test_bits_stand_over_parameters_one_line_a_setting():
-    axes = figures.bits_against_parameters(STUDY + FEW, LIVE).axes[0]
+    axes = bits_against_parameters(STUDY + FEW, LIVE).axes[0]
     ((x, y),) = lines(axes, "q_proj, layer 15")
     assert x == [1152, 2304, 4608]
     assert y == pytest.approx([2551 * (0.52 + 0.03 * np.log2(rank)) for rank in (1, 2, 4)])
@@ -165,13 +168,13 @@ def test_bits_stand_over_parameters_one_line_a_setting():
 
 
 def test_full_fine_tuning_is_not_taken_for_an_adapter():
-    axes = figures.bits_against_parameters(STUDY + FULL).axes[0]
+    axes = bits_against_parameters(STUDY + FULL).axes[0]
     assert len(lines(axes, "full fine-tuning")) == 1 and len(lines(axes, "all-linear, all layers")[0][0]) == len(RANKS)
 
 
 @pytest.mark.parametrize(("bits", "each"), [(2551.0, 2.0), (9000.0, 1.0)])
 def test_the_bound_meets_what_there_is_to_learn_where_the_shade_ends(bits, each):
-    axes = figures.bits_against_parameters(FEW, information_bits=bits, bits_a_parameter=each).axes[0]
+    axes = bits_against_parameters(FEW, bits=bits, each=each).axes[0]
     ((x, y),) = lines(axes, f"{each:g} bits a parameter")
     assert np.allclose(y, each * np.array(x)) and y[-1] == pytest.approx(bits)
     assert lines(axes, "all there is") == [([0, 1], [bits, bits])]
@@ -188,7 +191,7 @@ def test_the_bound_meets_what_there_is_to_learn_where_the_shade_ends(bits, each)
 
 def test_rows_without_bits_are_left_out():
     live = [{key: value for key, value in row(4).items() if key != "memorised_bits"}]
-    axes = figures.bits_against_parameters([*SINGLE, row(2, memorised_bits=None)], live).axes[0]
+    axes = bits_against_parameters([*SINGLE, row(2, memorised_bits=None)], live).axes[0]
     assert not lines(axes, "your run") and len(lines(axes, "all-linear")[0][0]) == len(RANKS)
 
 
@@ -275,7 +278,7 @@ def test_targets_show_each_seed_the_mean_and_the_parameters():
 
 
 def test_curves_go_from_light_to_dark_in_the_order_given():
-    axes = figures.sweep_losses(HISTORIES, 20, ": about 9 s left").axes[0]
+    axes = training.sweep_losses(HISTORIES, 20, ": about 9 s left").axes[0]
     assert [line.get_label() for line in axes.lines] == list(HISTORIES)
     brightness = [np.dot(to_rgb(line.get_color()), GREY) for line in axes.lines]
     assert brightness == sorted(brightness, reverse=True) and brightness[0] < 0.75 and len(set(brightness)) == 4
@@ -286,7 +289,7 @@ def test_curves_go_from_light_to_dark_in_the_order_given():
 
 
 def test_the_map_of_colours_falls_evenly_in_grey():
-    shades = figures.RISING(np.linspace(0, 1, 64))[:, :3] @ GREY
+    shades = style.LIGHT_TO_DARK(np.linspace(0, 1, 64))[:, :3] @ GREY
     assert (np.diff(shades) < 0).all()
 
 

@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from workbench.panels.base import Panel, View, choice
 from workbench.plots.runs import METHOD_STYLE
-from workbench.plots.style import finished, legend_below, new_figure, style
+from workbench.plots.style import described, legend_below, new_figure, style
 from workbench.results.rows import grouped
 from workbench.training.runs import Run, table
 
@@ -77,4 +77,4 @@ def comparison_view(rows: Sequence[dict], methods: Sequence[str], x: str, y: str
     numbers = {
         f"{axis}{index}": float(point[at]) for index, point in enumerate(points) for axis, at in (("x", 2), ("y", 3))
     }
-    return View(finished(figure, text), text, numbers)
+    return View(described(figure, text), text, numbers)

@@ -16,7 +16,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.base import Base, load_base
 from workbench.panels.base import alert, choice, picture_widget, show_live, static_class, steps_slider
 from workbench.plots import style
-from workbench.plots.runs import training_panel
+from workbench.plots.training import training_panel
 from workbench.tasks.encoding import encode
 from workbench.tasks.tasks import Task
 from workbench.training import evaluation

@@ -5,12 +5,14 @@ from workbench._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "LIGHT_TO_DARK": "style",
+        "Figure": "style",
         "MATRIX_COLOURS": "style",
         "PALETTE": "style",
         "RING": "style",
         "SERIES": "style",
         "TIMES": "style",
-        "finished": "style",
+        "described": "style",
         "legend_below": "style",
         "new_figure": "style",
         "picture": "style",

@@ -1,14 +1,13 @@
-"""The picture of AdapterLab: one trained adapter, changed, beside the adapter as it was trained (see `plots`)."""
+"""The figure of AdapterLab: a trained adapter after changes, compared with the base and the adapter as trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from workbench.plots.style import PALETTE, SERIES, finished, new_figure, style
+from workbench.plots.style import PALETTE, SERIES, Figure, described, new_figure, style
 
 STATES = {"base": PALETTE["grey"], "trained": PALETTE["silver"], "now": PALETTE["blue"]}
 
@@ -19,7 +18,7 @@ def adapter_lab(
     spectra: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     memory: Mapping[str, float],
 ) -> Figure:
-    """What the adapter wins, what it costs elsewhere, the singular values of its update, and the bytes of both.
+    """Task score, forgetting, singular values of the update, and bytes of the base and the adapter.
 
     exact: "base", "trained", "now" -> share of test rows. forgotten: "trained", "now" -> loss gained on general text
     (nats a token). spectra: group of modules -> median singular values (as trained, now). memory: part -> MB.
@@ -46,7 +45,7 @@ def adapter_lab(
     weights.margins(y=0.15)
     parts = ", ".join(f"{part} {size:,.3g} MB" for part, size in memory.items())
     words = ", ".join(f"{state} {share:.0%}" for state, share in exact.items())
-    return finished(figure, f"Exact match: {words}. Forgetting now {forgotten['now']:+.3f} nats a token. {parts}.")
+    return described(figure, f"Exact match: {words}. Forgetting now {forgotten['now']:+.3f} nats a token. {parts}.")
 
 
 def _bars(axes: Axes, values: Mapping[str, float], form: str, colours: Sequence[str] | None = None) -> None:

@@ -1,17 +1,15 @@
-"""Figures of ratios, time and money: one function each, takes numbers, returns a Figure (see `plots`)."""
+"""Figures of memory ratios and of money: each function takes numbers and returns a Figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, NullLocator
 
-from workbench.plots.style import PALETTE, SERIES, finished, legend_below, new_figure, style
+from workbench.plots.style import PALETTE, SERIES, Figure, Look, described, legend_below, log_x, new_figure, style
 
-# The n-th way to train in a figure of bars; told apart by hatch as well, for grey prints.
-BARS = (
+# The n-th method in a figure of bars; the hatch tells them apart in grey prints.
+BARS: tuple[Look, ...] = (
     {"facecolor": PALETTE["orange"], "hatch": "//"},
     {"facecolor": PALETTE["blue"]},
     {"facecolor": PALETTE["sky"], "hatch": ".."},
@@ -23,9 +21,10 @@ def memory_ratios(
     claimed: tuple[float, float],
     published: tuple[int, float] | None = None,
 ) -> Figure:
-    """How many times the memory of LoRA full fine-tuning takes, against tokens in the step; `claimed` is shaded.
+    """Memory of full fine-tuning as a multiple of LoRA's, against tokens in the step.
 
-    lines: label -> (tokens of one step, ratio). published: one measured pair, drawn as a star.
+    lines: label -> (tokens of one step, ratio). claimed: the range of ratios to shade. published: one measured pair,
+    drawn as a star.
     """
     figure = new_figure(10.0, 4.0)
     axes = style(
@@ -38,17 +37,14 @@ def memory_ratios(
         axes.plot(xs, ys, label=label, markersize=6, **look)
         words.append(f"{label}: from {ys[0]:.1f} at {xs[0]:,} tokens to {ys[-1]:.1f} at {xs[-1]:,}")
     if published:
-        look = {"marker": "*", "markersize": 16, "markerfacecolor": "none", "markeredgewidth": 1.6}
-        axes.plot(*published, linestyle="", label="published run", color=PALETTE["ink"], **look)
+        star: Look = {"marker": "*", "markersize": 16, "markerfacecolor": "none", "markeredgewidth": 1.6}
+        axes.plot(*published, linestyle="", label="published run", color=PALETTE["ink"], **star)
         words.append(f"a published run: {published[1]:.1f} at {published[0]:,}")
     ticks = sorted({tokens for points in lines.values() for tokens, _ in points})
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([f"{tick:,}" for tick in ticks])
+    log_x(axes, ticks, form="{x:,}")
     axes.set_ylim(bottom=0)
     legend_below(figure, axes, columns=3)
-    return finished(figure, f"Memory of full fine-tuning over that of LoRA. {'; '.join(words)}.")
+    return described(figure, f"Memory of full fine-tuning over that of LoRA. {'; '.join(words)}.")
 
 
 def money_by_gpu(rows: Mapping[str, Mapping[str, tuple[float, bool]]], job: str) -> Figure:
@@ -64,7 +60,7 @@ def money_by_gpu(rows: Mapping[str, Mapping[str, tuple[float, bool]]], job: str)
     for place, costs in enumerate(rows.values()):
         for index, (look, (money, fits)) in enumerate(zip(BARS, costs.values(), strict=False)):
             y = place + (index - (len(methods) - 1) / 2) * thickness
-            outline = {"facecolor": "white", "edgecolor": look["facecolor"]}
+            outline: Look = {"facecolor": "white", "edgecolor": look["facecolor"]}
             axes.barh(y, money, height=0.8 * thickness, **(look | {"edgecolor": "white"} if fits else outline))
     axes.set_yticks(range(len(rows)), list(rows))
     axes.margins(y=0.02)
@@ -72,13 +68,13 @@ def money_by_gpu(rows: Mapping[str, Mapping[str, tuple[float, bool]]], job: str)
     handles = [Patch(label=method, edgecolor="white", **look) for method, look in zip(methods, BARS, strict=False)]
     handles.append(Patch(label="only an outline: does not fit", facecolor="white", edgecolor=PALETTE["grey"]))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10.5)
-    return finished(figure, f"US dollars for {job}. {'; '.join(_money_in_words(rows, method) for method in methods)}.")
+    return described(figure, f"US dollars for {job}. {'; '.join(_money_in_words(rows, method) for method in methods)}.")
 
 
-def _money_in_words(rows, method: str) -> str:
+def _money_in_words(rows: Mapping[str, Mapping[str, tuple[float, bool]]], method: str) -> str:
     fitting = {gpu: costs[method][0] for gpu, costs in rows.items() if costs[method][1]}
     if not fitting:
         return f"{method} fits none of the {len(rows)} GPUs"
-    low, high = (pick(fitting, key=fitting.get) for pick in (min, max))
+    low, high = min(fitting, key=fitting.__getitem__), max(fitting, key=fitting.__getitem__)
     span = f"from {fitting[low]:.2f} on {low} to {fitting[high]:.2f} on {high}"
     return f"{method} fits {len(fitting)} of {len(rows)} GPUs, {span}"

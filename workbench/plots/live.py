@@ -4,45 +4,54 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
-from IPython.display import display
-from matplotlib.figure import Figure
+from IPython.display import DisplayHandle, display
 
 from workbench.adapters.methods import targets_in_words
 from workbench.console import progress_wanted
-from workbench.plots import style
-from workbench.plots.runs import losses
-from workbench.plots.sweeps import sweep_losses
+from workbench.plots.style import Figure, picture, pixel_width, to_png
+from workbench.plots.training import History, LossEntry, losses, sweep_losses
 from workbench.results.rows import setting_in_words
 from workbench.training.loop import OnStep, StepReport
 from workbench.training.runs import Run
 
 REDRAW_SECONDS = 2.0
-WORDS = {"rank": "r = {:g}", "targets": "{}", "alpha": "alpha {:g}", "learning_rate": "rate {:g}", "seed": "seed {}"}
+# setting -> how a label states it
+LABEL_FORMS = {
+    "rank": "r = {:g}",
+    "targets": "{}",
+    "alpha": "alpha {:g}",
+    "learning_rate": "rate {:g}",
+    "seed": "seed {}",
+}
 
 
 class LivePicture:
     """A picture that is replaced in place, so that a saved notebook holds the last one.
 
-    Stopping the cell stops the run. Without progress (WORKBENCH_PROGRESS=0) a run is drawn at its last step alone, and
-    one that ends before it is not drawn (a sweep is, when all of its runs have diverged).
+    Stopping the cell stops the run. With WORKBENCH_PROGRESS=0 there is no progress, and a run is drawn only at its last
+    step; one that ends earlier is not drawn (a sweep is, when all of its runs have diverged).
     """
 
-    def __init__(self):
-        self._handle = None
-        self._drawn = 0.0
+    def __init__(self) -> None:
+        self._handle: DisplayHandle | None = None
+        self._drawn_at = -math.inf
 
-    def _due(self, last: bool) -> bool:
-        return last or (progress_wanted() and time.monotonic() - self._drawn > REDRAW_SECONDS)
-
-    def _draw(self, figure: Figure) -> None:
-        data, metadata = style.picture(style.to_png(figure), figure.alt, int(figure.get_figwidth() * 100))
+    def show(self, figure: Figure) -> None:
+        """Display the figure in the place of the one before."""
+        data, metadata = picture(to_png(figure), figure.alt, pixel_width(figure))
         if self._handle is None:
             self._handle = display(data, metadata=metadata, raw=True, display_id=True)
         else:
             self._handle.update(data, metadata=metadata, raw=True)
-        self._drawn = time.monotonic()
+
+    def _redraw(self, last: bool, draw: Callable[[], Figure]) -> None:
+        """Show what `draw` returns, after the last step or if the picture is old."""
+        if last or (progress_wanted() and time.monotonic() - self._drawn_at > REDRAW_SECONDS):
+            self.show(draw())
+            self._drawn_at = time.monotonic()
 
 
 class LiveLosses(LivePicture):
@@ -51,22 +60,21 @@ class LiveLosses(LivePicture):
     def __init__(self, steps: int):
         super().__init__()
         self.steps = steps
-        self.histories: dict[str, tuple[str, list[dict]]] = {}
+        self.histories: dict[str, tuple[str, list[LossEntry]]] = {}
 
     def curve(self, label: str, method: str) -> OnStep:
-        """A callback for one run. label: its name in the legend, numbered if it is there already; method: its name."""
-        history: list[dict] = []
+        """A callback for one run. label: its name in the legend, numbered if it is taken; method: the method's name."""
+        history: list[LossEntry] = []
         label = _numbered(label, self.histories)
         self.histories[label] = (method, history)
 
-        def on_step(entry: StepReport) -> None:
-            if math.isnan(entry["loss"]):  # the run has diverged
+        def on_step(report: StepReport) -> None:
+            if math.isnan(report["loss"]):  # the run has diverged
                 return
-            history.append({"step": entry["step"], "loss": entry["loss"]})  # an entry also holds the model
-            last = entry["step"] == entry["steps"]
-            if self._due(last):
-                note = "" if last else f": {label}, about {entry['seconds_left']:.0f} s left"
-                self._draw(losses(self.histories, self.steps, note))
+            history.append({"step": report["step"], "loss": report["loss"]})  # the report also holds the model
+            last = report["step"] == report["steps"]
+            note = "" if last else f": {label}, about {report['seconds_left']:.0f} s left"
+            self._redraw(last, lambda: losses(self.histories, self.steps, note))
 
         return on_step
 
@@ -83,36 +91,36 @@ class LiveSweep(LivePicture):
         self._runs: dict[str, Run] = {}  # by id: a pass that ran out of memory begins again with new records
 
     @property
-    def histories(self) -> dict[str, list[dict]]:
-        """Label -> history of every run so far, in rising order of what differs between them."""
-        return {label: run.history for label, run in told_apart(self._runs.values()).items()}
+    def histories(self) -> dict[str, History]:
+        """Label -> history of every run so far, in rising order of the settings that differ."""
+        return {label: run.history for label, run in label_runs(self._runs.values()).items()}
 
-    def on_step(self, entry: StepReport) -> None:
+    def on_step(self, report: StepReport) -> None:
         """The callback of a sweep."""
-        runs = entry["runs"]
+        runs = report["runs"]
         self._runs |= {run.id: run for run in runs}
-        last = entry["step"] == entry["steps"] or all(run.status == "diverged" for run in runs)
-        if self._due(last):
-            left = entry["seconds_left"]
-            self._draw(sweep_losses(self.histories, self.steps, f": about {left:.0f} s left" if left >= 1 else ""))
+        last = report["step"] == report["steps"] or all(run.status == "diverged" for run in runs)
+        left = report["seconds_left"]
+        note = f": about {left:.0f} s left" if left >= 1 else ""
+        self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note))
 
 
-def told_apart(runs: Iterable[Run]) -> dict[str, Run]:
-    """Label -> run, in rising order; a label names only what differs between these runs: "r = 8, seed 1"."""
+def label_runs(runs: Iterable[Run]) -> dict[str, Run]:
+    """Label -> run, in rising order. A label names only the settings in which these runs differ: "r = 8, seed 1"."""
     described = [(_settings(run), run) for run in runs]
-    differing = [name for name in WORDS if len({settings[name] for settings, _ in described}) > 1]
+    differing = [name for name in LABEL_FORMS if len({settings[name] for settings, _ in described}) > 1]
     described.sort(key=lambda pair: [(pair[0][name] is None, pair[0][name]) for name in differing])
     labelled: dict[str, Run] = {}
     for settings, run in described:
-        words = (WORDS[name].format(settings[name]) for name in differing if settings[name] is not None)
-        stem = ", ".join(words) or run.label
+        parts = [LABEL_FORMS[name].format(settings[name]) for name in differing if settings[name] is not None]
+        stem = ", ".join(parts) or run.label
         stem += " (diverged)" if run.status == "diverged" else ""
         labelled[_numbered(stem, labelled)] = run
     return labelled
 
 
 def _numbered(label: str, taken: Collection[str]) -> str:
-    """The label, or with the first number that is free: "lora r=8, 2"."""
+    """The label, with the first number that makes it unique if it is taken: "lora r=8, 2"."""
     numbered, number = label, 1
     while numbered in taken:
         number += 1
@@ -120,7 +128,7 @@ def _numbered(label: str, taken: Collection[str]) -> str:
     return numbered
 
 
-def _settings(run: Run) -> dict:
+def _settings(run: Run) -> dict[str, Any]:
     method = run.method
     row = {name: method.get(name) for name in ("rank", "alpha", "learning_rate", "layers", "rslora")}
     row |= {"targets": targets_in_words(method.get("targets", "all-linear")), "seed": run.config["seed"]}

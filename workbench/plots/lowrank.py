@@ -1,4 +1,4 @@
-"""Figures about one low-rank update and one LoRA layer, for the first two lessons (see `plots` for the shared look)."""
+"""Figures about one low-rank update and one LoRA layer, for the first two lessons."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from workbench.plots.style import (
     MATRIX_COLOURS,
@@ -15,8 +14,11 @@ from workbench.plots.style import (
     RING,
     SERIES,
     TIMES,
-    finished,
+    Figure,
+    Look,
+    described,
     legend_below,
+    log_x,
     new_figure,
     style,
 )
@@ -30,11 +32,14 @@ def matrices(pictures: Mapping[str, np.ndarray], signs: Sequence[str]) -> Figure
     figure = new_figure(10.5, 2.2)
     draw_matrices(figure.add_subplot(), pictures, signs)
     shapes = ", ".join(f"{title} is {matrix.shape[0]} by {matrix.shape[1]}" for title, matrix in pictures.items())
-    return finished(figure, f"Matrices drawn as coloured cells, to one scale of size: {shapes}.")
+    return described(figure, f"Matrices drawn as coloured cells, to one scale of size: {shapes}.")
 
 
 def draw_matrices(axes: Axes, pictures: Mapping, signs: Sequence[str], shared: Sequence[str] = ()) -> None:
-    """shared: titles drawn on one common colour scale; every other picture has its own, from -max to +max."""
+    """Draw matrices from left to right, with `signs` between them.
+
+    shared: titles drawn on one common colour scale; every other picture has its own, from -max to +max.
+    """
     common = max((abs(pictures[title]).max() for title in shared), default=0.0)
     tallest = max(matrix.shape[0] for matrix in pictures.values())
     left, gap, label_room = 0.0, 10, 17
@@ -66,11 +71,11 @@ def spectra(targets: Mapping[str, Sequence[float]]) -> Figure:
     axes.set_ylim(bottom=1e-4)
     legend_below(figure, axes)
     ends = ", ".join(f"{name} has fallen to {values[7] / values[0]:.2g}" for name, values in targets.items())
-    return finished(figure, f"Line chart of singular values on a logarithmic axis. At the eighth value {ends}.")
+    return described(figure, f"Line chart of singular values on a logarithmic axis. At the eighth value {ends}.")
 
 
 def errors_by_rank(best: Mapping[str, Sequence[float]], found: Mapping[str, Mapping[int, float]]) -> Figure:
-    """Relative error of the update against rank: the best possible as lines, what descent found as large open rings.
+    """Relative error of the update against rank: the best possible as lines, those of descent as large open markers.
 
     best: name -> errors at rank 0, 1, 2 ... found: name -> {rank: error}.
     """
@@ -78,22 +83,22 @@ def errors_by_rank(best: Mapping[str, Sequence[float]], found: Mapping[str, Mapp
     axes = style(figure.add_subplot(), "What is missed at each rank", "rank r", "part of the update missed")
     for look, (name, errors) in zip(SERIES, best.items(), strict=False):
         axes.plot(range(len(errors)), errors, color=look["color"], linestyle=look["linestyle"], label=f"{name}, best")
-        points = found[name]
-        ring = {"marker": look["marker"], "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
-        axes.plot(*zip(*points.items(), strict=True), color=look["color"], ls="", label=f"{name}, descent", **ring)
+        ring: Look = {"marker": look["marker"], "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
+        ranks, missed = list(found[name]), list(found[name].values())
+        axes.plot(ranks, missed, color=look["color"], linestyle="", label=f"{name}, descent", **ring)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylim(0, 1.03)
     legend_below(figure, axes, columns=len(best))
-    points = "; ".join(
+    words = "; ".join(
         f"{name}: at rank {rank} the best misses {errors[rank]:.0%}, descent {found[name][rank]:.0%}"
         for name, errors in best.items()
         for rank in found[name]
     )
-    return finished(figure, f"Error against rank, best possible and found by gradient descent. {points}.")
+    return described(figure, f"Error against rank, best possible and found by gradient descent. {words}.")
 
 
 def descents(histories: Mapping[int, Sequence[dict]], floors: Mapping[int, float]) -> Figure:
-    """Error against step of gradient descent at several ranks, each with its floor. Keys are ranks."""
+    """Error against step of gradient descent, a line a rank. floors: the best possible error, dotted. Keys: ranks."""
     figure = new_figure(8.0, 3.8)
     title = "Gradient descent from B = 0, beside the best error of each rank"
     axes = style(figure.add_subplot(), title, "step", "part of the update missed")
@@ -110,13 +115,13 @@ def descents(histories: Mapping[int, Sequence[dict]], floors: Mapping[int, float
         f"rank {rank} ends at {history[-1]['error']:.1%}, its best is {floors[rank]:.1%}"
         for rank, history in histories.items()
     )
-    return finished(figure, f"Error falling with the steps of gradient descent. {ends}.")
+    return described(figure, f"Error falling with the steps of gradient descent. {ends}.")
 
 
 def low_rank_panel(
     pictures: Mapping[str, np.ndarray], best: Sequence[float], rank: int, found: float, values: Sequence[float]
 ) -> Figure:
-    """The live picture of notebook 01: matrices above; below, error by rank and the spectrum with what r keeps.
+    """The live picture of notebook 01: matrices; below them error by rank, and the spectrum with what rank r keeps.
 
     pictures: W, B, A, dW, wanted, missing; the last three share a colour scale. best: error at rank 0, 1, 2 ...
     found: error of the dW in use. values: singular values of the wanted update.
@@ -128,8 +133,8 @@ def low_rank_panel(
     axes.plot(range(len(best)), best, color=PALETTE["blue"], linewidth=2)
     height = min(found, 1.0)
     axes.plot([rank], [height], marker="s", markersize=10, color=PALETTE["orange"], fillstyle="none", markeredgewidth=2)
-    beside = {"xytext": (10, 0) if rank < 26 else (-10, 0), "ha": "left" if rank < 26 else "right"}
-    axes.annotate(f"{found:.1%}", (rank, height), textcoords="offset points", va="bottom", fontsize=11, **beside)
+    side: Look = {"xytext": (10, 0) if rank < 26 else (-10, 0), "ha": "left" if rank < 26 else "right"}
+    axes.annotate(f"{found:.1%}", (rank, height), textcoords="offset points", va="bottom", fontsize=11, **side)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylim(0, 1.15)
     bars = style(figure.add_axes((0.57, 0.12, 0.42, 0.37)), "Singular values: dark ones fit in rank r", "which", "size")
@@ -137,13 +142,10 @@ def low_rank_panel(
     colours = [PALETTE["blue"]] * rank + [PALETTE["silver"]] * (len(values) - rank)
     bars.vlines(where, 0, values, colors=colours, linewidth=6)
     bars.set_ylim(0, max(values) * 1.08)
-    return finished(
+    return described(
         figure,
         f"Rank {rank}: the update in use misses {found:.1%} of the wanted one; the best possible is {best[rank]:.1%}.",
     )
-
-
-# --- notebook 02 ------------------------------------------------------------------------------------------------
 
 
 def update_sizes(ranks: Sequence[int], sizes: Mapping[str, Sequence[float]]) -> Figure:
@@ -155,17 +157,17 @@ def update_sizes(ranks: Sequence[int], sizes: Mapping[str, Sequence[float]]) -> 
     draw_update_sizes(figure.add_subplot(), ranks, sizes)
     legend_below(figure, figure.axes[0])
     ends = "; ".join(f"{rule}: from {row[0]:.3g} to {row[-1]:.3g}" for rule, row in sizes.items())
-    return finished(figure, f"Size of the update's output from rank {ranks[0]} to rank {ranks[-1]}. {ends}.")
+    return described(figure, f"Size of the update's output from rank {ranks[0]} to rank {ranks[-1]}. {ends}.")
 
 
 def draw_update_sizes(axes: Axes, ranks: Sequence[int], sizes: Mapping, mark: tuple[str, int] | None = None) -> None:
-    """mark: (rule, rank) to put a ring around."""
+    """Draw the lines of `update_sizes`. mark: (rule, rank) to put a ring around."""
     style(axes, "How far the layer's output has moved", "rank r", "update / base output (RMS)")
     for look, (rule, row) in zip(SERIES, sizes.items(), strict=False):
         axes.plot(ranks, row, label=rule, markersize=6, **look)
         if mark and mark[0] == rule:
             axes.plot([mark[1]], [row[ranks.index(mark[1])]], **RING)
-    _powers_of_two(axes, ranks)
+    log_x(axes, ranks, base=2)
     _plain_log(axes, lambda value, _: f"{100 * value:g} %")
 
 
@@ -180,7 +182,7 @@ def parameter_bars(groups: Mapping[str, int], title: str) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
     numbers = ", ".join(f"{name} {count:,}" for name, count in groups.items())
-    return finished(figure, f"Bar chart of trainable parameters: {numbers}.")
+    return described(figure, f"Bar chart of trainable parameters: {numbers}.")
 
 
 def layer_panel(
@@ -197,25 +199,18 @@ def layer_panel(
         left.plot(ranks, row, label=rule, markersize=6, **look)
         if rule == mark[0]:
             left.plot([mark[1]], [row[ranks.index(mark[1])]], **RING)
-    _powers_of_two(left, ranks)
+    log_x(left, ranks, base=2)
     _plain_log(left, lambda value, _: f"{value:g}")
     draw_update_sizes(right, ranks, sizes, mark)
     figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=2, frameon=False, fontsize=10.5)
     factor, size = (rows[mark[0]][ranks.index(mark[1])] for rows in (factors, sizes))
-    return finished(
+    return described(
         figure, f"With {mark[0]} at rank {mark[1]} the factor is {factor:.3g}; the output has moved by {size:.2%}."
     )
 
 
-def _powers_of_two(axes: Axes, ranks: Sequence[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(ranks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-
-
-def _plain_log(axes: Axes, label: Callable[[float, int], str]) -> None:
-    """A logarithmic y axis that is labelled in plain numbers at 1, 2 and 5."""
+def _plain_log(axes: Axes, label: Callable[[float, float], str]) -> None:
+    """Make the y axis logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())

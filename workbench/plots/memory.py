@@ -1,16 +1,17 @@
-"""Figures of training memory: one function each, takes numbers, returns a Figure (see `plots`). 1 GB is 10^9 bytes."""
+"""Figures of training memory: each function takes bytes and returns a Figure. 1 GB is 10^9 bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from matplotlib.figure import Figure
+from matplotlib.artist import Artist
 from matplotlib.patches import Patch
 
-from workbench.plots.style import PALETTE, finished, legend_below, new_figure, style
+from workbench.plots.style import PALETTE, Figure, Layout, Look, described, legend_below, new_figure, style
 
-# In the order in which they are stacked; told apart by hatch as well, for grey prints.
-COMPONENT_STYLE = {
+# In the order in which they are stacked; the hatch tells them apart in grey prints.
+COMPONENT_STYLE: dict[str, Look] = {
     "weights": {"facecolor": PALETTE["grey"]},
     "adapters": {"facecolor": PALETTE["ink"]},
     "gradients": {"facecolor": PALETTE["orange"], "hatch": "//"},
@@ -19,17 +20,17 @@ COMPONENT_STYLE = {
     "logits": {"facecolor": PALETTE["blue"], "hatch": "\\\\"},
     "temporaries": {"facecolor": PALETTE["green"], "hatch": "xx"},
 }
-HELD = {"facecolor": "none", "edgecolor": PALETTE["ink"], "linestyle": ":", "linewidth": 0.8}
+HELD: Look = {"facecolor": "none", "edgecolor": PALETTE["ink"], "linestyle": ":", "linewidth": 0.8}
 
 
 def memory_bars(
     components: Mapping[str, Mapping[str, float]],
     held: Mapping[str, float] | None = None,
     usable_bytes: float | None = None,
-    layout: str | None = "constrained",
+    layout: Layout = "constrained",
     gpu: str = "the GPU",
 ) -> Figure:
-    """Where the bytes are at the peak of a training step: one stacked bar a configuration.
+    """Bytes by component at the peak of a training step: one stacked bar a configuration.
 
     components: label -> component -> bytes. held: label -> bytes beyond the tensors, for the allocator and the CUDA
     context; drawn last and empty. usable_bytes: of `gpu`, drawn as a line. layout: as for `new_figure`.
@@ -37,7 +38,7 @@ def memory_bars(
     held = held or dict.fromkeys(components, 0)
     width, height = 10.0, 1.7 + 0.5 * len(components)
     figure = new_figure(width, height, layout)
-    place = [1.2 / width, 1.2 / height, 1 - 1.3 / width, 1 - 1.55 / height]  # by hand: room for labels and legend
+    place = (1.2 / width, 1.2 / height, 1 - 1.3 / width, 1 - 1.55 / height)  # leaves room for labels and legend
     axes = figure.add_subplot() if layout else figure.add_axes(place)
     style(axes, "Where the bytes are at the peak of a step", "GB", "")
     axes.grid(axis="y", visible=False)
@@ -53,7 +54,7 @@ def memory_bars(
         axes.annotate(f"{end:.1f}", (end, label), (5, 0), textcoords="offset points", va="center")
     axes.set_xlim(0, 1.12 * max(*ends.values(), (usable_bytes or 0) / 1e9))
     axes.invert_yaxis()
-    handles = [
+    handles: list[Artist] = [
         Patch(label=name, edgecolor="white", **look)
         for name, look in COMPONENT_STYLE.items()
         if any(parts.get(name) for parts in components.values())
@@ -61,14 +62,16 @@ def memory_bars(
     if any(held.values()):
         handles.append(Patch(label="allocator, context", **HELD))
     if usable_bytes:
-        line = axes.axvline(usable_bytes / 1e9, color=PALETTE["pink"], linewidth=2.5, label=f"usable on {gpu}")
-        handles.append(line)
-    where = "outside lower center" if layout else "lower center"
+        limit: Look = {"color": PALETTE["pink"], "linewidth": 2.5, "label": f"usable on {gpu}"}
+        handles.append(axes.axvline(usable_bytes / 1e9, **limit))
+    where: Literal["outside lower center", "lower center"] = "outside lower center" if layout else "lower center"
     figure.legend(handles=handles, loc=where, ncols=5, frameon=False, fontsize=10.5)
-    return finished(figure, f"Memory at the peak of a training step. {_bars_in_words(components, ends, usable_bytes)}")
+    return described(figure, f"Memory at the peak of a training step. {_bars_in_words(components, ends, usable_bytes)}")
 
 
-def _bars_in_words(components, ends, usable_bytes) -> str:
+def _bars_in_words(
+    components: Mapping[str, Mapping[str, float]], ends: Mapping[str, float], usable_bytes: float | None
+) -> str:
     words = []
     for label, parts in components.items():
         named = ", ".join(f"{name} {parts[name] / 1e9:.2f}" for name in COMPONENT_STYLE if parts.get(name))
@@ -104,21 +107,20 @@ def memory_timeline(timelines: Mapping[str, Sequence[tuple[str, float]]]) -> Fig
     axes.set_xlim(0, 3)
     axes.set_ylim(bottom=0)
     legend_below(figure, axes)
-    return finished(figure, f"Live bytes through the phases of one training step: {'; '.join(peaks)}.")
+    return described(figure, f"Live bytes through the phases of one training step: {'; '.join(peaks)}.")
 
 
 def predicted_and_measured(rows: Sequence[tuple[str, float, float]]) -> Figure:
-    """Bars of predicted bytes beside measured ones. rows: (label, predicted, measured)."""
+    """Bars of predicted and of measured bytes, side by side. rows: (label, predicted, measured)."""
     figure = new_figure(9.0, 3.6)
     axes = style(figure.add_subplot(), "Predicted without running it, and measured", "", "MB at the peak of a step")
     axes.grid(axis="x", visible=False)
     places = range(len(rows))
-    for shift, column, look, name in (
-        (-0.2, 1, {"facecolor": "white", "edgecolor": PALETTE["blue"], "hatch": "//"}, "predicted"),
-        (0.2, 2, {"facecolor": PALETTE["blue"], "edgecolor": PALETTE["blue"]}, "measured here"),
-    ):
-        heights = [row[column] / 1e6 for row in rows]
-        bars = axes.bar([place + shift for place in places], heights, width=0.38, label=name, **look)
+    hatched: Look = {"label": "predicted", "facecolor": "white", "edgecolor": PALETTE["blue"], "hatch": "//"}
+    filled: Look = {"label": "measured here", "facecolor": PALETTE["blue"], "edgecolor": PALETTE["blue"]}
+    for shift, column, look in ((-0.2, 1, hatched), (0.2, 2, filled)):
+        heights = [float(row[column]) / 1e6 for row in rows]
+        bars = axes.bar([place + shift for place in places], heights, width=0.38, **look)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=10, padding=2)
     axes.set_xticks(list(places), [row[0] for row in rows])
     axes.margins(y=0.14)
@@ -127,4 +129,4 @@ def predicted_and_measured(rows: Sequence[tuple[str, float, float]]) -> Figure:
         f"{label}: {predicted / 1e6:,.0f} MB predicted, {measured / 1e6:,.0f} found ({predicted / measured - 1:+.1%})"
         for label, predicted, measured in rows
     )
-    return finished(figure, f"Peak memory of a step. {words}.")
+    return described(figure, f"Peak memory of a step. {words}.")

@@ -1,4 +1,4 @@
-"""Figures of quantization: one function each, takes numbers and returns a Figure (see `plots`)."""
+"""Figures of quantization: each function takes numbers and returns a Figure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
-from workbench.plots.style import PALETTE, SERIES, finished, legend_below, new_figure, style
+from workbench.plots.style import PALETTE, SERIES, Figure, Look, described, legend_below, log_x, new_figure, style
 
 KIND_STYLE = dict(zip(("int4", "nf4", "fp4", "int8"), SERIES, strict=False))
 
 
 @dataclass(frozen=True)
 class CodeUse:
-    """How the weights of a layer meet a code book.
+    """The weights of a layer, and how often each value of a code book stands for one of them.
 
     centres, shares: a histogram of the weights divided by their block's absmax, -1 to 1. values, used: the code book,
     rising, and the share of weights that each of its values stands for.
@@ -46,21 +46,21 @@ def number_lines(books: Mapping[str, Sequence[float]]) -> Figure:
         f"{name} has {len(set(values))} values, the smallest above zero is {min(v for v in values if v > 0):.3f}"
         for name, values in books.items()
     )
-    return finished(figure, f"Code books as points on number lines from -1 to 1. {words}.")
+    return described(figure, f"Code books as points on number lines from -1 to 1. {words}.")
 
 
 def code_uses(uses: Mapping[str, CodeUse]) -> Figure:
-    """Each code book over the histogram of the weights that it has to serve, side by side. uses: kind -> its use."""
+    """The use of each code book over the histogram of the weights, side by side. uses: kind -> its use."""
     figure = new_figure(10.5, 3.4)
     top = max(max(use.used) for use in uses.values())
     for axes, (kind, use) in zip(figure.subplots(1, len(uses), sharey=True), uses.items(), strict=True):
         draw_code_use(axes, use, kind, top)
-        axes.set_ylabel("share of weights" if axes.get_subplotspec().is_first_col() else "")
+        axes.set_ylabel("share of weights" if kind == next(iter(uses)) else "")
     words = "; ".join(
         f"{kind}: the busiest of {len(use.used)} values stands for {max(use.used):.0%} of the weights"
         for kind, use in uses.items()
     )
-    return finished(figure, f"Shares of weights by value of the code book, over the weights' own histogram. {words}.")
+    return described(figure, f"Shares of weights by value of the code book, over the weights' own histogram. {words}.")
 
 
 def draw_code_use(axes: Axes, use: CodeUse, kind: str, top: float) -> None:
@@ -89,19 +89,16 @@ def outlier_errors(sizes: Sequence[float], errors: Mapping[str, Sequence[float]]
     )
     for kind, row in errors.items():
         axes.plot(sizes, row, label=kind, markersize=5, **KIND_STYLE[kind])
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(sizes))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    log_x(axes, sizes, base=2)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylim(bottom=0)
     legend_below(figure, axes)
     ends = "; ".join(f"{kind} from {row[0]:.1%} to {row[-1]:.1%}" for kind, row in errors.items())
-    return finished(figure, f"Relative error of a block's other weights as its outlier grows: {ends}.")
+    return described(figure, f"Relative error of a block's other weights as its outlier grows: {ends}.")
 
 
 def error_against_bits(points: Mapping[str, Sequence[tuple[int, tuple[float, float], tuple[float, float]]]]) -> Figure:
-    """Error of a layer against what it takes to store, a line a kind.
+    """Error of a layer against bits a parameter, a line a kind.
 
     points: kind -> (block size, plain, with double quantization) in rising order; the last two are each
     (bits a parameter, relative error).
@@ -116,7 +113,7 @@ def error_against_bits(points: Mapping[str, Sequence[tuple[int, tuple[float, flo
     for kind, rows in points.items():
         _, plain, double = zip(*rows, strict=True)
         axes.plot(*zip(*plain, strict=True), label=kind, markersize=6, **KIND_STYLE[kind])
-        hollow = {"linestyle": "none", "markerfacecolor": "none", "markersize": 9, "markeredgewidth": 1.6}
+        hollow: Look = {"linestyle": "none", "markerfacecolor": "none", "markersize": 9, "markeredgewidth": 1.6}
         axes.plot(*zip(*double, strict=True), label=f"{kind}, double quantization", **(KIND_STYLE[kind] | hollow))
         for pair in zip(plain, double, strict=True):  # the same weights
             axes.plot(*zip(*pair, strict=True), color=PALETTE["silver"], linewidth=0.9, zorder=0)
@@ -131,7 +128,7 @@ def error_against_bits(points: Mapping[str, Sequence[tuple[int, tuple[float, flo
         for kind, rows in points.items()
         for size, plain, double in (rows[0], rows[-1])
     )
-    return finished(figure, f"Relative error against bits a parameter. {words}.")
+    return described(figure, f"Relative error against bits a parameter. {words}.")
 
 
 def bars(labels: Sequence[str], columns: Mapping[str, Sequence[float]], forms: Sequence[str], what: str) -> Figure:
@@ -139,8 +136,7 @@ def bars(labels: Sequence[str], columns: Mapping[str, Sequence[float]], forms: S
 
     columns: title -> values. forms: the format of each column's numbers, e.g. "{:.0%}". what: begins the description.
     """
-    figure = new_figure(10.5, 1.0 + 0.34 * len(labels))
-    figure.get_layout_engine().set(wspace=0.06)
+    figure = new_figure(10.5, 1.0 + 0.34 * len(labels), ConstrainedLayoutEngine(wspace=0.06))
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, (title, values), form in zip(panels, columns.items(), forms, strict=True):
         style(axes, title, "", "")
@@ -157,11 +153,11 @@ def bars(labels: Sequence[str], columns: Mapping[str, Sequence[float]], forms: S
         f"{label}: {', '.join(form.format(value) for form, value in zip(forms, values, strict=True))}"
         for label, values in rows
     )
-    return finished(figure, f"{what} ({', '.join(columns)}). {words}.")
+    return described(figure, f"{what} ({', '.join(columns)}). {words}.")
 
 
 def code_and_error(use: CodeUse, kind: str, errors: tuple[Sequence[float], Sequence[float]]) -> Figure:
-    """The live picture of notebook 03: the code book in use, and the histogram of the errors it makes.
+    """The live picture of notebook 03: the use of the code book, and the histogram of the errors.
 
     errors: centres and shares; an error is measured against the RMS of the layer's weights.
     """
@@ -180,7 +176,7 @@ def code_and_error(use: CodeUse, kind: str, errors: tuple[Sequence[float], Seque
     _few_ticks(right, [centres[0], centres[0] / 2, 0, centres[-1] / 2, centres[-1]])
     right.xaxis.set_major_formatter(PercentFormatter(1.0))
     busiest = max(range(len(use.used)), key=use.used.__getitem__)
-    return finished(
+    return described(
         figure,
         f"{kind}: the busiest of {len(use.used)} values, {use.values[busiest]:.3f}, stands for "
         f"{use.used[busiest]:.0%} of the weights.",
@@ -188,7 +184,7 @@ def code_and_error(use: CodeUse, kind: str, errors: tuple[Sequence[float], Seque
 
 
 def _few_ticks(axes: Axes, across: Sequence[float]) -> None:
-    """Given ticks across and at most five up, in percent: text is what takes longest to draw."""
+    """Ticks at `across` and at most five up, in percent: text takes most of the drawing time."""
     axes.xaxis.set_major_locator(FixedLocator(across))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -1,10 +1,10 @@
-"""What all figures share: the palette, the look of axes, and how a figure becomes a picture with a description.
+"""What all figures share: colours, the look of axes, and how a figure becomes a PNG with a description.
 
-The figures themselves are in the other `plots_` modules: one function each, which takes data and returns a matplotlib
-Figure. pyplot's global state is never used.
+The other modules of `plots` hold the figures: one function each, from data to a `Figure`. None uses pyplot, which keeps
+global state.
 
-Colours come from PALETTE (Okabe and Ito, told apart by colour-blind readers). Because a grey print loses them, lines
-also differ in marker and dash. Each figure carries a description for readers who do not see it, in `figure.alt`.
+The colours are those of Okabe and Ito, which colour-blind readers can tell apart. A grey print loses them, so lines
+also differ in marker and dash. Every figure has a description for screen readers, in `figure.alt`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,18 @@ import base64
 import html
 import io
 import threading
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
+import matplotlib.figure
 from IPython.display import display
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, NullLocator
+
+Look: TypeAlias = dict[str, Any]  # keyword arguments of a line, bar or patch; matplotlib types each of them differently
+Layout: TypeAlias = Literal["constrained"] | ConstrainedLayoutEngine | None
 
 PALETTE = {
     "blue": "#0072B2",
@@ -30,8 +38,8 @@ PALETTE = {
     "silver": "#B0B0B0",
     "light": "#D9D9D9",
 }
-# The n-th series of any figure, whatever it shows.
-SERIES = (
+# The n-th series of any figure.
+SERIES: tuple[Look, ...] = (
     {"color": PALETTE["blue"], "marker": "o", "linestyle": "-", "linewidth": 1.8},
     {"color": PALETTE["orange"], "marker": "s", "linestyle": "--", "linewidth": 1.8},
     {"color": PALETTE["green"], "marker": "^", "linestyle": "-.", "linewidth": 1.8},
@@ -39,24 +47,32 @@ SERIES = (
     {"color": PALETTE["ink"], "marker": "v", "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.8},
 )
 # Marks the learner's own setting.
-RING = {"marker": "o", "markersize": 15, "markerfacecolor": "none", "markeredgewidth": 2, "color": PALETTE["ink"]}
+RING: Look = {"marker": "o", "markersize": 15, "markerfacecolor": "none", "markeredgewidth": 2, "color": PALETTE["ink"]}
 TIMES = "\N{MULTIPLICATION SIGN}"
-MATRIX_COLOURS = "cividis"  # rises evenly in brightness, so it survives a grey print
+MATRIX_COLOURS = "cividis"  # its brightness rises evenly, so a grey print keeps the order
+# Light to dark in one hue, for the same reason.
+LIGHT_TO_DARK = LinearSegmentedColormap.from_list("light to dark", ["#EDF4FA", PALETTE["blue"], "#00263C"])
 
-_drawing = threading.Lock()  # widget callbacks may run beside a cell, and matplotlib's font cache is shared
+_drawing = threading.Lock()  # widget callbacks may run in other threads, and matplotlib's font cache is shared
 
 
-def new_figure(width: float = 9.0, height: float = 3.6, layout: str | None = "constrained") -> Figure:
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure with `alt`, its description for readers who do not see it."""
+
+    alt = ""
+
+
+def new_figure(width: float = 9.0, height: float = 3.6, layout: Layout = "constrained") -> Figure:
     """An empty figure, sizes in inches. The constrained layout keeps labels and legends clear of the data.
 
-    Live panels place their axes by hand (layout=None): the constrained layout doubles the drawing time.
+    Live panels place their axes by hand (layout=None), because the constrained layout doubles the drawing time.
     """
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
 def style(axes: Axes, title: str, x: str, y: str) -> Axes:
-    """The look shared by all axes: a title that says what to see, labelled axes with units, a quiet grid."""
-    # With y given, no draw has to find out where the title must go: a fifth of the time of a live picture.
+    """Give axes their title, labels and grid, and return them. title: what to see; x, y: labels with units."""
+    # Without y, every draw computes where the title must go: a fifth of the time of a live picture.
     axes.set_title(title, y=1.0, loc="left", fontsize=12, fontweight="bold", color=PALETTE["ink"])
     axes.set_xlabel(x, fontsize=11)
     axes.set_ylabel(y, fontsize=11)
@@ -67,30 +83,38 @@ def style(axes: Axes, title: str, x: str, y: str) -> Axes:
     return axes
 
 
+def log_x(axes: Axes, ticks: Sequence[float], base: int = 10, form: str = "{x:g}") -> None:
+    """Make the x axis logarithmic, with ticks at these values only. form: the format of their labels."""
+    axes.set_xscale("log", base=base)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(form)
+
+
 def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """A legend under the axes, where no data are."""
+    """Put the legend of `axes` under them, clear of the data."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=10.5)
 
 
-def finished(figure: Figure, alt: str) -> Figure:
-    """Attach the description and hand the figure on."""
+def described(figure: Figure, alt: str) -> Figure:
+    """Set the figure's description and return the figure."""
     figure.alt = alt
     return figure
 
 
 def to_png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as the bytes of a PNG file, its description inside the file."""
+    """The figure as the bytes of a PNG file, which also holds the description."""
     buffer = io.BytesIO()
     with _drawing:
-        # The fastest compression: a tenth larger, and a live panel answers 10 ms sooner.
+        # The fastest compression makes files a tenth larger, and a live panel answers 10 ms sooner.
         figure.savefig(
             buffer, format="png", dpi=dpi, metadata={"Description": figure.alt}, pil_kwargs={"compress_level": 1}
         )
     return buffer.getvalue()
 
 
-def picture(png: bytes, alt: str, width: int, css_class: str = "") -> tuple[dict, dict]:
+def picture(png: bytes, alt: str, width: int, css_class: str = "") -> tuple[dict[str, str], dict[str, Any]]:
     """A PNG as notebook output: data and metadata. JupyterLab reads the alt text from the HTML, nbconvert from both."""
     encoded = base64.b64encode(png).decode()
     tag = (
@@ -101,7 +125,12 @@ def picture(png: bytes, alt: str, width: int, css_class: str = "") -> tuple[dict
     return data, {"image/png": {"alt": alt, "width": width}}
 
 
+def pixel_width(figure: Figure) -> int:
+    """The width at which a notebook shows the figure, in CSS pixels."""
+    return int(figure.get_figwidth() * 100)
+
+
 def show(figure: Figure) -> None:
     """Display a figure in the notebook as a PNG with its alt text, sharp on a high-resolution screen."""
-    data, metadata = picture(to_png(figure, dpi=160), figure.alt, width=int(figure.get_figwidth() * 100))
+    data, metadata = picture(to_png(figure, dpi=160), figure.alt, pixel_width(figure))
     display(data, metadata=metadata, raw=True)

@@ -1,8 +1,8 @@
-"""Figures of rank sweeps: one function each, takes rows of stored runs and returns a Figure (see `plots`).
+"""Figures of rank sweeps: each function takes rows of stored runs and returns a Figure.
 
-A row is one run, with the keys of `runs.table`; the rows of one figure are of one task. Runs that differ in their seed
-alone become a line through their means and a band from the lowest to the highest. `live` are the learner's own rows:
-each is a star. A run that did not finish is not drawn, and is counted in the description.
+A row is one run, with the keys of `runs.table`; the rows of one figure are of one task. Runs that differ only in their
+seed become a line through their means and a band from the lowest to the highest. `live` are the learner's own rows,
+drawn as stars. Runs that did not finish are not drawn; the description says how many there are.
 """
 
 from __future__ import annotations
@@ -10,17 +10,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from operator import itemgetter
 from statistics import mean
+from typing import Literal, TypeAlias
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from workbench.plots.runs import METHOD_STYLE
-from workbench.plots.style import PALETTE, RING, SERIES, finished, new_figure, style
+from workbench.plots.style import (
+    LIGHT_TO_DARK,
+    PALETTE,
+    RING,
+    SERIES,
+    Figure,
+    Look,
+    described,
+    log_x,
+    new_figure,
+    style,
+)
 from workbench.results.rows import (
     at_best_rate,
     band_in_words,
@@ -36,7 +49,9 @@ from workbench.results.rows import (
     value_in_words,
 )
 
-# measure -> its name, its unit, and what picks the best value
+Cells: TypeAlias = Mapping[tuple[float | None, float], Sequence[Mapping]]  # (value down, learning rate) -> its rows
+
+# measure -> its name, its unit, and the function that picks its best value
 MEASURES = {
     "exact_match": ("exact match", "share of rows", max),
     "loss": ("test loss", "nats a token", min),
@@ -44,12 +59,10 @@ MEASURES = {
 }
 BETTER = {max: "higher is better", min: "lower is better"}
 VARIABLES = {"rank": "rank r", "learning_rate": "learning rate", "alpha": "alpha"}
-# From light to dark in one hue: an order that a grey print keeps.
-RISING = LinearSegmentedColormap.from_list("rising", ["#EDF4FA", PALETTE["blue"], "#00263C"])
-LOOKS = (*SERIES, *({**look, "fillstyle": "none"} for look in SERIES))
-FULL = {"color": METHOD_STYLE["full"]["color"], "linestyle": "--", "linewidth": 1.8}
-STAR = {"marker": "*", "markersize": 15, "markerfacecolor": PALETTE["yellow"], "color": PALETTE["ink"]}
-WHOLE = {"linestyle": "", "clip_on": False, "zorder": 4}  # a marker on the edge of the axes is drawn whole
+HOLLOW_TOO: tuple[Look, ...] = (*SERIES, *(look | {"fillstyle": "none"} for look in SERIES))  # for more than five lines
+FULL_LINE: Look = {"color": METHOD_STYLE["full"]["color"], "linestyle": "--", "linewidth": 1.8}
+STAR: Look = {"marker": "*", "markersize": 15, "markerfacecolor": PALETTE["yellow"], "color": PALETTE["ink"]}
+UNCLIPPED: Look = {"linestyle": "", "clip_on": False, "zorder": 4}  # for markers on the edge of the axes
 
 
 def against_rank(rows: Sequence[Mapping], live: Sequence[Mapping] = ()) -> Figure:
@@ -61,7 +74,7 @@ def against_rank(rows: Sequence[Mapping], live: Sequence[Mapping] = ()) -> Figur
     figure = against(chosen, [row for row in live if row["status"] == "finished"])
     rates = sorted({row["learning_rate"] for row in chosen if row["rank"] is not None})
     words = f" Best learning rates of the ranks: {', '.join(f'{rate:g}' for rate in rates)}." if rates else ""
-    return finished(figure, figure.alt + words + left_out_in_words([*rows, *live]))
+    return described(figure, figure.alt + words + left_out_in_words([*rows, *live]))
 
 
 def against(
@@ -88,40 +101,37 @@ def against(
         found.append(f"{name.capitalize()} against {VARIABLES[across]}: {band_in_words(band, pick)}")
         _draw_band(axes, band, "mean of the seeds (band: lowest to highest)", SERIES[0])
         if whole:
-            axes.axhline(mean(whole), label="full fine-tuning, mean", **FULL)
+            axes.axhline(mean(whole), label="full fine-tuning, mean", **FULL_LINE)
             found.append(f"full fine-tuning {mean(whole):.3g}")
         _draw_stars(axes, own)
         found.extend(f"your run at {value:g}: {', '.join(f'{y:.3g}' for y in ys)}" for value, ys in own.items())
         if mark in band:
-            axes.plot([mark], [mean(band[mark])], label="chosen", **RING, **WHOLE)
+            axes.plot([mark], [mean(band[mark])], label="chosen", **RING, **UNCLIPPED)
         _log_axis(axes, [*band], [*own], base=10 if across == "learning_rate" else 2)
         if measure != "forgetting":
             top = 1.0 if measure == "exact_match" else axes.get_ylim()[1]
             axes.set_ylim(-0.06 * top, 1.04 * top)
     _legend(figure, "outside lower center", columns=4)
     words = f"Line through the mean over seeds, band from lowest to highest. {'; '.join(found)}."
-    return finished(figure, words + left_out_in_words([*rows, *live]))
+    return described(figure, words + left_out_in_words([*rows, *live]))
 
 
 def bits_against_parameters(
-    rows: Sequence[Mapping],
-    live: Sequence[Mapping] = (),
-    information_bits: float = 2551.0,
-    bits_a_parameter: float = 2.0,
+    rows: Sequence[Mapping], live: Sequence[Mapping], information_bits: float, bits_a_parameter: float
 ) -> Figure:
-    """Bits memorised against trainable parameters: a line for each setting of targets and layers, and one for whole
-    blocks, more and more of them.
+    """Bits memorised against trainable parameters: a line for each setting of targets and layers, and one for adapters
+    on a growing number of whole blocks.
 
-    Each size is drawn at its own best learning rate. information_bits: what there is to learn. bits_a_parameter: what a
-    parameter is said to hold; 2 is the figure of Allen-Zhu and Li, arXiv 2404.05405, for whole models. Left of where
-    the two meet, the adapter is too small. Raises ValueError if no finished row has memorised_bits.
+    Each size is drawn at its own best learning rate. information_bits: in the data. bits_a_parameter: the capacity of a
+    trainable parameter. Adapters of fewer than their ratio are too small for all of it; that part is shaded. Raises
+    ValueError if no finished row has memorised_bits.
     """
     require_finished([*rows, *live], ["memorised_bits"])
     figure = new_figure(10.0, 4.4)
     axes = style(figure.add_subplot(), "What adapters have memorised", "trainable parameters", "bits memorised")
     found = []
     settings = grouped(usable(rows, "memorised_bits"), _family)
-    for look, (label, group) in zip(cycle(LOOKS), settings.items(), strict=False):
+    for look, (label, group) in zip(cycle(HOLLOW_TOO), settings.items(), strict=False):
         chosen = [row for size in by_best_rate(group, "trainable_parameters").values() for row in size]
         band = bands(chosen, "trainable_parameters", "memorised_bits")
         _draw_band(axes, band, label, look)
@@ -132,7 +142,7 @@ def bits_against_parameters(
     found.extend(f"your run: {bits:,.0f} bits in {size:,} parameters" for size, many in own.items() for bits in many)
     _draw_bound(axes, information_bits, bits_a_parameter)
     _legend(figure, "outside right upper", columns=1)
-    return finished(
+    return described(
         figure,
         f"Bits memorised against trainable parameters; there are {information_bits:,.0f} to learn, and at "
         f"{bits_a_parameter:g} bits a parameter fewer than {information_bits / bits_a_parameter:,.0f} parameters "
@@ -141,7 +151,7 @@ def bits_against_parameters(
 
 
 def _family(row: Mapping) -> str:
-    """What the points of one line have in common, when size is on the axis."""
+    """The label of a row's line in a figure over sizes: everything about its adapters but their size."""
     if row["layers"] is None:
         return setting_in_words(row) + ("" if row["rank"] is None else ", all layers")
     if row["targets"] == "all-linear":
@@ -150,16 +160,16 @@ def _family(row: Mapping) -> str:
 
 
 def _draw_bound(axes: Axes, information_bits: float, bits_a_parameter: float) -> None:
-    """What there is to learn, what parameters can hold of it, and the sizes that are too small for all of it."""
+    """Draw the bits to learn, what a number of parameters can hold, and the sizes too small to hold all."""
     enough = information_bits / bits_a_parameter
     smallest, largest = axes.dataLim.intervalx
     right = 1.4 * max(largest, enough)
-    left = min(smallest / 2, enough * (enough / right) ** 0.35)  # room for the words
+    left = min(smallest / 2, enough * (enough / right) ** 0.35)  # leaves room for the label
     x = np.geomspace(left, enough, 100)
     axes.plot(x, bits_a_parameter * x, ":", color=PALETTE["ink"], label=f"{bits_a_parameter:g} bits a parameter")
     axes.axhline(information_bits, color=PALETTE["ink"], linewidth=1.0, label="all there is to learn")
     axes.axvspan(left, enough, color=PALETTE["light"], alpha=0.5, linewidth=0, zorder=0)
-    # Above the line of all there is to learn, where no run can be.
+    # Above the line "all there is to learn", where no run can be.
     axes.text(enough * 0.92, information_bits * 1.04, "too small for all of it", ha="right", va="bottom", fontsize=10.5)
     axes.set(xscale="log", xlim=(left, right), ylim=(0, information_bits * 1.16))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -171,22 +181,15 @@ def _draw_bound(axes: Axes, information_bits: float, bits_a_parameter: float) ->
 def rate_map(rows: Sequence[Mapping], down: str = "rank") -> Figure:
     """A map of exact match over learning rate and `down`: each cell the mean of its seeds, a row's best cell outlined.
 
-    Between equals the lower test loss decides, as in `results.rows.best_rate`.
-    Cells that were not run are blank, those where no seed survived say "div."; where some did, the mean is theirs and
-    the number of the others stands below, and such a cell is never called best. Raises ValueError if nothing finished.
+    Between equals the lower test loss decides, as in `results.rows.best_rate`. A cell that was not run is blank. One in
+    which no seed finished says "div."; one in which some did has their mean and the number of the others, and is never
+    called best. down: a name in VARIABLES. Raises ValueError if nothing finished.
     """
     require_finished(rows, ["exact_match"])
     downs, rates = (sorted({row[key] for row in rows}, key=lambda v: (v is None, v)) for key in (down, "learning_rate"))
     cells = grouped(rows, lambda row: (row[down], row["learning_rate"]))
-    means, losses = (
-        {place: mean_of(scored, measure) for place, cell in cells.items() if (scored := usable(cell, measure))}
-        for measure in ("exact_match", "loss")
-    )
-    best = {}
-    for y in downs:
-        whole = [x for x in rates if (y, x) in means and all(row["status"] == "finished" for row in cells[y, x])]
-        if whole:
-            best[y] = max(whole, key=lambda x, y=y: (means[y, x], -losses.get((y, x), math.inf)))
+    means = _means(cells, "exact_match")
+    best = _best_cells(cells)
     figure = new_figure(max(5.0, 2.2 + 0.95 * len(rates)), 1.5 + 0.45 * len(downs))
     ranks = {row["rank"] for row in rows}
     same = f" at rank {ranks.pop()}" if down != "rank" and len(ranks) == 1 else ""
@@ -207,18 +210,37 @@ def rate_map(rows: Sequence[Mapping], down: str = "rank") -> Figure:
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
     found = [
-        f"{VARIABLES[down]} {value_in_words(y)} is best at {value_in_words(x)} with {means[y, x]:.2f}"
-        for y, x in best.items()
+        f"{VARIABLES[down]} {value_in_words(y)} is best at {value_in_words(best[y])} with {means[y, best[y]]:.2f}"
+        for y in downs
+        if y in best
     ]
     words = f"Map of exact match (share of rows), {VARIABLES[down]} down and learning rate across. {'; '.join(found)}."
-    return finished(figure, words + left_out_in_words(rows))
+    return described(figure, words + left_out_in_words(rows))
+
+
+def _means(cells: Cells, measure: str) -> dict[tuple[float | None, float], float]:
+    """Cell -> the mean of a measure over the runs that finished, for the cells that have any."""
+    return {place: mean_of(scored, measure) for place, cell in cells.items() if (scored := usable(cell, measure))}
+
+
+def _best_cells(cells: Cells) -> dict[float | None, float]:
+    """Value on the vertical axis -> the learning rate of its best cell, among cells in which every run finished."""
+    means, losses = _means(cells, "exact_match"), _means(cells, "loss")
+    complete = [place for place in means if all(row["status"] == "finished" for row in cells[place])]
+    return {
+        value: max(places, key=lambda place: (means[place], -losses.get(place, math.inf)))[1]
+        for value, places in grouped(sorted(complete, key=itemgetter(1)), itemgetter(0)).items()
+    }
 
 
 def by_targets(rows: Sequence[Mapping]) -> Figure:
-    """Exact match of each targets and rank at their best rate, by seed. Raises ValueError if nothing finished."""
+    """Exact match of each pair of targets and rank at its best learning rate, seed by seed.
+
+    Raises ValueError if nothing finished.
+    """
     require_finished(rows, ["exact_match"])
     settings = grouped(rows, lambda row: (setting_in_words(row), row["rank"], row["trainable_parameters"]))
-    groups = {key: values for key, group in settings.items() if (values := at_best_rate(group))}
+    groups = {key: best for key, group in settings.items() if (best := at_best_rate(group))}
     figure = new_figure(9.0, 1.2 + 0.6 * len(groups))
     axes = style(
         figure.add_subplot(), "Dots are seeds, bars their means", "exact match (share of rows); higher is better", ""
@@ -229,7 +251,7 @@ def by_targets(rows: Sequence[Mapping]) -> Figure:
         label = f"{setting}, r = {rank}" if rank else setting
         ticks.append(f"{label}\n{parameters:,} parameters")
         axes.plot([mean(values)] * 2, [place - 0.3, place + 0.3], color=PALETTE["ink"], linewidth=3)
-        dots = {"color": PALETTE["blue"], "markeredgecolor": "white", "alpha": 0.85}
+        dots: Look = {"color": PALETTE["blue"], "markeredgecolor": "white", "alpha": 0.85}
         axes.plot(values, [place] * len(values), "o", markersize=9, **dots)
         found.append(f"{label} with {parameters:,} parameters {mean(values):.3g} ({range_in_words(values)})")
     axes.set_yticks(range(len(ticks)), ticks)
@@ -237,30 +259,7 @@ def by_targets(rows: Sequence[Mapping]) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
     words = f"Exact match by targets, mean over seeds and range: {'; '.join(found)}.{left_out_in_words(rows)}"
-    return finished(figure, words)
-
-
-def sweep_losses(histories: Mapping[str, Sequence[Mapping]], steps: int, note: str = "") -> Figure:
-    """Training loss against step for many runs, from light to dark in the order given.
-
-    histories: label -> run.history; note: shown in the title.
-    """
-    figure = new_figure(10.0, 4.0)
-    axes = style(figure.add_subplot(), f"Training loss{note}", "step", "loss (nats per completion token)")
-    shades = RISING(np.linspace(0.3, 1, max(len(histories), 2)))
-    for shade, look, (label, history) in zip(shades, cycle(SERIES), histories.items(), strict=False):
-        axes.plot(
-            [entry["step"] for entry in history],
-            [entry["loss"] for entry in history],
-            label=label,
-            **(look | {"color": shade, "linewidth": 1.5, "markersize": 5}),
-            markevery=max(1, steps // 10),
-        )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlim=(0, steps + 1), ylim=(0, None))
-    _legend(figure, "outside right upper", columns=1 + (len(histories) - 1) // 16)
-    ends = ", ".join(f"{label} is at {history[-1]['loss']:.2f}" for label, history in histories.items() if history)
-    return finished(figure, f"Training loss against step, light to dark: {ends or 'the first step is still to come'}.")
+    return described(figure, words)
 
 
 def _draw_band(axes: Axes, band: Mapping[float, Sequence[float]], label: str, look: Mapping) -> None:
@@ -275,12 +274,12 @@ def _draw_band(axes: Axes, band: Mapping[float, Sequence[float]], label: str, lo
 def _draw_stars(axes: Axes, own: Mapping[float, Sequence[float]]) -> None:
     points = [(x, y) for x, ys in own.items() for y in ys]
     if points:
-        axes.plot(*zip(*points, strict=True), label="your run", **STAR, **WHOLE)
+        axes.plot(*zip(*points, strict=True), label="your run", **STAR, **UNCLIPPED)
 
 
 def _draw_cell(axes: Axes, x: int, y: int, shade: float | None, text: str, outlined: bool) -> None:
     """One cell of a map. shade: 0 to 1; None for a setting that diverged."""
-    colour = PALETTE["light"] if shade is None else RISING(shade)
+    colour = PALETTE["light"] if shade is None else LIGHT_TO_DARK(shade)
     ink = "white" if np.dot(to_rgb(colour), [0.299, 0.587, 0.114]) < 0.45 else PALETTE["ink"]
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
     if outlined:
@@ -289,20 +288,18 @@ def _draw_cell(axes: Axes, x: int, y: int, shade: float | None, text: str, outli
 
 
 def _log_axis(axes: Axes, stored: list[float], own: list[float], base: int) -> None:
-    """A logarithmic x axis whose ticks are the values that were run; the learner's lie between them."""
+    """Make the x axis logarithmic, with ticks at the stored values; the learner's lie between them."""
     if not stored + own:
         return
-    axes.set_xscale("log", base=base)
-    axes.xaxis.set_major_locator(FixedLocator(stored or own))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    log_x(axes, stored or own, base)
     axes.set_xlim(min(stored + own) / 1.5, max(stored + own) * 1.5)
 
 
-def _legend(figure: Figure, where: str, columns: int) -> None:
-    """One legend for all axes, outside them."""
-    entries = {}
+def _legend(figure: Figure, where: Literal["outside lower center", "outside right upper"], columns: int) -> None:
+    """Put one legend for all axes outside them; an entry that several axes have appears once."""
+    entries: dict[str, Artist] = {}
     for axes in figure.axes:
-        entries |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
     if entries:
         figure.legend(entries.values(), entries, loc=where, ncols=columns, frameon=False, fontsize=10)

@@ -1,0 +1,121 @@
+"""Loss curves of one run, of several methods, and of a whole sweep: each function takes histories, returns a Figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
+from typing import TypedDict
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from workbench.plots.runs import METHOD_STYLE
+from workbench.plots.style import (
+    LIGHT_TO_DARK,
+    PALETTE,
+    SERIES,
+    Figure,
+    Look,
+    described,
+    legend_below,
+    new_figure,
+    style,
+)
+
+
+class LossEntry(TypedDict):
+    """One step of a history: its number, from 1, and its loss in nats per completion token."""
+
+    step: int
+    loss: float
+
+
+History = Sequence[LossEntry]
+
+
+def losses(histories: Mapping[str, tuple[str, History]], steps: int, note: str = "") -> Figure:
+    """Training loss against step. histories: label -> (method name, run.history). note: follows the title."""
+    figure = new_figure(9.0, 3.8)
+    axes = figure.add_subplot()
+    look = {"markersize": 5, "markevery": max(1, steps // 12)}
+    curves = [
+        (history, METHOD_STYLE[method] | look | {"label": label}) for label, (method, history) in histories.items()
+    ]
+    _draw_losses(axes, curves, steps, note)
+    if histories:
+        legend_below(figure, axes, columns=len(histories))
+    ends = ", ".join(
+        f"{label} ends at {history[-1]['loss']:.2f}" for label, (_, history) in histories.items() if history
+    )
+    return described(figure, f"Training loss against step: {ends or 'the first step is still being taken'}.")
+
+
+def sweep_losses(histories: Mapping[str, History], steps: int, note: str = "") -> Figure:
+    """Training loss against step for many runs, from light to dark in the order given.
+
+    histories: label -> run.history. note: follows the title.
+    """
+    figure = new_figure(10.0, 4.0)
+    shades = LIGHT_TO_DARK(np.linspace(0.3, 1, max(len(histories), 2)))
+    look = {"linewidth": 1.5, "markersize": 5, "markevery": max(1, steps // 10)}
+    curves = [
+        (history, series | look | {"color": shade, "label": label})
+        for shade, series, (label, history) in zip(shades, cycle(SERIES), histories.items(), strict=False)
+    ]
+    _draw_losses(figure.add_subplot(), curves, steps, note)
+    if histories:
+        columns = 1 + (len(histories) - 1) // 16
+        figure.legend(loc="outside right upper", ncols=columns, frameon=False, fontsize=10)
+    ends = ", ".join(f"{label} is at {history[-1]['loss']:.2f}" for label, history in histories.items() if history)
+    return described(figure, f"Training loss against step, light to dark: {ends or 'the first step is still to come'}.")
+
+
+def training_panel(
+    earlier: Mapping[str, History],
+    own: Mapping[str, tuple[History, Mapping[int, float]]],
+    finals: Sequence[tuple[int, float]],
+    steps: int,
+    rows: int,
+) -> Figure:
+    """Loss while a run trains and, every few steps, its exact match on `rows` test rows.
+
+    earlier: label -> history of runs from elsewhere, in grey. own: label -> (history, {step: exact match}); the last
+    one is the run that trains, or that trained last. finals: (steps, exact match) of the runs from elsewhere.
+    """
+    figure = new_figure(10.5, 3.9, ConstrainedLayoutEngine(wspace=0.05))
+    left, right = figure.subplots(1, 2)
+    style(right, f"Exact match on {rows} test rows", "step", "share of rows")
+    curves: list[tuple[History, Look]] = [
+        (history, {"color": PALETTE["silver"], "linewidth": 1.2, "label": None if place else "earlier runs"})
+        for place, history in enumerate(earlier.values())
+    ]
+    if finals:
+        cross: Look = {"marker": "x", "color": PALETTE["grey"], "markersize": 8, "linestyle": "none"}
+        right.plot(*zip(*finals, strict=True), **cross)
+        curves.append(([], cross | {"label": "earlier runs, all scored rows"}))  # for the legend, under the left axes
+    for look, (label, (history, scores)) in zip(cycle(SERIES), own.items(), strict=False):
+        curves.append((history, look | {"label": label, "markersize": 5, "markevery": max(1, steps // 12)}))
+        right.plot(list(scores), list(scores.values()), markersize=6, **look)
+    _draw_losses(left, curves, steps)
+    _step_axis(right, steps)
+    right.set_ylim(-0.04, 1.04)
+    if earlier or own:
+        legend_below(figure, left, columns=3)
+    ends = [f"{label} is at {history[-1]['loss']:.2f}" for label, (history, _) in own.items() if history]
+    return described(figure, f"Training loss by step, {len(earlier)} earlier runs in grey. {'; '.join(ends)}")
+
+
+def _draw_losses(axes: Axes, curves: Iterable[tuple[History, Look]], steps: int, note: str = "") -> None:
+    """Draw each history in its look, on axes from step 0 to `steps` + 1 and from loss 0 upwards."""
+    style(axes, f"Training loss{note}", "step", "loss (nats per completion token)")
+    for history, look in curves:
+        axes.plot([entry["step"] for entry in history], [entry["loss"] for entry in history], **look)
+    _step_axis(axes, steps)
+    axes.set_ylim(bottom=0)
+
+
+def _step_axis(axes: Axes, steps: int) -> None:
+    axes.set_xlim(0, steps + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
