@@ -22,6 +22,5 @@ __getattr__, __dir__, __all__ = attach(
         "load_bets": "ledger",
         "memory_ratio": "runs",
         "save_bets": "ledger",
-        "two_standard_errors": "runs",
     },
 )

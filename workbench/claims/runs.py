@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
 
 from workbench.claims.ledger import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
+from workbench.results.noise import noise_of_difference, rows_scored
 from workbench.training.runs import Run
 
 VISIBLE_GAP = 0.05  # exact match; a smaller lead of full is called on par
 
 
 LASTING_LOSS = 0.1  # nats a token on general text: the right token is a tenth less likely
-
-
-def two_standard_errors(share: float, rows: int) -> float:
-    """Sampling spread of a share measured on `rows` test rows: twice sqrt(p (1 - p) / n).
-
-    With two hits and two misses added (Agresti and Coull, 1998), so that 0 of 8 is not taken for certainty.
-    """
-    p, n = (share * rows + 2) / (rows + 4), rows + 4
-    return 2 * sqrt(p * (1 - p) / n)
 
 
 def clearly_ahead(first: Run, second: Run) -> bool:
@@ -134,6 +125,5 @@ def _hybrid(lora: Run, hybrid: Run, full: Run) -> Verdict:
 def _gap(first: Run, second: Run) -> tuple[float, float]:
     """Exact match of `first` minus `second`, and what sampling noise alone may do to it."""
     shares = [run.metrics["exact_match"] for run in (first, second)]
-    rows = [min(run.config["test_limit"] or run.task["test_rows"], run.task["test_rows"]) for run in (first, second)]
-    errors = [two_standard_errors(share, n) for share, n in zip(shares, rows, strict=True)]
-    return shares[0] - shares[1], sqrt(errors[0] ** 2 + errors[1] ** 2)
+    rows = [rows_scored(run.task["test_rows"], run.config["test_limit"]) for run in (first, second)]
+    return shares[0] - shares[1], noise_of_difference(*zip(shares, rows, strict=True))

@@ -12,6 +12,9 @@ __getattr__, __dir__, __all__ = attach(
         "grouped": "rows",
         "mean_and_range": "rows",
         "mean_of": "rows",
+        "noise_of_difference": "noise",
+        "rows_scored": "noise",
+        "two_standard_errors": "noise",
         "usable": "rows",
     },
 )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from math import hypot
 from operator import itemgetter
 from statistics import mean
 from typing import Any
 
 from workbench.claims.ranks import recall_by
-from workbench.claims.runs import two_standard_errors
 from workbench.results import reference
+from workbench.results.noise import noise_of_difference, rows_scored
 from workbench.results.rows import Row, at_best_rate, by_best_rate, grouped, mean_and_range, mean_of, usable
 from workbench.study import plan
 
@@ -160,14 +159,15 @@ def rates_alike(rows: Sequence[Row], name: str) -> list[float]:
 
 def sampling(rows: Sequence[Row], *shares: float) -> float:
     """Two standard errors of the difference of two shares of the test rows that the study scored."""
-    count = rows_scored(rows[0]["task"])
-    return hypot(*(two_standard_errors(share, count) for share in shares))
+    count = rows_of_test(rows[0]["task"])
+    return noise_of_difference(*((share, count) for share in shares))
 
 
 @cache
-def rows_scored(task_name: str) -> int:
+def rows_of_test(task_name: str) -> int:
+    """How many rows of a task the study scores."""
     task, config = plan.task_and_config(task_name)
-    return min(config.test_limit or len(task.test), len(task.test))
+    return rows_scored(len(task.test), config.test_limit)
 
 
 def recalls() -> str:

@@ -1,0 +1,24 @@
+"""Sampling noise of exact match, which is a share of the test rows that were scored."""
+
+from __future__ import annotations
+
+from math import hypot, sqrt
+
+
+def rows_scored(test_rows: int, test_limit: int | None) -> int:
+    """How many of `test_rows` rows a run is scored on with `TrainConfig.test_limit`: the first ones, or all."""
+    return min(test_limit or test_rows, test_rows)
+
+
+def two_standard_errors(share: float, rows: int) -> float:
+    """Sampling noise of a share measured on `rows` test rows: twice sqrt(p (1 - p) / n).
+
+    With two hits and two misses added (Agresti and Coull, 1998), so that 0 of 8 is not taken for certainty.
+    """
+    p, n = (share * rows + 2) / (rows + 4), rows + 4
+    return 2 * sqrt(p * (1 - p) / n)
+
+
+def noise_of_difference(*samples: tuple[float, int]) -> float:
+    """Two standard errors of the difference of two shares. samples: (share, rows) of both."""
+    return hypot(*(two_standard_errors(share, rows) for share, rows in samples))
