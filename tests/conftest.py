@@ -48,7 +48,7 @@ LONG_FILES = (
     "notebooks/test_rehearsal.py",
     "sweeps/test_sweeps.py",
     "sweeps/test_cluster.py",
-    "memory/test_memory.py",
+    "memory/test_closed_form.py",
     "training/test_training.py",
     "models/test_models.py",
     "test_cli.py",
