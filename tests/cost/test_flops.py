@@ -1,4 +1,4 @@
-"""FLOPs of a step by formula, from a model without weights, against torch's own count of a step that runs."""
+"""FLOPs of a step by formula, from a model without weights, against torch's count while a step runs."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ CONFIGS = {
 
 def a_base(architecture: str = "llama", device: str = "meta") -> Base:
     with torch.device(device):
-        # the products of eager attention are what torch's counter sees one by one
+        # torch's counter sees the products of eager attention one by one
         model = AutoModelForCausalLM.from_config(CONFIGS[architecture], attn_implementation="eager")
     return Base(model.requires_grad_(False), None, architecture, "", "config", None, torch.float32)
 
@@ -73,17 +73,17 @@ METHODS = {
         *[(architecture, True, name) for name in ("full", "all linear") for architecture in ("qwen3", "gemma2")],
     ],
 )
-def test_the_formula_is_what_torch_counts(architecture, checkpointing, name):
-    said = total_flops(step_flops(a_base(architecture), Setup(METHODS[name], 2, 96, checkpointing=checkpointing)))
-    # the first adapted block's queries, keys and values need no gradient of their input: 3 % of these eight blocks
-    assert said == pytest.approx(counted(architecture, METHODS[name], 2, 96, checkpointing), rel=0.03)
+def test_the_formula_agrees_with_the_count_of_torch(architecture, checkpointing, name):
+    formula = total_flops(step_flops(a_base(architecture), Setup(METHODS[name], 2, 96, checkpointing=checkpointing)))
+    # the queries, keys and values of the first adapted block need no gradient of their input: 3 % of eight blocks
+    assert formula == pytest.approx(counted(architecture, METHODS[name], 2, 96, checkpointing), rel=0.03)
 
 
 def test_full_fine_tuning_is_counted_exactly():
-    said = step_flops(a_base(), Setup(full(), 3, 64))
+    formula = step_flops(a_base(), Setup(full(), 3, 64))
     found = counted("llama", full(), 3, 64)
-    rotary = 2 * 3 * 64 * 8  # the angles of the rotary embedding are a product, too, of which nobody speaks
-    assert total_flops(said) == pytest.approx(found, abs=2 * rotary)
+    rotary = 2 * 3 * 64 * 8  # the angles of the rotary embedding are a product too, which FLOP counts leave out
+    assert total_flops(formula) == pytest.approx(found, abs=2 * rotary)
 
 
 def test_six_and_four_for_each_weight_and_token():

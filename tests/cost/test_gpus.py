@@ -1,0 +1,48 @@
+"""The table of GPUs: sources, memory, dtypes and prices."""
+
+import csv
+import re
+
+import pytest
+
+from workbench.cost.gpus import GIB, gpus
+from workbench.cost.roofline import Phase, job
+from workbench.errors import HardwareError
+from workbench.paths import DATA
+
+TABLE = gpus()
+PHASES = [Phase("forward", 2e12, 1e9), Phase("backward", 4e12, 2e9), Phase("optimizer step", 0.0, 6e9)]
+
+
+def test_every_row_has_sources_and_dates():
+    with (DATA / "gpus.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == list(TABLE) and len(TABLE) >= 12
+    for row in rows:
+        assert re.search(r"20\d\d$", row["spec_source"]) and re.search(r"20\d\d-\d\d$", row["usable_source"])
+        assert (
+            row["price_source"] and re.fullmatch(r"20\d\d-\d\d", row["price_date"]) and float(row["price_per_hour"]) > 0
+        )
+        assert row["kind"] in ("consumer", "data centre")
+
+
+def test_usable_memory_is_less_than_what_is_sold():
+    for gpu in TABLE.values():
+        # "80 GB" is 80 GiB of chips or 80 * 10^9 bytes, depending on the maker; torch sees less than the former
+        assert 0.85 * gpu.sold_gb * 1e9 < gpu.usable_bytes < gpu.sold_gb * GIB
+    l4 = TABLE["L4"]
+    assert l4.fits(l4.usable_bytes) and not l4.fits(l4.usable_bytes + 1) and not l4.fits(24 * GIB)
+
+
+def test_a_t4_has_no_bfloat16():
+    t4, l4 = TABLE["T4"], TABLE["L4"]
+    assert (t4.dtype, l4.dtype) == ("float16", "bfloat16") and l4.rate("float16") == 121e12
+    with pytest.raises(HardwareError, match="no bfloat16 rate for the T4; use float16"):
+        t4.rate("bfloat16")
+
+
+def test_prices_can_be_replaced():
+    mine = gpus({"L4": 0.5})["L4"]
+    assert (mine.price_per_hour, mine.price_source) == (0.5, "yours")
+    assert gpus()["L4"].price_per_hour == 0.80
+    assert job(PHASES, mine, 1000, 5e6).money == pytest.approx(job(PHASES, TABLE["L4"], 1000, 5e6).money * 0.5 / 0.8)
