@@ -6,12 +6,12 @@ import pytest
 
 from support.records import run
 from workbench import claims
-from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, judge
+from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
 from workbench.paths import DATA
 
 
 def verdicts(*runs) -> dict[str, str]:
-    return {verdict.claim: verdict.verdict for verdict in judge(runs)}
+    return {verdict.claim: verdict.verdict for verdict in claims.verdicts(*BETS, runs=runs)}
 
 
 def test_the_ledger_names_every_claim_once():

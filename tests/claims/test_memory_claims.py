@@ -2,8 +2,8 @@
 
 import pytest
 
-from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims
-from workbench.claims.memory import judge_memory, pairs
+from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict, claims, verdicts as all_verdicts
+from workbench.claims.memory import pairs
 from workbench.cost.gpus import gpus
 from workbench.cost.grid import FULL_BF16, FULL_MASTER, LORA, LORA_FEW, QLORA
 from workbench.panels.bets import verdict_table
@@ -46,8 +46,12 @@ def grid(money: float = 0.4, trained: float = 5e6, **changes) -> list[dict]:
     return rows
 
 
+def judged(rows: list[dict], published=PUBLISHED) -> dict[str, Verdict]:
+    return {one.claim: one for one in all_verdicts(grid=rows, gpus=gpus(), published=published)}
+
+
 def verdicts(published=PUBLISHED, **changes) -> dict[str, str]:
-    return {one.claim: one.verdict for one in judge_memory(grid(**changes), gpus(), published)}
+    return {claim: one.verdict for claim, one in judged(grid(**changes), published).items()}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_a_verdict_follows_the_grid(claim, changes, expected):
 @pytest.mark.parametrize("settings", [SETTINGS, (LORA,), (FULL_MASTER, QLORA), (FULL_MASTER, LORA)])
 def test_what_the_grid_lacks_is_untested(models, settings):
     rows = [row for row in grid() if row["model"] in models and row["setting"] in settings]
-    found = {one.claim: one for one in judge_memory(rows, gpus(), PUBLISHED)}
+    found = judged(rows)
     assert found["consumer-3b"].verdict == found["architectures"].verdict == UNTESTED
     assert found["small-models"].verdict == UNTESTED or ("tiny" in models and "one" in models and len(settings) > 1)
     if not rows:
@@ -110,13 +114,13 @@ def test_eight_gpus_are_counted_at_the_step_that_takes_fewest():
     rows = grid()
     worse = [row | {"sequence_length": 8192, "a100s": None} for row in rows if row["setting"] == FULL_MASTER]
     worse += [row | {"batch_size": 1, "a100s": 9} for row in rows if row["model"] == "eight"]
-    found = {one.claim: one for one in judge_memory([*worse, *rows], gpus(), PUBLISHED)}["eight-to-one"]
+    found = judged([*worse, *rows])["eight-to-one"]
     assert found.verdict == DEPENDS and "at least 2 for eight, 15 for seventy" in found.evidence
     assert "LoRA fits one in 0 of 2 configurations, QLoRA in 1 of 1" in found.evidence
 
 
 def test_every_claim_of_the_lesson_has_a_verdict_with_its_numbers():
-    found = judge_memory(grid(), gpus(), PUBLISHED)
+    found = list(judged(grid()).values())
     assert {one.claim for one in found} == {id for id, claim in claims().items() if "04" in claim.notebooks}
     table = verdict_table(found, "the estimate says")
     for one in found:

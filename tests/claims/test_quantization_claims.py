@@ -7,13 +7,17 @@ import pytest
 import torch
 
 from support.records import run
-from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims
-from workbench.claims.quantization import judge_quantization, saving_in_16_bits
+from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict, claims, verdicts as all_verdicts
+from workbench.claims.quantization import saving_in_16_bits
 from workbench.models import linear_modules
 
 
+def judged(*runs) -> dict[str, Verdict]:
+    return {found.claim: found for found in all_verdicts("memory-ratio", "qlora", runs=runs)}
+
+
 def verdicts(*runs) -> dict[str, str]:
-    return {verdict.claim: verdict.verdict for verdict in judge_quantization(runs)}
+    return {claim: found.verdict for claim, found in judged(*runs).items()}
 
 
 @pytest.mark.parametrize(
@@ -46,15 +50,14 @@ def test_what_was_not_run_is_not_judged():
 
 
 def test_the_evidence_holds_the_numbers_and_calls_noise_noise():
-    (first, _) = judge_quantization([run("lora", exact=0.8, seconds=1.0), run("qlora", 0.79, 6e8, seconds=1.5)])
+    first = judged(run("lora", exact=0.8, seconds=1.0), run("qlora", 0.79, 6e8, seconds=1.5))["qlora"]
     assert "600 MB, LoRA's 1,000 MB (40% saved)" in first.evidence and "1.50 times as long" in first.evidence
     assert "79% against 80%, a difference within the noise" in first.evidence
-    (far, _) = judge_quantization([run("lora", exact=0.9), run("qlora", 0.5, 6e8)])
+    far = judged(run("lora", exact=0.9), run("qlora", 0.5, 6e8))["qlora"]
     assert "beyond the noise" in far.evidence
-    (unscored, _) = judge_quantization([run("lora", metrics={}), run("qlora", metrics={})])
+    unscored = judged(run("lora", metrics={}), run("qlora", metrics={}))["qlora"]
     assert "was not measured" in unscored.evidence
 
 
 def test_the_ledger_names_this_lesson():
-    for verdict in judge_quantization([]):
-        assert "03" in claims()[verdict.claim].notebooks
+    assert all("03" in claims()[claim].notebooks for claim in judged())

@@ -15,12 +15,8 @@ __getattr__, __dir__, __all__ = attach(
         "Verdict": "ledger",
         "claims": "ledger",
         "clearly_ahead": "runs",
-        "judge": "runs",
-        "judge_memory": "memory",
-        "judge_quantization": "quantization",
-        "judge_ranks": "ranks",
         "load_bets": "ledger",
-        "memory_ratio": "runs",
         "save_bets": "ledger",
+        "verdicts": "rules",
     },
 )

@@ -1,4 +1,4 @@
-"""The claims ledger: what the articles say, what the learner bets, and what the learner's runs say."""
+"""The claims ledger: what the articles say, what the learner bets, and what a verdict holds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the evidence says of one claim. The evidence is a sentence with the learner's own numbers."""
+    """What one kind of evidence says about one claim. evidence: a sentence with the numbers."""
 
     claim: str
     verdict: str
@@ -41,7 +41,7 @@ def claims() -> dict[str, Claim]:
 
 
 def save_bets(bets: Mapping[str, str], store: RunStore | None = None) -> None:
-    """Keep the learner's bets beside their runs. bets: claim id -> one of the verdicts."""
+    """Keep the learner's bets in the folder of their runs. bets: claim id -> one of the verdicts."""
     for claim, bet in bets.items():
         if claim not in BETS or bet not in VERDICTS:
             raise ValueError(

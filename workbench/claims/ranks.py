@@ -1,28 +1,29 @@
-"""What stored rank sweeps say of the claims about rank, alpha, learning rate and targets. Used in lesson 05.
+"""Rules on the claims about rank, alpha, learning rate and targets, from stored rank sweeps. Lesson 05 uses them.
 
-A difference counts when it is larger than what seeds alone make: the widest range of one rank's seeds.
+A difference counts if it is larger than what seeds alone make: the widest range over the seeds of one rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
 
-from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
+from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
+from workbench.claims.rules import NotTested, Outcome, rule
 from workbench.results.rows import Row, at_best_rate, by_best_rate, grouped, mean_and_range, mean_of, usable
 
 NEARLY_ALL = 0.98  # recall; two methods above it leave no room for a ceiling between them
 LEARNT = 0.05  # recall; runs below it have learnt nothing, and say nothing of rank
 TEN_TIMES = (5, 20)  # the ratio of learning rates that still counts as "about ten times"
-TUNED = 2.1  # the factor between rates beyond which a setting may miss its own best one, and look poor for that
+TUNED = 2.1  # the factor between rates beyond which a setting may look poor only because its best rate was not tried
 
 
-def seed_range(rows: Sequence[Mapping]) -> float:
-    """The widest range of seeds (highest minus lowest) of any rank at its best rate, in exact match: the yardstick.
+def seed_range(rows: Sequence[Row]) -> float:
+    """The widest range over seeds (highest minus lowest exact match) of any rank at its best rate.
 
-    The widest, not the best rank's own: near a perfect score seeds cannot differ, and would make all else look large.
+    The widest and not the best rank's own: near a perfect score seeds hardly differ, and any gap would look large.
     """
     groups = ([row["exact_match"] for row in group] for group in by_best_rate(rows).values())
     return max(max(values) - min(values) for values in groups)
@@ -30,14 +31,14 @@ def seed_range(rows: Sequence[Mapping]) -> float:
 
 @dataclass(frozen=True)
 class Regret:
-    """What a rule of thumb chose on one task, beside what sweeps found there: exact match by seed."""
+    """What `recommend` chose on one task, and what sweeps found there: exact match by seed."""
 
     task: str
     chosen: tuple[float, ...]
     tuned: tuple[float, ...]  # rank and alpha as chosen, at the best rate that was tried
     best: tuple[float, ...]  # the best other rank or alpha at its own best rate; empty if none has several seeds
     rate: float  # that of `tuned`
-    setting: str  # the best other one
+    setting: str  # that of `best`, in words
     others: int  # how many others there were to choose from
 
     @property
@@ -55,11 +56,11 @@ class Regret:
         return f"{self.task}: chosen {mean_and_range(self.chosen)}{rate}; {other}"
 
 
-def regrets(study: Sequence[Mapping]) -> list[Regret]:
+def regrets(study: Sequence[Row]) -> list[Regret]:
     """For each task on which `recommend` was tried with several seeds (rows named "auto"), what it missed.
 
-    Set beside it: its rank and alpha at the best rate, and the best of the other ranks and alphas on the same modules,
-    each at its own best rate. Only those with as many seeds count.
+    It is compared with its own rank and alpha at the best rate, and with the best of the other ranks and alphas on the
+    same modules, each at its own best rate. Only those with as many seeds count.
     """
     found = []
     for task, rows in grouped(usable(study, "exact_match"), lambda row: row["task"]).items():
@@ -76,41 +77,18 @@ def regrets(study: Sequence[Mapping]) -> list[Regret]:
         best = max(others, key=lambda own: mean_of(own, "exact_match"), default=[])
         scores = [tuple(row["exact_match"] for row in own) for own in (chosen, tuned, best)]
         setting = _in_words(best[0]) if best else ""
-        found.append(Regret(task, *scores, tuned[0]["learning_rate"], setting, len(others)))
+        found.append(Regret(task, scores[0], scores[1], scores[2], tuned[0]["learning_rate"], setting, len(others)))
     return found
 
 
-def _setting(row: Mapping) -> tuple:
-    """What tells settings on the same modules apart, but for the learning rate."""
+def _setting(row: Row) -> tuple[int, float, bool]:
+    """What tells settings on the same modules apart, except for the learning rate."""
     return row["rank"], row["alpha"], row["rslora"]
 
 
-def _in_words(row: Mapping) -> str:
+def _in_words(row: Row) -> str:
     rule = ", rsLoRA" if row["rslora"] else ""
     return f"rank {row['rank']}, alpha {row['alpha']:g}{rule}, rate {row['learning_rate']:g}"
-
-
-def judge_ranks(ranks, few, alphas, full, study) -> list[Verdict]:
-    """Verdicts from rows (see `runs.table`) of one task, all with exact_match.
-
-    ranks: all linear layers, rank by learning rate; few: adapters on one module; alphas: one rank, alpha by learning
-    rate; full: full fine-tuning by rate. study: as in `regrets`, of any tasks.
-    """
-    complete = all(usable(rows, "exact_match") for rows in (ranks, few, alphas, full))
-    if not complete or max(map(len, by_best_rate(ranks).values())) == 1:
-        return [
-            Verdict(claim, UNTESTED, "A part of the grid has no finished run, or no setting has several seeds.")
-            for claim in ("update", "rank-alpha", "no-regret", "ceiling")
-        ] + [_auto(study)]
-    noise = seed_range(ranks)
-    ranks = usable(ranks, "exact_match")
-    return [
-        _update(ranks, few, noise),
-        _rank_alpha(ranks, alphas, noise),
-        _no_regret(ranks, full, noise),
-        _ceiling(ranks, full, noise),
-        _auto(study),
-    ]
 
 
 def points(share: float) -> str:
@@ -123,10 +101,10 @@ def recall_by(rows: Iterable[Row], variable: str = "rank") -> dict[float, float]
     return {value: mean_of(group, "exact_match") for value, group in by_best_rate(rows, variable).items()}
 
 
-def one_step_off(rows: Sequence[Mapping]) -> float:
+def one_step_off(rows: Sequence[Row]) -> float:
     """What the next learning rate of the grid costs in exact match: the mean over all ranks.
 
-    The rates beside the best one have the first seed only; the best one, chosen by that seed, has its mean over seeds.
+    The rates next to the best one have the first seed only; the best one, chosen by that seed, has its mean over seeds.
     """
     first = [row for row in usable(rows, "exact_match") if row["seed"] == min(row["seed"] for row in rows)]
     costs: list[float] = []
@@ -134,18 +112,32 @@ def one_step_off(rows: Sequence[Mapping]) -> float:
         best = at_best[0]["learning_rate"]
         own = {row["learning_rate"]: row["exact_match"] for row in first if row["rank"] == rank}
         lower, higher = [rate for rate in own if rate < best], [rate for rate in own if rate > best]
-        beside = [own[rate] for rate in (max(lower, default=None), min(higher, default=None)) if rate]
-        costs += [mean_of(at_best, "exact_match") - mean(beside)] if beside else []
+        neighbours = [own[rate] for rate in (max(lower, default=None), min(higher, default=None)) if rate]
+        costs += [mean_of(at_best, "exact_match") - mean(neighbours)] if neighbours else []
     return mean(costs) if costs else 0.0
 
 
-def rate_factor(rows: Sequence[Mapping]) -> float:
-    """How far neighbouring learning rates of a grid lie apart, at most: 1 for a single rate."""
+def rate_factor(rows: Sequence[Row]) -> float:
+    """The largest factor between neighbouring learning rates of a grid: 1 for a single rate."""
     rates = sorted({row["learning_rate"] for row in rows})
     return max((high / low for low, high in pairwise(rates)), default=1.0)
 
 
-def _update(ranks, few, noise: float) -> Verdict:
+def _with_noise(ranks: Sequence[Row], other: Sequence[Row]) -> tuple[list[Row], float]:
+    """The finished rows of the ranks, and their `seed_range`.
+
+    Raises NotTested if these or the other rows have no finished run, or no rank has several seeds at its best rate.
+    """
+    finished = usable(ranks, "exact_match")
+    seeds = max(map(len, by_best_rate(finished).values()), default=0)
+    if seeds < 2 or not at_best_rate(other):
+        raise NotTested("A part of the grid has no finished run, or no setting has several seeds.")
+    return finished, seed_range(finished)
+
+
+@rule("update")
+def _update(ranks: Sequence[Row], few: Sequence[Row]) -> Outcome:
+    ranks, noise = _with_noise(ranks, few)
     small, large = recall_by(few), recall_by(ranks)
     gain_small, gain_large = (max(band.values()) - band[min(band)] for band in (small, large))
     helps = [gain > noise for gain in (gain_small, gain_large)]
@@ -161,15 +153,17 @@ def _update(ranks, few, noise: float) -> Verdict:
         + ", ".join(f"{recall:.0%} at rank {rank:g}" for rank, recall in sorted(large.items()))
         + f" (seeds span {points(noise)}); {one_matrix}."
     )
-    return Verdict("update", verdict, evidence, "more rank helps in both places; depends: in one of them")
+    return verdict, evidence, "more rank helps in both places; depends: in one of them"
 
 
-def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
+@rule("rank-alpha")
+def _rank_alpha(ranks: Sequence[Row], alphas: Sequence[Row]) -> Outcome:
+    ranks, noise = _with_noise(ranks, alphas)
     spans = [max(band.values()) - min(band.values()) for band in (recall_by(ranks), recall_by(alphas, "alpha"))]
     factors = [rate_factor(ranks), rate_factor(alphas)]
     above = [span > noise for span in spans]
     matters = [wide and factor <= TUNED for wide, factor in zip(above, factors, strict=True)]
-    unclear = any(above) and not any(matters)  # nothing but rates too far apart to be the best ones
+    unclear = any(above) and not any(matters)  # all that differs has rates too far apart
     verdict = SUPPORTED if all(matters) else DEPENDS if any(matters) else UNTESTED if unclear else NOT_SUPPORTED
     evidence = (
         f"each at the best rate of its grid, ranks differ by {points(spans[0])} (rates a factor of {factors[0]:.2g} "
@@ -178,14 +172,16 @@ def _rank_alpha(ranks, alphas, noise: float) -> Verdict:
     )
     if unclear:
         evidence += " With rates so far apart, a value may look poor only because its own best rate was not tried."
-    rule = (
+    condition = (
         f"rank and alpha both differ by more than seeds, with rates a factor of {TUNED:.0f} apart or less; depends: "
         "one of them; wider apart, a difference tests nothing"
     )
-    return Verdict("rank-alpha", verdict, evidence, rule)
+    return verdict, evidence, condition
 
 
-def _no_regret(ranks, full, noise: float) -> Verdict:
+@rule("no-regret")
+def _no_regret(ranks: Sequence[Row], full: Sequence[Row]) -> Outcome:
+    ranks, noise = _with_noise(ranks, full)
     at_best = at_best_rate(full)
     by_rank, whole = recall_by(ranks), mean_of(at_best, "exact_match")
     lora, best_rank = max((recall, rank) for rank, recall in by_rank.items())
@@ -202,32 +198,35 @@ def _no_regret(ranks, full, noise: float) -> Verdict:
         f"rates are {min(ratios):.2g} to {max(ratios):.2g} times those at which full is best ({len(tied)} of them"
         + (", the highest one tried among them, so the lowest ratio is open)." if open_end else ").")
     )
-    rule = (
+    condition = (
         "the best rank is within the seeds' span of full, and every ratio of best rates is "
         f"{TEN_TIMES[0]} to {TEN_TIMES[1]}; depends: only the first"
     )
-    return Verdict("no-regret", verdict, evidence, rule)
+    return verdict, evidence, condition
 
 
-def _ceiling(ranks, full, noise: float) -> Verdict:
+@rule("ceiling")
+def _ceiling(ranks: Sequence[Row], full: Sequence[Row]) -> Outcome:
+    ranks, noise = _with_noise(ranks, full)
     whole, lora = mean_of(at_best_rate(full), "exact_match"), max(recall_by(ranks).values())
     if min(whole, lora) > NEARLY_ALL:
         evidence = f"full recalls {whole:.1%} and the best LoRA {lora:.1%}: a task that both can do shows no ceiling."
-        return Verdict("ceiling", UNTESTED, evidence, f"full is ahead, and not both are above {NEARLY_ALL:.0%}")
+        return UNTESTED, evidence, f"full is ahead, and not both are above {NEARLY_ALL:.0%}"
     gap = whole - lora
     verdict = SUPPORTED if gap > noise else DEPENDS if gap > 0 else NOT_SUPPORTED
     evidence = f"full recalls {points(gap)} more than the best LoRA; the seeds span {points(noise)}."
-    return Verdict("ceiling", verdict, evidence, "full is ahead by more than the seeds' span; depends: by less")
+    return verdict, evidence, "full is ahead by more than the seeds' span; depends: by less"
 
 
-def _auto(study) -> Verdict:
+@rule("auto")
+def _auto(study: Sequence[Row]) -> Outcome:
     found = regrets(study)
-    rule = (
+    condition = (
         "where other ranks and alphas have several seeds, the chosen ones, at their best rate, reach the worst seed of "
         "the best other; depends: on some of these tasks"
     )
     if not found:
-        return Verdict("auto", UNTESTED, "The choice was not measured with several seeds on any task.")
+        raise NotTested("The choice was not measured with several seeds on any task.")
     inside = [regret.inside for regret in found if regret.best]
     verdict = UNTESTED if not inside else SUPPORTED if all(inside) else DEPENDS if any(inside) else NOT_SUPPORTED
-    return Verdict("auto", verdict, ". ".join(map(str, found)) + ".", rule)
+    return verdict, ". ".join(map(str, found)) + ".", condition

@@ -1,129 +1,128 @@
-"""What one run of each method says of the claims on memory, speed, files, scores and forgetting (lesson 06)."""
+"""Rules that judge one run of each method: memory, speed, files, scores and forgetting. Lessons 03 and 06 use them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TypeVar
 
-from workbench.claims.ledger import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
+from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED
+from workbench.claims.rules import NotTested, Outcome, rule
 from workbench.results.noise import noise_of_difference, rows_scored
 from workbench.training.runs import Run
 
+T = TypeVar("T")
+
 VISIBLE_GAP = 0.05  # exact match; a smaller lead of full is called on par
-
-
 LASTING_LOSS = 0.1  # nats a token on general text: the right token is a tenth less likely
+
+
+def one_of_each(runs: Sequence[Run], *methods: str) -> list[Run]:
+    """The last finished run of each of the methods, in this order. Raises NotTested if one is missing."""
+    by_method = {run.method["name"]: run for run in runs if run.status == "finished"}
+    for name in methods:
+        if name not in by_method:
+            raise NotTested(f"There is no finished {name} run.")
+    return [by_method[name] for name in methods]
+
+
+def peak_memory(run: Run) -> int:
+    """Bytes. Raises NotTested for a run that has no peak of its own, such as one of a sweep."""
+    return _own(run.peak_memory_bytes, "a peak of memory")
+
+
+def step_seconds(run: Run) -> float:
+    """Raises NotTested for a run that has no step times of its own, such as one of a sweep."""
+    return _own(None if run.together else run.step_seconds, "step times")
+
+
+def exact_match(run: Run) -> float:
+    """Raises NotTested for a run that was not scored."""
+    return _own(run.metrics.get("exact_match"), "scores")
+
+
+def gap(first: Run, second: Run) -> tuple[float, float]:
+    """Exact match of `first` minus `second`, and two standard errors of this difference."""
+    shares = [exact_match(run) for run in (first, second)]
+    rows = [rows_scored(run.task["test_rows"], run.config["test_limit"]) for run in (first, second)]
+    return shares[0] - shares[1], noise_of_difference(*zip(shares, rows, strict=True))
 
 
 def clearly_ahead(first: Run, second: Run) -> bool:
     """Whether the exact match of `first` is above that of `second` by more than two standard errors of both samples."""
-    gap, noise = _gap(first, second)
-    return gap > noise
+    lead, noise = gap(first, second)
+    return lead > noise
 
 
-def judge(runs: Sequence[Run]) -> list[Verdict]:
-    """Verdicts on the six bets from one run of each method on the same task, seed and data.
-
-    A difference in exact match counts when it exceeds two standard errors of the test sample (of both runs).
-    """
-    by_method = {run.method["name"]: run for run in runs if run.status == "finished"}
-    lora, full, hybrid = (by_method.get(name) for name in ("lora", "full", "hybrid"))
-    if lora is None or full is None:
-        missing = "lora" if lora is None else "full"
-        return [Verdict(claim, UNTESTED, f"There is no finished {missing} run.") for claim in BETS]
-    rules = (memory_ratio, _speed, _artifact, _parity, _forgetting)
-    found = [_judged(claim, rule, lora, full) for claim, rule in zip(BETS, rules, strict=False)]
-    if hybrid is None:
-        return [*found, Verdict("hybrid", UNTESTED, "There is no finished hybrid run.")]
-    return [*found, _judged("hybrid", _hybrid, lora, hybrid, full)]
-
-
-# What a verdict needs of every run: in words, and whether a run has it. A run of a sweep has its share of a pass alone.
-HAS = {
-    "a peak of memory": lambda run: run.peak_memory_bytes is not None,
-    "step times": lambda run: run.history and not run.together,
-    "a saved artifact": lambda run: run.artifact_bytes is not None,
-    "scores": lambda run: run.metrics and run.forgetting,
-}
-
-
-NEEDED = {
-    "memory-ratio": ("a peak of memory",),
-    "speed": ("step times",),
-    "artifact": ("a saved artifact",),
-    "parity": ("scores",),
-    "forgetting": ("scores",),
-    "hybrid": ("scores", "a peak of memory"),
-}
-
-
-def _judged(claim: str, rule: Callable[..., Verdict], *runs: Run) -> Verdict:
-    """The rule's verdict, if the runs have what it needs."""
-    lacking = [what for what in NEEDED[claim] if not all(map(HAS[what], runs))]
-    if lacking:
-        return Verdict(claim, UNTESTED, f"Not every run has {' and '.join(lacking)} of its own.")
-    return rule(*runs)
-
-
-def memory_ratio(lora: Run, full: Run) -> Verdict:
-    """Peak memory of a full run over that of a LoRA run: the claim is 5 to 10 times."""
-    ratio = full.peak_memory_bytes / lora.peak_memory_bytes
+@rule("memory-ratio")
+def _memory_ratio(runs: Sequence[Run]) -> Outcome:
+    lora, full = one_of_each(runs, "lora", "full")
+    ratio = peak_memory(full) / peak_memory(lora)
     verdict = SUPPORTED if ratio >= 5 else DEPENDS if ratio >= 2 else NOT_SUPPORTED
-    evidence = f"full needs {ratio:.1f} times the peak memory of LoRA."
-    return Verdict("memory-ratio", verdict, evidence, "5 times or more; below 2 is not")
+    return verdict, f"full needs {ratio:.1f} times the peak memory of LoRA.", "5 times or more; below 2 is not"
 
 
-def _speed(lora: Run, full: Run) -> Verdict:
-    ratio = full.step_seconds / lora.step_seconds
+@rule("speed")
+def _speed(runs: Sequence[Run]) -> Outcome:
+    lora, full = one_of_each(runs, "lora", "full")
+    ratio = step_seconds(full) / step_seconds(lora)
     verdict = SUPPORTED if ratio > 1.05 else DEPENDS if ratio > 0.95 else NOT_SUPPORTED
-    return Verdict("speed", verdict, f"a full step takes {ratio:.2f} times as long as a LoRA step.", "over 1.05")
+    return verdict, f"a full step takes {ratio:.2f} times as long as a LoRA step.", "over 1.05"
 
 
-def _artifact(lora: Run, full: Run) -> Verdict:
-    small, whole = lora.artifact_bytes / 1e6, full.artifact_bytes / 1e6
+@rule("artifact")
+def _artifact(runs: Sequence[Run]) -> Outcome:
+    small, whole = (_own(run.artifact_bytes, "a saved artifact") / 1e6 for run in one_of_each(runs, "lora", "full"))
     verdict = NOT_SUPPORTED if small >= 100 else SUPPORTED if 2e3 <= whole <= 16e3 else DEPENDS
     evidence = f"the adapter is {small:.1f} MB, the full checkpoint {whole:,.0f} MB."
-    return Verdict(
-        "artifact", verdict, evidence, "adapter under 100 MB and checkpoint 2-16 GB; depends: only the first"
-    )
+    return verdict, evidence, "adapter under 100 MB and checkpoint 2-16 GB; depends: only the first"
 
 
-def _parity(lora: Run, full: Run) -> Verdict:
-    gap, noise = _gap(full, lora)
-    learnt = max(run.metrics["exact_match"] - run.before.get("exact_match", 0.0) for run in (lora, full))
-    if learnt <= noise:
-        return Verdict("parity", UNTESTED, "Neither run has learnt the task by more than noise; train longer.")
-    verdict = NOT_SUPPORTED if gap > noise else SUPPORTED if gap + noise < VISIBLE_GAP else DEPENDS
-    evidence = f"full minus LoRA is {gap:+.1%} in exact match; this test sees no difference below {noise:.1%}"
+@rule("parity")
+def _parity(runs: Sequence[Run]) -> Outcome:
+    lora, full = one_of_each(runs, "lora", "full")
+    lead, noise = gap(full, lora)
+    if max(exact_match(run) - run.before.get("exact_match", 0.0) for run in (lora, full)) <= noise:
+        raise NotTested("Neither run has learnt the task by more than noise; train longer.")
+    verdict = NOT_SUPPORTED if lead > noise else SUPPORTED if lead + noise < VISIBLE_GAP else DEPENDS
+    evidence = f"full minus LoRA is {lead:+.1%} in exact match; this test sees no difference below {noise:.1%}"
     seen = noise < VISIBLE_GAP
     evidence += (
         "." if seen else f", so it can refute parity but hardly support it ({VISIBLE_GAP:.0%} are called on par)."
     )
-    return Verdict("parity", verdict, evidence, f"full is less than {VISIBLE_GAP:.0%} ahead, noise included")
+    return verdict, evidence, f"full is less than {VISIBLE_GAP:.0%} ahead, noise included"
 
 
-def _forgetting(lora: Run, full: Run) -> Verdict:
-    a, b = full.forgetting["general_loss"], lora.forgetting["general_loss"]
-    verdict = SUPPORTED if a > LASTING_LOSS and a > 1.2 * b else DEPENDS if a > LASTING_LOSS else NOT_SUPPORTED
-    evidence = f"loss on general text moved by {a:+.3f} nats a token after full, {b:+.3f} after LoRA."
-    rule = f"full loses over {LASTING_LOSS} nats, and a fifth more than LoRA; depends: only the first"
-    return Verdict("forgetting", verdict, evidence, rule)
+@rule("forgetting")
+def _forgetting(runs: Sequence[Run]) -> Outcome:
+    lora, full = (_own(run.forgetting.get("general_loss"), "scores") for run in one_of_each(runs, "lora", "full"))
+    verdict = (
+        SUPPORTED if full > LASTING_LOSS and full > 1.2 * lora else DEPENDS if full > LASTING_LOSS else NOT_SUPPORTED
+    )
+    evidence = f"loss on general text moved by {full:+.3f} nats a token after full, {lora:+.3f} after LoRA."
+    return (
+        verdict,
+        evidence,
+        f"full loses over {LASTING_LOSS} nats, and a fifth more than LoRA; depends: only the first",
+    )
 
 
-def _hybrid(lora: Run, hybrid: Run, full: Run) -> Verdict:
-    over_lora, noise = _gap(hybrid, lora)
-    under_full, noise_full = _gap(full, hybrid)
-    cheaper = hybrid.peak_memory_bytes < full.peak_memory_bytes
-    if over_lora > noise and cheaper:
+@rule("hybrid")
+def _hybrid(runs: Sequence[Run]) -> Outcome:
+    lora, full, hybrid = one_of_each(runs, "lora", "full", "hybrid")
+    over_lora, noise = gap(hybrid, lora)
+    under_full, noise_full = gap(full, hybrid)
+    _, whole, peak = (peak_memory(run) for run in (lora, full, hybrid))
+    if over_lora > noise and peak < whole:
         verdict = SUPPORTED
     else:
-        verdict = DEPENDS if cheaper and under_full <= noise_full and over_lora >= -noise else NOT_SUPPORTED
-    share = hybrid.peak_memory_bytes / full.peak_memory_bytes
-    evidence = f"hybrid is {over_lora:+.1%} against LoRA (noise {noise:.1%}) at {share:.0%} of full's peak memory."
-    return Verdict("hybrid", verdict, evidence, "better than LoRA by more than noise, with less memory than full")
+        verdict = DEPENDS if peak < whole and under_full <= noise_full and over_lora >= -noise else NOT_SUPPORTED
+    evidence = (
+        f"hybrid is {over_lora:+.1%} against LoRA (noise {noise:.1%}) at {peak / whole:.0%} of full's peak memory."
+    )
+    return verdict, evidence, "better than LoRA by more than noise, with less memory than full"
 
 
-def _gap(first: Run, second: Run) -> tuple[float, float]:
-    """Exact match of `first` minus `second`, and what sampling noise alone may do to it."""
-    shares = [run.metrics["exact_match"] for run in (first, second)]
-    rows = [rows_scored(run.task["test_rows"], run.config["test_limit"]) for run in (first, second)]
-    return shares[0] - shares[1], noise_of_difference(*zip(shares, rows, strict=True))
+def _own(value: T | None, what: str) -> T:
+    if value is None:
+        raise NotTested(f"Not every run has {what} of its own.")
+    return value

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from workbench.claims.ledger import claims
-from workbench.claims.ranks import judge_ranks
+from workbench.claims.rules import verdicts
 from workbench.paths import DATA
 from workbench.plots.runs import pareto
 from workbench.plots.style import to_png
@@ -134,9 +134,9 @@ def by_claim() -> dict[str, str]:
     """Claim -> what the rows say of it."""
     rows = reference.stored_sweeps
     few = [row for row in rows("few") if row["targets"] == "down_proj"]  # on one matrix of one block
-    verdicts = judge_ranks(rows("rate", "seeds"), few, rows("alpha"), rows("full"), reference.study_rows())
+    ranks, study = rows("rate", "seeds"), reference.study_rows()
     told = {}
-    for found in verdicts:
+    for found in verdicts(ranks=ranks, few=few, alphas=rows("alpha"), full=rows("full"), study=study):
         where = "On all tasks" if found.claim == "auto" else "On `facts`, in the sweeps"
         told[found.claim] = f"{where} ({found.verdict}): {found.evidence}"
     for claim, words in chain(scores_by_claim().items(), costs.costs_by_claim().items()):
