@@ -1,1 +1,1 @@
-"""Recommendations: which method, rank and learning rate to take."""
+"""Recommendations: which method, rank and learning rate to start with."""

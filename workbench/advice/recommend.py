@@ -1,10 +1,13 @@
-"""How much an adapter can hold, and a first choice of rank, alpha and learning rate that follows from it."""
+"""The capacity of an adapter, and a first choice of rank, alpha and learning rate that follows from it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from workbench.adapters.inject import adapter_parameters
 from workbench.adapters.methods import Method, lora, qlora
@@ -19,7 +22,7 @@ from workbench.training.runs import Run, table
 from workbench.training.step import TrainConfig
 
 BITS_A_PARAMETER = 2.0  # of facts, in trained transformers: Allen-Zhu and Li, arXiv 2404.05405
-SAFETY = 4  # holding is a bound, not a promise: training fills an adapter only in part
+SAFETY = 4  # BITS_A_PARAMETER is an upper bound: training uses only a part of an adapter's capacity
 SMALLEST_RANK, LARGEST_RANK = 8, 256
 ALPHA = 32.0  # with alpha / r in front, the best rate hardly depends on r ("LoRA Without Regret", 2025)
 SHORT_RUN = 200  # steps, below which that article's ratio to full fine-tuning's rate is 15 instead of 10
@@ -27,16 +30,16 @@ SAMPLE_ROWS = 64
 
 
 def memorised_bits(loss: float, tokens: int, information: float) -> float:
-    """Bits of `information` that a model has taken in, 0 or more.
+    """Bits of `information` that a model has memorised, 0 or more.
 
-    loss: nats per completion token on the very rows to be memorised; tokens: completion tokens of all those rows. What
-    the model still lacks is loss * tokens / ln 2 bits.
+    loss: nats per completion token on the rows to be memorised; tokens: completion tokens of all these rows. What the
+    model still lacks is loss * tokens / ln 2 bits.
     """
     return max(0.0, information - loss * tokens / math.log(2))
 
 
-def rows_with_bits(runs: Sequence[Run], tokenizer, facts: Task) -> list[dict]:
-    """The table of runs on the task `facts` or its head, each row with `memorised_bits` (None without a score)."""
+def rows_with_bits(runs: Sequence[Run], tokenizer: PreTrainedTokenizerBase, facts: Task) -> list[dict[str, Any]]:
+    """The table of runs on `facts` or its first rows, each row with `memorised_bits` (None without a score)."""
     encoded = encode(facts.test, tokenizer, max_length=512)
     tokens = sum(row.completion_tokens for row in encoded)
     information = information_bits(len(facts.test))
@@ -49,8 +52,8 @@ def rows_with_bits(runs: Sequence[Run], tokenizer, facts: Task) -> list[dict]:
 def bits_to_learn(base: Base, task: Task, max_length: int = 512) -> float:
     """Bits in the training completions that the base cannot predict yet: an upper bound on what is to be learnt.
 
-    A rule shared by the rows needs far fewer bits than the rows themselves; random codes need them all. Estimated from
-    an evenly spaced sample of SAMPLE_ROWS rows.
+    A rule that the rows have in common needs far fewer bits than the rows themselves; random codes need them all. The
+    estimate is made from SAMPLE_ROWS evenly spaced rows.
     """
     distinct = list(dict.fromkeys(task.train))
     count = min(SAMPLE_ROWS, len(distinct))
@@ -63,14 +66,14 @@ def bits_to_learn(base: Base, task: Task, max_length: int = 512) -> float:
 def learning_rate_rule(hidden_size: int, steps: int) -> float:
     """A starting rate for LoRA with alpha 32 on a Llama-type model.
 
-    tinker-cookbook's rule, 5e-5 * 10 * (2000 / hidden)^0.781, and half as much again for short runs; two digits.
+    tinker-cookbook's rule, 5e-5 * 10 * (2000 / hidden_size)^0.781, times 1.5 for short runs; rounded to two digits.
     """
     ratio = 15 if steps <= SHORT_RUN else 10
     return float(f"{learning_rate_for(5e-5 * ratio, hidden_size, found_at=2000):.1e}")
 
 
 def _left_out(base: Base) -> str:
-    """A sentence on matrices that no adapter can be put beside, such as a mixture's experts; nothing if all can."""
+    """A sentence on matrices that cannot have an adapter, such as a mixture's experts; nothing if all can."""
     model, linear = base.model, linear_modules(base.model)
     tables = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
     others = {name: p.numel() for name, p in model.named_parameters() if p.ndim > 1 and id(p) not in tables}
@@ -80,7 +83,7 @@ def _left_out(base: Base) -> str:
 
 
 def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Method:
-    """A first choice for `task`, with `reasons`: sentences that say where each number comes from. It is no sweep."""
+    """A first choice for `task` without a sweep. Its `reasons` are sentences that say where each number comes from."""
     config = config or TrainConfig()
     bits = bits_to_learn(base, task, config.max_length)
     a_rank = adapter_parameters(base, lora(rank=1))

@@ -1,8 +1,8 @@
-"""Seconds a step and peak memory of each method, each alone, in turn, and what they say of the claims.
+"""Seconds per step and peak memory of each method, measured one after the other, and sentences on them for the claims.
 
     .venv/bin/python -m workbench.study.costs
 
-Writes data/reference/costs.jsonl, one row a method and round. Wants an idle machine; about six minutes on two cores.
+Writes data/reference/costs.jsonl, one row per method and round. Needs an idle machine; about six minutes on two cores.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ KEPT = ("trainable_parameters", "step_seconds", "peak_memory_mb")
 
 
 def main() -> None:
+    """Measure all methods in turn, ROUNDS times, and write the rows."""
     task, config = plan.task_and_config(TASK)
     config = replace(config, steps=STEPS, evaluate=False)
     rows = []
@@ -42,7 +43,7 @@ def main() -> None:
 
 
 def costs_by_claim() -> dict[str, str]:
-    """What each method needs, each alone on an idle machine."""
+    """Claim -> a sentence on the memory and time of the methods, each measured alone on an idle machine."""
     peak, size = costs("peak_memory_mb"), costs("trainable_parameters")
     return {
         "speed": f"A step of full takes {slower('full')} as long as one of LoRA, one of QLoRA {slower('qlora')} (over "
@@ -74,11 +75,12 @@ def costs(measure: str) -> dict[str, float]:
 
 
 def cost_precisions() -> str:
-    """What is computed in, and frozen weights are in that are not in 4 bits: "float32"."""
+    """The dtype of the arithmetic and of frozen weights that are not in 4 bits: "float32"."""
     return " and ".join(dict.fromkeys(row["precision"] for row in read_rows(COSTS)))
 
 
 def cost_table() -> str:
+    """A Markdown table of the medians."""
     seconds, peak, size = (costs(measure) for measure in ("step_seconds", "peak_memory_mb", "trainable_parameters"))
     lines = ["| method | s a step | peak MB | trains, MB in float32 |", "| --- | --- | --- | --- |"]
     for name in seconds:

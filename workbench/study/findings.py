@@ -1,8 +1,8 @@
-"""Write data/reference/FINDINGS.md from the rows beside it: what was found for each claim, how large, how certain.
+"""Write data/reference/FINDINGS.md from the rows in its folder: what was found for each claim, how large, how certain.
 
     .venv/bin/python -m workbench.study.findings
 
-No result in that file is typed by hand. A test fails when file or picture is older than the rows.
+No result in that file is typed by hand. A test fails if the file or a picture is older than the rows.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ CLOSING = """## What a model of 135M parameters on a CPU cannot say
 
 
 def main() -> None:
+    """Write the file and its pictures."""
     FINDINGS.write_text(findings(), encoding="utf-8")
     for task in complete():
         picture_file(task).write_bytes(picture(task))
@@ -102,17 +103,18 @@ def complete() -> list[str]:
 
 
 def picture_file(task: str) -> Path:
+    """Where the picture of a task is stored."""
     return FINDINGS.with_name(f"gain_and_forgetting_{task}.png")
 
 
 def picture(task: str) -> bytes:
-    """Every run of the study on one task: what it won and what it forgot."""
+    """A PNG of every run of the study on one task: exact match and forgetting."""
     rows = reference.compared(task)
     return to_png(pareto({"exact_match": rows[0]["base_exact_match"]}, [], "exact_match", rows))
 
 
 def findings() -> str:
-    """The whole file."""
+    """The text of FINDINGS.md."""
     told = by_claim()
     lines = [f"- **{claim}** ({claims()[claim].text}) {told[claim]}" for claim in claims() if claim in told]
     pictures = [
@@ -131,7 +133,7 @@ def findings() -> str:
 
 
 def by_claim() -> dict[str, str]:
-    """Claim -> what the rows say of it."""
+    """Claim -> what the rows say about it."""
     rows = reference.stored_sweeps
     few = [row for row in rows("few") if row["targets"] == "down_proj"]  # on one matrix of one block
     ranks, study = rows("rate", "seeds"), reference.study_rows()
@@ -145,7 +147,7 @@ def by_claim() -> dict[str, str]:
 
 
 def scores_by_claim() -> dict[str, str]:
-    """What the study's scores say, on the tasks where both methods have several seeds."""
+    """Claim -> sentences on the study's scores, on the tasks where both methods have several seeds."""
     full, gained, forgotten = ("full", "lora", "exact_match"), "exact_match", "forgetting"
     places = (("attention", "lora"), ("mlp", "lora"), ("mlp", "attention"))
     return {
@@ -172,6 +174,7 @@ def scores_by_claim() -> dict[str, str]:
 
 
 def task_table() -> str:
+    """A Markdown table of every setting on every task, at its best rate."""
     head = "| task | setting | best rate | rates tried | exact match | forgetting | seeds, by precision |"
     lines = [head, "| --- | --- | --- | --- | --- | --- | --- |"]
     for task, rows in by_task().items():
@@ -188,13 +191,13 @@ def task_table() -> str:
 
 
 def rates_tried(task: str, name: str) -> str:
-    """How many rates, from which to which, diverged ones among them: "4, 0.0005 to 0.004"."""
+    """How many rates were tried, and the lowest and highest, diverged ones included: "4, 0.0005 to 0.004"."""
     rates = {row["learning_rate"] for row in reference.study_rows(name) if row["task"] == task}
     return f"{len(rates)}, {min(rates):g} to {max(rates):g}" if len(rates) > 1 else "as chosen"
 
 
 def seeds_in_words(rows: Sequence[Row]) -> str:
-    """Which seeds in which precision: "0 bfloat16; 1, 2 float32"."""
+    """The seeds by precision: "0 bfloat16; 1, 2 float32"."""
     precisions = grouped(sorted(rows, key=lambda row: row["seed"]), lambda row: row["precision"])
     return "; ".join(f"{', '.join(str(row['seed']) for row in own)} {name}" for name, own in precisions.items())
 

@@ -1,15 +1,17 @@
-"""The grid behind lesson 05: ranks, learning rates, alphas and targets on 96 of the `facts`, several seeds at the best.
+"""The rank sweeps of lesson 05: ranks, learning rates, alphas and targets on 96 of the `facts`.
 
     .venv/bin/python -m workbench.study.grid [GROUP ...]
 
-Writes one row a run to data/reference/sweeps.jsonl. Passes that are done are in build/grid/ and not trained again, so
-that it can be stopped and started. About an hour on two cores.
+Writes one row per run to data/reference/sweeps.jsonl. build/grid/ keeps the passes that are done, so it can be stopped
+and started again. About an hour on two cores.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from workbench import Method, RunStore, full, load_base, load_task, lora, sweep
 from workbench.adapters.methods import ATTENTION, MLP
@@ -20,7 +22,6 @@ from workbench.results.rows import by_best_rate
 from workbench.tasks.tasks import SWEEP_FACTS
 from workbench.training.runs import provenance
 
-ROOT = CHECKOUT
 RANKS = (1, 4, 16, 64)
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 ALPHA_RATES = (1.25e-4, 5e-4, 2e-3, 8e-3, 3.2e-2)
@@ -46,7 +47,8 @@ def best_rates() -> dict[int, float]:
     return {rank: own[0]["learning_rate"] for rank, own in swept.items()}
 
 
-GROUPS = {
+# Name of a group -> its methods and seeds.
+GROUPS: dict[str, Callable[[], tuple[list[Method], Sequence[int]]]] = {
     "rate": lambda: ([lora(rank, 32, rate) for rank in RANKS for rate in RATES], (0,)),
     "seeds": lambda: ([lora(rank, 32, rate) for rank, rate in best_rates().items()], MORE_SEEDS),
     "few": lambda: (few(), (0,)),
@@ -57,8 +59,9 @@ GROUPS = {
 
 
 def main() -> None:
+    """Train the groups named on the command line, or all, and replace their rows."""
     base, task = load_base("smollm2-135m", dtype="bfloat16"), load_task("facts").head(SWEEP_FACTS)
-    store = RunStore(ROOT / "build" / "grid")
+    store = RunStore(CHECKOUT / "build" / "grid")
     for group in sys.argv[1:] or GROUPS:
         methods, seeds = GROUPS[group]()
         runs = sweep(base, task, methods, SWEEP_CONFIG, store, seeds=seeds)
@@ -73,7 +76,8 @@ def main() -> None:
         print(f"{group}: {len(runs)} runs", flush=True)
 
 
-def rows() -> list[dict]:
+def rows() -> list[dict[str, Any]]:
+    """All rows that are stored."""
     return read_rows(SWEEPS) if SWEEPS.exists() else []
 
 

@@ -2,10 +2,10 @@
 
     .venv/bin/python -m workbench.study.plan [STAGE ...]
 
-Appends one row a run to data/reference/study.jsonl and skips what is there, so that it can be stopped and started; LoRA
-runs that are missing train together. Many hours on two cores. The stages are ordered so that an early stop leaves
-something useful. What a sweep had finished when it broke off is in build/study/, from where the next one takes it: to
-measure a row anew, delete that folder too.
+Appends one row per run to data/reference/study.jsonl and skips the rows that are there, so it can be stopped and
+started again; LoRA runs that are missing train together. Many hours on two cores. The stages are ordered so that an
+early stop leaves something useful. build/study/ keeps the finished runs of a sweep that was interrupted, and the next
+sweep reuses them: to measure a row again, delete it and that folder.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain
+from typing import Any
 
 from workbench import (
     Base,
@@ -36,24 +37,24 @@ from workbench import (
 from workbench.adapters.methods import ATTENTION, MLP, targets_in_words
 from workbench.paths import CHECKOUT
 from workbench.results.reference import COMPARED, STUDY, read_rows
-from workbench.results.rows import best_rate, grouped
+from workbench.results.rows import Row, best_rate, grouped
 from workbench.tasks.tasks import SWEEP_FACTS
 from workbench.training.runs import provenance, table
 
 STORE = CHECKOUT / "build" / "study"
 TASKS = ("protocol", "tickets", "facts", "orders")  # first the one on which settings differ most
 SEEDS = (0, 1, 2)
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)  # of everything with adapters, to begin with
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)  # the first rates of every method with adapters
 WIDENED = 3  # times that a grid grows at one end, at most
-# Name -> the method at a learning rate, and the rates to begin with.
-METHODS = {
+# Name of a setting -> the method at a learning rate, and the first rates.
+METHODS: dict[str, tuple[Callable[[float], Method], tuple[float, ...]]] = {
     "lora": (lambda rate: lora(8, 32, rate), RATES),
     "lora r=64": (lambda rate: lora(64, 32, rate), RATES),
     "full": (full, (5e-5, 1e-4, 2e-4)),
     "hybrid": (lambda rate: hybrid(["layers.29.mlp"], rank=8, alpha=32, learning_rate=rate), RATES[1:]),
     "qlora": (lambda rate: qlora(8, 32, rate), RATES[1:]),
     "starved": (lambda rate: lora(1, 32, rate, targets=["q_proj"], layers=[15]), (4e-3, 8e-3, 1.6e-2)),
-    "rslora": (lambda rate: lora(64, 32, rate, rslora=True), RATES[:3]),  # at rank 8 it is but a larger alpha
+    "rslora": (lambda rate: lora(64, 32, rate, rslora=True), RATES[:3]),  # at rank 8 it is only a larger alpha
     # At equal parameters: as many as rank 8 on all linear layers.
     "attention": (lambda rate: lora(21, 32, rate, targets=ATTENTION), RATES[1:]),
     "mlp": (lambda rate: lora(13, 32, rate, targets=MLP), RATES[1:]),
@@ -76,7 +77,7 @@ def lora_rates(task: str) -> None:
 
 
 def lora_seeds(task: str) -> None:
-    """Further seeds for the best of rank 8 and for what `recommend` chooses."""
+    """Further seeds for rank 8 at its best rate and for what `recommend` chooses."""
     for named in (tuned(task, "lora"), recommended(task)):
         measure(task, [named], SEEDS)
 
@@ -89,7 +90,7 @@ def other_rates(task: str) -> None:
 
 
 def other_seeds(task: str) -> None:
-    """Further seeds for the best of the other methods."""
+    """Further seeds for each of the other methods at its best rate."""
     measure(task, [tuned(task, name) for name in OTHERS[task]], SEEDS)
 
 
@@ -105,7 +106,7 @@ def maps(task: str) -> None:
 
 
 def neighbours(task: str) -> None:
-    """All seeds one step either side of the best rate of the methods that lesson 06 compares."""
+    """All seeds at half and at twice the best rate, for the methods that lesson 06 compares."""
     for name in COMPARED:
         make, best = METHODS[name][0], best_rate(rows(task, name))
         tried = {row["learning_rate"] for row in rows(task, name)}
@@ -123,10 +124,12 @@ def task_and_config(name: str) -> tuple[Task, TrainConfig]:
 
 
 def recommended(task: str) -> Named:
+    """What `recommend` chooses."""
     return "auto", recommend(base(None), *task_and_config(task))
 
 
 def grid(name: str) -> list[Named]:
+    """A setting at each of its first rates."""
     make, rates = METHODS[name]
     return [(name, make(rate)) for rate in rates]
 
@@ -137,7 +140,7 @@ def tuned(task: str, name: str) -> Named:
 
 
 def widen(task: str, name: str) -> None:
-    """Add rates, a factor of two apart, until the best is not at an end of those tried."""
+    """Add rates, a factor of two apart, until the best is neither the lowest nor the highest tried; WIDENED at most."""
     for _ in range(WIDENED):
         rates, best = [row["learning_rate"] for row in rows(task, name)], best_rate(rows(task, name))
         if min(rates) < best < max(rates):
@@ -146,9 +149,9 @@ def widen(task: str, name: str) -> None:
 
 
 def measure(task: str, wanted: Sequence[Named], seeds: Sequence[int] = SEEDS[:1]) -> None:
-    """Train what is not stored yet, LoRA together, QLoRA together, everything else alone; append the rows.
+    """Train what is not stored yet and append its rows: LoRA in one sweep, QLoRA in another, all else one by one.
 
-    What was trained under another name is not trained again: its row is stored under this name too.
+    What was trained under another name is not trained again: its row is also stored under this name.
     """
     stored = rows(task)
     done, twins = {identity(row) for row in stored}, {identity(row)[1:]: row for row in stored}
@@ -169,7 +172,7 @@ def measure(task: str, wanted: Sequence[Named], seeds: Sequence[int] = SEEDS[:1]
 
 
 def train(task_name: str, named: Sequence[Named], seeds: Sequence[int]) -> None:
-    """One sweep, and the rows of what it finished; ends the study, to be started again, if that was not all."""
+    """Run one sweep and append the rows of the runs that finished. If some did not, exits and says how to go on."""
     task, config = task_and_config(task_name)
     methods = [method for _, method in named]
     quantization = "nf4" if methods[0].name == "qlora" else None
@@ -190,7 +193,8 @@ def train(task_name: str, named: Sequence[Named], seeds: Sequence[int]) -> None:
         sys.exit(f"{len(found)} of {len(named) * len(seeds)} runs are done; the same command goes on from there.")
 
 
-def append(found: Sequence[dict]) -> None:
+def append(found: Sequence[dict[str, Any]]) -> None:
+    """Add rows to the file, and print them."""
     with STUDY.open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(row) + "\n" for row in found))
     for row in found:
@@ -198,7 +202,7 @@ def append(found: Sequence[dict]) -> None:
         print(f"{row['task']} {row['name']} {told}", flush=True)
 
 
-def identity(row: dict) -> tuple:
+def identity(row: Row) -> tuple[Any, ...]:
     """What tells two rows of one task apart: the setting's name first, then what was trained."""
     layers = row["layers"] and tuple(row["layers"])
     same = ("rank", "alpha", "learning_rate", "rslora", "targets", "seed")
@@ -206,24 +210,26 @@ def identity(row: dict) -> tuple:
     return row["name"], row["method"].split()[0].lower(), layers, *(row[name] for name in same)
 
 
-def as_row(name: str, method: Method, seed: int) -> dict:
+def as_row(name: str, method: Method, seed: int) -> dict[str, Any]:
     """The part of a row that is known before the run."""
     targets = targets_in_words(method.to_dict()["targets"])
     return method.to_dict() | {"name": name, "method": method.label, "targets": targets, "seed": seed}
 
 
-def rows(task: str, name: str | None = None) -> list[dict]:
+def rows(task: str, name: str | None = None) -> list[dict[str, Any]]:
+    """The stored rows of a task, of one setting or of all."""
     found = read_rows(STUDY) if STUDY.exists() else []
     return [row for row in found if row["task"] == task and name in (None, row["name"])]
 
 
 @cache
 def base(quantization: str | None) -> Base:
-    """In bfloat16 where `workbench doctor` found it fast, else in float32; every row says which."""
+    """The base model, in bfloat16 where `workbench doctor` found it fast, else in float32; every row says which."""
     return load_base("smollm2-135m", quantization)
 
 
 def main() -> None:
+    """Run the stages named on the command line, or all."""
     for stage in sys.argv[1:] or STAGES:
         for task in TASKS[:1] if stage in ONE_TASK else TASKS:
             STAGES[stage](task)

@@ -1,4 +1,4 @@
-"""Sentences on the study's rows: how far two settings are apart, whether that counts, what each setting scored."""
+"""Sentences on the study's rows: scores of settings, differences between two of them, and whether these are noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench.results.rows import Row, at_best_rate, by_best_rate, grouped, mea
 from workbench.study import plan
 
 METHODS = ("full", "hybrid", "lora", "qlora", "auto")
-# Of the study, in the table's order; they are LoRA as well.
+# The other settings of the study, in the table's order; all are LoRA.
 VARIANTS = ("lora r=64", "rslora", "alpha=8", "alpha=128", "attention", "mlp", "starved")
 SPOKEN = {
     "lora": "LoRA",
@@ -30,7 +30,7 @@ SPOKEN = {
 
 
 def difference(first: str, second: str, measure: str, *tasks: str) -> str:
-    """By how much the first method is above the second on the named tasks, or on all that have both."""
+    """The first method's mean minus the second's, on the named tasks or on all that have several seeds of both."""
     unit = {"exact_match": "in exact match", "forgetting": "in loss gained on general text, nats a token"}[measure]
     found = []
     for task, rows in by_task().items():
@@ -45,7 +45,7 @@ def difference(first: str, second: str, measure: str, *tasks: str) -> str:
 
 
 def levels(task: str) -> str:
-    """The scores themselves: a difference does not say whether anything was learnt."""
+    """The scores of the base, LoRA and full: a difference does not say whether anything was learnt."""
     rows = by_task()[task]
     return f"From {rows[0]['base_exact_match']:.0%} to: {scores(rows, ('lora', 'full'))}."
 
@@ -66,6 +66,7 @@ def at_one_rate(task: str) -> str:
 
 
 def with_little_room(task: str) -> str:
+    """The score of the smallest adapter."""
     starved = by_best_rate(by_task()[task], "name")["starved"]
     return (
         f"With {starved[0]['trainable_parameters']:,} numbers on one matrix of one block (`starved`), at its own best "
@@ -94,7 +95,7 @@ def one_step_off(task: str) -> str:
 
 
 def full_and_best_adapter(task: str) -> str:
-    """Full less the setting of LoRA that scores highest: the best of several, which flatters it."""
+    """Full minus the setting of LoRA with the highest score, which is the best of several and so biased upwards."""
     rows = by_task()[task]
     scored = {name: mean_of(own, "exact_match") for name, own in several_seeds(rows).items()}
     several = [name for name in ("lora", *VARIANTS) if name in scored]
@@ -104,9 +105,9 @@ def full_and_best_adapter(task: str) -> str:
 
 
 def at_equal_score() -> str:
-    """How often full does at least as well as a run with adapters and forgets less, all on seed 0.
+    """How often some run of full scores at least as high as a run with adapters and forgets less, all on seed 0.
 
-    Without the runs that learnt little, which are beaten whatever the method.
+    Runs that learnt little are left out, because any method beats them.
     """
     found = []
     for task, rows in by_task().items():
@@ -123,11 +124,12 @@ def at_equal_score() -> str:
 
 
 def betters(full: Row, adapted: Row) -> bool:
+    """Whether full scores at least as high and forgets less."""
     return full["exact_match"] >= adapted["exact_match"] and full["forgetting"] < adapted["forgetting"]
 
 
 def rate_ratios() -> str:
-    """The best rate of LoRA over that of full, and over the rates that one seed cannot tell from the best."""
+    """The ratio of LoRA's best rate to full's, and its range over the rates that one seed cannot tell from the best."""
     found = []
     for task, rows in by_task().items():
         best = {name: own[0]["learning_rate"] for name, own in several_seeds(rows).items()}
@@ -144,6 +146,7 @@ def rate_ratios() -> str:
 
 
 def ends_of_grid(rows: Sequence[Row], name: str) -> set[float]:
+    """The lowest and the highest rate that were tried."""
     rates = [row["learning_rate"] for row in rows if row["name"] == name]
     return {min(rates), max(rates)}
 
@@ -171,17 +174,19 @@ def rows_of_test(task_name: str) -> int:
 
 
 def recalls() -> str:
-    """What full and the best rank of LoRA recall in the sweeps."""
+    """The recall of full and of LoRA's best rank in the sweeps."""
     full = mean_of(at_best_rate(reference.stored_sweeps("full")), "exact_match")
     lora = max(recall_by(reference.stored_sweeps("rate", "seeds")).values())
     return f"In the sweeps full recalls {full:.0%}, the best rank of LoRA {lora:.0%}."
 
 
 def spoken(name: str) -> str:
+    """A setting's name in a sentence."""
     return SPOKEN.get(name, name)
 
 
 def by_task() -> dict[str, list[dict[str, Any]]]:
+    """Task -> the scored rows of METHODS and VARIANTS."""
     return grouped(usable(reference.study_rows(*METHODS, *VARIANTS), "exact_match"), lambda row: row["task"])
 
 
@@ -191,7 +196,7 @@ def several_seeds(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def paired(rows: Sequence[Row], measure: str, first: str, second: str) -> str:
-    """The difference of two methods, each at its best rate, seed by seed, and whether it counts."""
+    """The difference of two methods by seed, each at its best rate: mean, lowest, highest, and whether it is noise."""
     at_best = by_best_rate(rows, "name")
     a, b = ({row["seed"]: row[measure] for row in at_best[name]} for name in (first, second))
     gaps = [a[seed] - b[seed] for seed in sorted(a) if seed in b]
@@ -205,4 +210,5 @@ def paired(rows: Sequence[Row], measure: str, first: str, second: str) -> str:
 
 
 def spread(rows: Sequence[Row], measure: str, form: str) -> str:
+    """The mean and range of a measure over these rows."""
     return mean_and_range([row[measure] for row in rows], form)

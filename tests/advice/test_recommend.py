@@ -1,4 +1,4 @@
-"""Bits, bounds and the rule of thumb."""
+"""Bits memorised and to be learnt, the rule for the learning rate, and the recommendation."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from workbench import TrainConfig, full, load_base, load_task, lora, recommend, train
 from workbench.adapters.inject import adapter_parameters
-from workbench.advice import recommend as capacity
+from workbench.advice import recommend as module
 from workbench.advice.recommend import (
     LARGEST_RANK,
     SMALLEST_RANK,
@@ -37,7 +37,7 @@ def test_the_real_models_parameters(base):
 
 
 def test_bits_to_learn_are_the_models_surprise(small):
-    """Random weights spread their bets evenly: log2(vocabulary) bits a token; repeated rows are counted once."""
+    """Random weights predict every token alike: log2(vocabulary) bits a token; repeated rows are counted once."""
     expected = math.log2(len(small.tokenizer)) * 6 * len(FACTS.train)
     assert bits_to_learn(small, FACTS) == pytest.approx(expected, rel=0.1)
     doubled = replace(FACTS, train=FACTS.train * 2)
@@ -45,7 +45,7 @@ def test_bits_to_learn_are_the_models_surprise(small):
 
 
 def test_random_codes_cannot_be_known_beforehand(base):
-    """The estimate is an upper bound on the codes' own bits, and not a wild one."""
+    """The estimate is an upper bound on the codes' own bits, and less than five times too high."""
     assert information_bits(192) < bits_to_learn(base, FACTS) < 5 * information_bits(192)
 
 
@@ -66,7 +66,7 @@ def test_the_recommendation_gives_its_reasons(small, store):
 
 
 def test_much_to_learn_asks_for_a_higher_rank_and_in_the_end_for_full(small):
-    """Random text that no model can foresee: rank grows with it until adapters will not do."""
+    """Random text that no model can predict: rank grows with its length until adapters are too small."""
 
     def rank_for(count: int):
         rows = tuple(Example(f"{index}:", "x" * 40 + str(index)) for index in range(count))
@@ -106,18 +106,18 @@ def test_rows_carry_their_bits(small, store):
 def test_the_sample_reaches_from_the_first_row_to_the_last(small, rows, monkeypatch):
     """The 96 facts of lesson 05 are one and a half samples: the later third must not be left out."""
     seen = []
-    real = capacity.encode
-    monkeypatch.setattr(capacity, "encode", lambda sample, *rest: seen.extend(sample) or real(sample, *rest))
+    real = module.encode
+    monkeypatch.setattr(module, "encode", lambda sample, *rest: seen.extend(sample) or real(sample, *rest))
     task = load_task("facts")
     task = replace(task, train=(task.train * 2)[:rows] if rows > len(task.train) else task.train[:rows])
-    capacity.bits_to_learn(small, task)
+    bits_to_learn(small, task)
     places = [list(task.train).index(row) for row in seen]
     assert len(seen) == min(64, rows) and places[0] == 0 and places[-1] >= rows - 1 - rows // 64
     gaps = {b - a for a, b in pairwise(places)}
     assert max(gaps) - min(gaps) <= 1
 
 
-def test_the_recommendation_says_what_no_adapter_can_be_put_beside(base, tmp_path):
+def test_the_recommendation_says_which_matrices_cannot_have_an_adapter(base, tmp_path):
     """The experts of a mixture are tensors of three dimensions and no linear layers."""
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=4, vocab_size=len(base.tokenizer))
