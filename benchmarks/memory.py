@@ -1,9 +1,9 @@
-"""Predicted memory against published runs and real steps on this CPU, and the closed form against simulation.
+"""Predicted memory against published runs, real steps on this CPU and other tools, and `estimate` against `simulate`.
 
     .venv/bin/python benchmarks/memory.py published peers     # some of the tables: published, real, grid, peers
-    .venv/bin/python benchmarks/memory.py                     # all of them: about an hour on two slow cores
+    .venv/bin/python benchmarks/memory.py                     # all tables: about an hour on two slow cores
 
-The peers are `accelerate estimate-memory`, fitcheck-llm and canifinetune; `make bench` installs them.
+The other tools are `accelerate estimate-memory`, fitcheck-llm and canifinetune; `make bench` installs them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from workbench import full, hybrid, load_base, lora, qlora
 from workbench.adapters.methods import Method
+from workbench.cost.gpus import GIB
 from workbench.cost.published import published_runs
 from workbench.memory import Setup, as_trained, estimate, measure, simulate
 from workbench.models.catalogue import CONFIG_FOLDER, canonical
 from workbench.paths import DATA
-
-GIB = 2**30
 
 
 def main() -> None:
@@ -38,66 +38,65 @@ def main() -> None:
 
 
 def rows() -> list[dict[str, str]]:
-    """data/published_runs.csv as it stands, for what the other tools ask; `published_runs` reads it for ours."""
+    """The rows of data/published_runs.csv as text, for the arguments of the other tools."""
     with (DATA / "published_runs.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def published() -> None:
-    """Published peaks are `max_memory_reserved`, less what was reserved at the start; GiB."""
+    """Print predictions and published peaks in GiB: `max_memory_reserved`, less what was reserved at the start."""
     print("| run | published | simulated | error | estimated | error | two equal steps replayed | allocated |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for run in published_runs():
-        found = run.peak_reserved_bytes / GIB
+        measured = run.peak_reserved_bytes / GIB
         simulated, estimated = simulate(run.model, run.setup), estimate(run.model, run.setup)
-        reserved, quick = simulated.peak_reserved_bytes / GIB, estimated.peak_reserved_bytes / GIB
+        reserved, closed = simulated.peak_reserved_bytes / GIB, estimated.peak_reserved_bytes / GIB
         print(
-            f"| {run.label} | {found:.2f} | {reserved:.2f} | {reserved / found - 1:+.1%} | {quick:.2f} "
-            f"| {quick / found - 1:+.1%} | {simulated.replayed_bytes / GIB:.2f} "
+            f"| {run.label} | {measured:.2f} | {reserved:.2f} | {reserved / measured - 1:+.1%} | {closed:.2f} "
+            f"| {closed / measured - 1:+.1%} | {simulated.replayed_bytes / GIB:.2f} "
             f"| {simulated.peak_allocated_bytes / GIB:.2f} |",
             flush=True,
         )
 
 
 def real() -> None:
-    """Real second steps of SmolLM2-135M on this CPU, by torch's record of allocations, and `simulate` for the same."""
+    """Print measured and simulated peaks of a step of SmolLM2-135M on this CPU, by torch's log of allocations."""
     print("| method | checkpointing | batch x length | measured MB | simulated MB | error |")
     print("| --- | --- | --- | --- | --- | --- |")
     errors = []
     bases = {None: load_base("smollm2-135m", dtype="float32")}
     bases["nf4"] = load_base("smollm2-135m", dtype="float32", quantization="nf4")
     for method in (full(), lora(8), lora(8, dora=True), hybrid(["layers.29.mlp"], rank=8), qlora(8)):
-        base = bases["nf4" if method.name == "qlora" else None]
+        base = bases[method.base_quantization]
         for checkpointing, batch, length in ((False, 1, 64), (False, 4, 64), (True, 4, 64)):
-            found = measure(base, method, batch, length, checkpointing)
+            measured = measure(base, method, batch, length, checkpointing)
             setup = Setup(method, batch, length, as_trained(base), checkpointing=checkpointing, device="cpu")
-            said = simulate("smollm2-135m", setup).peak_allocated_bytes
-            errors.append(said / found - 1)
-            told = "yes" if checkpointing else "no"
+            simulated = simulate("smollm2-135m", setup).peak_allocated_bytes
+            errors.append(simulated / measured - 1)
             print(
-                f"| {method.label} | {told} | {batch} x {length} | {found / 1e6:.0f} | {said / 1e6:.0f} "
-                f"| {errors[-1]:+.1%} |",
+                f"| {method.label} | {'yes' if checkpointing else 'no'} | {batch} x {length} | {measured / 1e6:.0f} "
+                f"| {simulated / 1e6:.0f} | {errors[-1]:+.1%} |",
                 flush=True,
             )
     print(f"\nLargest error {max(map(abs, errors)):.1%}, median {median(map(abs, errors)):.1%}.")
 
 
 def grid() -> None:
-    """The closed form against simulation."""
+    """Print the errors of `estimate` against `simulate`, and the time that both take."""
     errors, reserved, seconds, slow = [], [], [], []
     worst = (0.0, "")
     for model, setup in configurations():
-        said = estimate(model, setup)
+        estimated = estimate(model, setup)
         started = time.perf_counter()
         estimate(model, setup)
         seconds.append(time.perf_counter() - started)
-        found = simulate(model, setup)
-        told = f"{model} {in_words(setup)}"
-        slow.append(found.seconds)
-        errors.append(said.peak_allocated_bytes / found.peak_allocated_bytes - 1)
-        reserved.append(said.peak_reserved_bytes / found.peak_reserved_bytes - 1)
-        worst = max(worst, (abs(errors[-1]), told))
-        print(f"{len(errors)} {told} {errors[-1]:+.2%}", file=sys.stderr, flush=True)
+        simulated = simulate(model, setup)
+        words = f"{model} {in_words(setup)}"
+        slow.append(simulated.seconds)
+        errors.append(estimated.peak_allocated_bytes / simulated.peak_allocated_bytes - 1)
+        reserved.append(estimated.peak_reserved_bytes / simulated.peak_reserved_bytes - 1)
+        worst = max(worst, (abs(errors[-1]), words))
+        print(f"{len(errors)} {words} {errors[-1]:+.2%}", file=sys.stderr, flush=True)
     print("| configurations | median error | worst error | worst, reserved | ms an estimate | s a simulation |")
     print("| --- | --- | --- | --- | --- | --- |")
     print(
@@ -108,13 +107,14 @@ def grid() -> None:
 
 
 def in_words(setup: Setup) -> str:
+    """The settings of a setup in one line."""
     recompute = ", checkpointing" if setup.checkpointing else ""
     shape = f"{setup.batch_size} x {setup.sequence_length}"
     return f"{setup.method.label}, {shape}, {setup.dtype}, {setup.optimizer}, {setup.attention}{recompute}"
 
 
 def configurations() -> Iterator[tuple[str, Setup]]:
-    """Models of 0.1 to 8B and six families, each with every method, and each option somewhere."""
+    """(model, setup): models of 0.1 to 8B from six families with every method, and each option at least once."""
     models = ("smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b", "olmo2-1b", "qwen3-1.7b", "gemma-2-2b", "llama-3.2-3b")
     sizes = ((1, 512), (4, 256), (8, 1024))
     for place, model in enumerate((*models, "mistral-7b-v0.3")):
@@ -131,6 +131,7 @@ def configurations() -> Iterator[tuple[str, Setup]]:
 
 
 def every_method() -> list[Method]:
+    """Each method, with the variants of LoRA whose memory differs."""
     return [
         full(),
         lora(8),
@@ -143,19 +144,19 @@ def every_method() -> list[Method]:
 
 
 def peers() -> None:
-    """What other tools say of the published runs, each asked in its own way; GiB."""
-    asked = {"accelerate estimate-memory": accelerate, "fitcheck-llm": fitcheck, "canifinetune": canifinetune}
-    print(f"| run | published | {' | '.join(asked)} | simulate |")
-    print("| --- | --- |" + " --- |" * (len(asked) + 1))
+    """Print what other tools predict for the published runs, in GiB."""
+    tools = {"accelerate estimate-memory": accelerate, "fitcheck-llm": fitcheck, "canifinetune": canifinetune}
+    print(f"| run | published | {' | '.join(tools)} | simulate |")
+    print("| --- | --- |" + " --- |" * (len(tools) + 1))
     for row, run in zip(rows(), published_runs(), strict=True):
-        said = [ask(row) for ask in asked.values()]
-        said.append(simulate(run.model, run.setup).peak_reserved_bytes / GIB)
-        cells = [f"{value:.1f}" if isinstance(value, float) else value for value in said]
+        found = [tool(row) for tool in tools.values()]
+        found.append(simulate(run.model, run.setup).peak_reserved_bytes / GIB)
+        cells = [f"{value:.1f}" if isinstance(value, float) else value for value in found]
         print(f"| {run.label} | {row['peak_reserved_gib']} | {' | '.join(cells)} |", flush=True)
 
 
 def accelerate(row: dict[str, str]) -> float:
-    """Its command wants the Hub; this is what the command computes, from the size of the empty model in float32."""
+    """What `accelerate estimate-memory` computes from the size of the model in float32. The command needs the Hub."""
     from accelerate.commands.estimate import estimate_training_usage
 
     usage = estimate_training_usage(4 * int(rows()[0]["trainable_params"]), "float32")
@@ -163,19 +164,20 @@ def accelerate(row: dict[str, str]) -> float:
 
 
 def fitcheck(row: dict[str, str]) -> float | str:
+    """The total of fitcheck-llm, or why there is none."""
     adapters = ["--lora-r", row["rank"], "--lora-targets", row["targets"]]
     method = ["--no-lora", "--optimizer-dtype", "bf16"] if row["method"] == "full" else adapters
     sizes = ["--batch-size", row["batch_size"], "--seq-len", row["max_seq_len"], "--flash-attn"]
-    report = ask("fitcheck", [row["model"], *method, *sizes, "--json"], row["model"])
+    report = run_tool("fitcheck", [row["model"], *method, *sizes, "--json"], row["model"])
     return report if isinstance(report, str) else report["memory_mib"]["total"] / 1024
 
 
 def canifinetune(row: dict[str, str]) -> float | str:
-    """It knows no list of targets and no DoRA: attention or all linear layers."""
+    """The total of canifinetune, or why there is none. It supports neither a list of targets nor DoRA."""
     method = ["--method", row["method"].split()[0], "--lora-rank", row["rank"] or "16"]
     sizes = ["--micro-batch-size", row["batch_size"], "--seq-len", row["max_seq_len"], "--gpu-vram-gb", "44"]
     options = ["--optimizer", "adamw", "--quantization", "none", "--no-gradient-checkpointing", "--offline"]
-    report = ask(
+    report = run_tool(
         "canifinetune", ["estimate", "--model", row["model"], *method, *sizes, *options, "--json"], row["model"]
     )
     found = [report] if isinstance(report, str) else list(values_named("total_estimated_gb", report))
@@ -183,6 +185,7 @@ def canifinetune(row: dict[str, str]) -> float | str:
 
 
 def values_named(name: str, tree: object) -> Iterator[float]:
+    """Every value with the key `name` in parsed JSON."""
     if isinstance(tree, dict):
         if name in tree:
             yield float(tree[name])
@@ -191,8 +194,8 @@ def values_named(name: str, tree: object) -> Iterator[float]:
         yield from values_named(name, branch)
 
 
-def ask(tool: str, arguments: list[str], model: str) -> dict | str:
-    """The JSON that a command prints, with the model's configuration laid where the Hub's cache would have it."""
+def run_tool(tool: str, arguments: list[str], model: str) -> dict[str, Any] | str:
+    """The JSON that a command prints, or why it printed none. The model's configuration is in a temporary Hub cache."""
     command = shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)
     if command is None:
         return "not installed"
