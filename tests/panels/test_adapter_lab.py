@@ -1,4 +1,4 @@
-"""AdapterLab without a browser: its numbers against dense matrices, its manners against a slow score."""
+"""AdapterLab without a browser: its numbers against dense matrices, and its thread with a slow score."""
 
 import threading
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from support.small_models import write_model
-from workbench import TrainConfig, adapters, full, load_base, load_task, lora, qlora, train
+from workbench import TrainConfig, full, load_base, load_task, lora, qlora, train
 from workbench.adapters.lowrank import best_rank_r
 from workbench.adapters.methods import ATTENTION
 from workbench.errors import RunError
@@ -39,7 +39,7 @@ def settings_of(lab, **changes) -> dict:
 
 
 def dense(base, run, rank, alpha, kinds):
-    """The base with the changed update added to its weights, by the textbook: no PEFT, no factors."""
+    """The base with the changed update added to its weights as a full matrix, without PEFT."""
     plain = share(base.model)
     with torch.no_grad():
         for name, layer in run.load(base).model.named_modules():
@@ -51,7 +51,7 @@ def dense(base, run, rank, alpha, kinds):
 
 
 def test_the_scores_are_those_of_the_dense_update(lab, small, trained):
-    numbers = lab.look(**settings_of(lab, rank=2, alpha=16.0, mlp=False)).numbers
+    numbers = lab.compute(**settings_of(lab, rank=2, alpha=16.0, mlp=False)).numbers
     model = dense(small, trained, 2, 16, ATTENTION)
     expected = evaluation.score(model, lab.rows)
     assert numbers["loss"] == pytest.approx(expected["loss"], abs=2e-5)
@@ -61,29 +61,30 @@ def test_the_scores_are_those_of_the_dense_update(lab, small, trained):
 
 
 def test_the_curves_are_the_singular_values_of_the_dense_updates(lab, trained, small):
-    seen = lab._curves(rank=2, alpha=24.0, kinds=("gate_proj", "up_proj", "down_proj"))
+    figure = lab.compute(**settings_of(lab, rank=2, alpha=24.0, attention=False)).figure
+    (axes,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "Singular values"]
+    now = {line.get_label(): line.get_ydata() for line in axes.lines}
+    _, then = [line.get_ydata() for line in axes.lines if line.get_label().startswith("_")]  # attention, MLP
     values = []
     for name, layer in trained.load(small).model.named_modules():
         if isinstance(layer, LoraLayer) and name.rpartition(".")[2] not in ATTENTION:
             update = layer.get_delta_weight("default")
             values.append(torch.linalg.svdvals(update)[:4])
     median = torch.stack(values).median(0).values
-    then, now = seen["MLP"]
-    assert then == pytest.approx(median.tolist(), rel=1e-4) and now == pytest.approx(
-        (3 * median[:2]).tolist(), rel=1e-4
-    )
-    assert seen["attention"][1] == [], "switched off"
+    assert then == pytest.approx(median.tolist(), rel=1e-4)
+    assert now["MLP, now"] == pytest.approx((3 * median[:2]).tolist(), rel=1e-4)
+    assert "attention, now" not in now, "switched off"
 
 
 def test_an_adapter_switched_off_is_the_base_to_the_last_bit(lab, small):
     for off in ({"alpha": 0.0}, {"attention": False, "mlp": False}):
-        view = lab.look(**settings_of(lab, **off))
+        view = lab.compute(**settings_of(lab, **off))
         assert view.numbers["loss"] == evaluation.score(small.model, lab.rows)["loss"]
         assert view.numbers["forgotten"] == 0 and len(set(view.answers.values())) == 1
 
 
 def test_the_answers_are_those_of_the_two_models(lab, small, trained):
-    view = lab.look(**settings_of(lab, prompt="The parcel is late.\nIntent:"))
+    view = lab.compute(**settings_of(lab, prompt="The parcel is late.\nIntent:"))
     example = [Example("The parcel is late.\nIntent:", "")]
     wanted = [evaluation.answers(base, example, adapter_lab.ANSWER_TOKENS)[0] for base in (small, trained.load(small))]
     assert list(view.answers.values()) == [text or "(nothing)" for text in wanted]
@@ -92,7 +93,7 @@ def test_the_answers_are_those_of_the_two_models(lab, small, trained):
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4", "fp4"])
 def test_each_quantization_is_that_of_the_loaded_base(lab, small, trained, quantization):
-    numbers = lab.look(**settings_of(lab, quantization=quantization)).numbers
+    numbers = lab.compute(**settings_of(lab, quantization=quantization)).numbers
     base = load_base(small.name, quantization, dtype="float32")
     tuned = in_float32(trained.load(base).model)
     assert numbers["loss"] == evaluation.score(tuned, lab.rows)["loss"]
@@ -119,14 +120,14 @@ def test_stored_bytes_by_arithmetic(small):
 
 
 def test_the_adapter_weighs_four_bytes_a_number(lab):
-    view = lab.look(**settings_of(lab, rank=3, attention=False))
+    view = lab.compute(**settings_of(lab, rank=3, attention=False))
     assert view.numbers["adapter_mb"] * 1e6 == 4 * 3 * 2 * 3 * (64 + 128)
 
 
-def test_the_trained_adapter_is_left_as_it_was(lab, small, trained):
-    before = evaluation.score(lab._tuned(None)[0], lab.rows)
-    adapters.change(lab._tuned(None)[0], 1, 0, ["q_proj"])
-    assert evaluation.score(lab._tuned(None)[0], lab.rows) == before
+def test_settings_seen_before_do_not_change_the_trained_adapter(lab, small, trained):
+    fresh = AdapterLab(small, trained, TASK, rows=4)
+    lab.compute(**settings_of(lab, rank=1, alpha=2.0, mlp=False))
+    assert lab.compute(**settings_of(lab, rank=3)).numbers == fresh.compute(**settings_of(lab, rank=3)).numbers
 
 
 def test_what_was_seen_is_not_computed_again(lab, monkeypatch):
@@ -200,7 +201,7 @@ def test_a_base_that_is_gone_is_a_sentence(base, store, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_fault_of_ours_in_the_thread_is_shown_too(lab, monkeypatch):
+def test_a_bug_in_the_thread_is_shown_too(lab, monkeypatch):
     monkeypatch.setattr(adapter_lab.evaluation, "score", None)
     lab.controls["rank"].value = 2
     lab.wait()

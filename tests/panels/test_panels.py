@@ -98,7 +98,7 @@ def test_settings_that_do_not_go_together_are_explained_in_the_panel():
     assert panel.image.layout.display is None and "alert" not in panel.message.value
 
 
-def test_a_fault_of_ours_is_shown_and_raised():
+def test_a_bug_is_shown_and_raised():
     def view(number):
         if number > 1:
             raise RuntimeError("no <b>luck")
@@ -157,15 +157,15 @@ def test_a_saved_notebook_keeps_a_still_picture_that_the_live_panel_hides(name, 
 def test_a_choice_is_kept_and_compared():
     guess = predict.predict_choice("How much?", ["little", "half", "nearly all"], default="half")
     assert guess.value == "half" and not guess.changed and "(the default)" in guess.words()
-    assert guess.beside("half").endswith("It was: half - as you said.")
+    assert guess.compare("half").endswith("It was: half - as you said.")
     guess.control.value = "little"
-    assert guess.changed and guess.beside("half") == "You predicted: little. It was: half - not what you said."
+    assert guess.changed and guess.compare("half") == "You predicted: little. It was: half - not what you said."
 
 
 def test_a_number_is_kept_and_compared():
     guess = predict.predict_number("Which share trains?", 0, 50, default=10, unit=" %")
     guess.control.value = 4
-    assert guess.beside(1.8151) == "You predicted 4 %. It was 1.82 %."
+    assert guess.compare(1.8151) == "You predicted 4 %. It was 1.82 %."
     assert isinstance(predict.predict_number("?", 0.0, 1.0, 0.5, 0.1).control, widgets.FloatSlider)
 
 

@@ -62,7 +62,7 @@ def test_a_saved_notebook_says_what_was_bet(store, monkeypatch):
 
 
 def test_bets_stand_beside_verdicts():
-    text = bets.bets_beside_verdicts(
+    text = bets.bets_and_verdicts(
         {"speed": SUPPORTED}, [Verdict("speed", DEPENDS, "evidence.", "rule"), Verdict("hybrid", DEPENDS, "e.")]
     )
     rows = text.splitlines()[2:]

@@ -1,1 +1,1 @@
-"""The live panels: each wraps one pure function (settings in, numbers and a figure out) in a few controls."""
+"""The live panels: controls for a function from settings to numbers and a figure."""

@@ -1,9 +1,9 @@
-"""AdapterLab: a trained adapter, cut to a rank, weighed by alpha, switched off in parts, on a base of fewer bits."""
+"""AdapterLab: a trained adapter at another rank or alpha, on some modules only, or on a base of fewer bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import ipywidgets as widgets
@@ -28,11 +28,21 @@ from workbench.training import evaluation
 from workbench.training.peak_memory import LiveBytes
 from workbench.training.runs import Run
 
-ALPHAS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4)  # as shares of the alpha in training
-GENERAL_CHUNKS = 1  # of the twelve: enough to see which way it goes, and an answer in two seconds
+ALPHAS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4)  # multiples of the alpha in training
+GENERAL_CHUNKS = 1  # of twelve: enough to see the direction, and the answer takes two seconds
 ANSWER_TOKENS = 12
 FLOAT32_BYTES = 4
 NOT_QUANTIZED = "none"  # None as the value of a list of choices leaves its field empty on the page
+
+
+@dataclass(frozen=True)
+class State:
+    """One setting of the adapter: rank and alpha, the kinds of modules on which it acts, and the base's storage."""
+
+    quantization: str | None
+    rank: int
+    alpha: float
+    kinds: tuple[str, ...]
 
 
 class AdapterLab(SlowPanel):
@@ -43,36 +53,27 @@ class AdapterLab(SlowPanel):
     """
 
     def __init__(self, base: Base, run: Run, task: Task, rows: int = 16):
-        if run.method["name"] not in ("lora", "qlora") or run.method.get("dora"):
+        method = run.method
+        rank, alpha = method.get("rank"), method.get("alpha")
+        if method["name"] not in ("lora", "qlora") or method.get("dora") or rank is None or alpha is None:
             raise RunError(f"AdapterLab takes a lora or qlora run apart, without DoRA; run {run.id} is {run.label}.")
         self.base, self.run = base, run
-        self.rank, self.alpha = run.method["rank"], run.method["alpha"]
+        self.rank, self.alpha = rank, alpha
         self.rows = encode(task.test[:rows], base.tokenizer, run.config["max_length"])
         self.general = evaluation.general_rows(base.tokenizer)[:GENERAL_CHUNKS]
         self._loaded: dict[str | None, tuple[PeftModel, int]] = {}
-        self._scores: dict[tuple, dict[str, float]] = {}
-        self._answers: dict[tuple, str] = {}
-        self._changed_model = lru_cache(maxsize=8)(self._change)  # to copy the tree of modules takes time too
+        self._scores: dict[State, dict[str, float]] = {}
+        self._answers: dict[tuple[State, str], str] = {}
+        self._changed_model = lru_cache(maxsize=8)(self._change)  # copying the tree of modules takes time
         self.spectra = checkpoints.spectra(self._tuned(base.quantization)[0])
         self.kinds = tuple(sorted({name.rpartition(".")[2] for name in self.spectra}))
-        stored_as = QUANTIZATIONS if run.method["name"] == "lora" else (base.quantization,)  # as `Run.load` has it
-        names = [(kind, kind) if kind else ("not quantized", NOT_QUANTIZED) for kind in stored_as]
-        layout = widgets.Layout(width="800px", max_width="calc(100% - 4px)", height="52px")
-        controls = {
-            "rank": slider("rank r", self.rank, 1, max(self.rank, 2), heavy=True),
-            "alpha": steps_slider(
-                "alpha", self.alpha, [(f"{share * self.alpha:g}", share * self.alpha) for share in ALPHAS], heavy=True
-            ),
-            "attention": switch("attention (q, k, v, o)", True),
-            "mlp": switch("MLP (gate, up, down)", True),
-            "quantization": choice("base stored as", base.quantization or NOT_QUANTIZED, names),
-            "prompt": widgets.Textarea(
-                task.test[0].prompt, description="prompt", continuous_update=False, style=LABEL, layout=layout
-            ),
-        }
-        super().__init__(f"{run.label}, trained on {task.name}: what is in it?", controls, self.look)
+        super().__init__(
+            f"{run.label}, trained on {task.name}: what is in it?",
+            self._make_controls(task.test[0].prompt),
+            self.compute,
+        )
 
-    def look(
+    def compute(
         self,
         rank: int,
         alpha: float,
@@ -80,54 +81,76 @@ class AdapterLab(SlowPanel):
         mlp: bool,
         quantization: str,
         prompt: str,
-        still_wanted: Callable[[], None] = lambda: None,
+        raise_if_stale: Callable[[], None] = lambda: None,
     ) -> View:
-        """What the adapter does when changed like this, beside the base alone and the adapter as it was trained.
+        """The view of the adapter with these settings, compared with the base alone and the adapter as trained.
 
-        Scores and answers are computed once. still_wanted is called between the parts of the work. Raises ValueError
+        Scores and answers are computed once. raise_if_stale is called between the parts of the work. Raises ValueError
         for an empty prompt, RunError for a base that the adapter does not fit.
         """
-        rank, quantization = min(rank, self.rank), None if quantization == NOT_QUANTIZED else quantization
         if not prompt.strip():
             raise ValueError("The prompt is empty; write what the model shall go on from.")
         off = {*(() if attention else ATTENTION), *(() if mlp else MLP)}
         kinds = tuple(kind for kind in self.kinds if kind not in off)
-        own = self.base.quantization
+        chosen = State(None if quantization == NOT_QUANTIZED else quantization, min(rank, self.rank), alpha, kinds)
         states = {
-            "base": (own, self.rank, 0, ()),
-            "trained": (own, self.rank, self.alpha, self.kinds),
-            "now": (quantization, rank, alpha, kinds) if alpha and kinds else (quantization, self.rank, 0, ()),
+            "base": State(self.base.quantization, self.rank, 0, ()),
+            "trained": State(self.base.quantization, self.rank, self.alpha, self.kinds),
+            # One state for every way to switch the adapter off, so that it is computed once.
+            "now": chosen if alpha and kinds else State(chosen.quantization, self.rank, 0, ()),
         }
-        scores = {name: self._measure(state, still_wanted) for name, state in states.items()}
-        answers = {name: self._answer(states[name], prompt, still_wanted) for name in ("base", "now")}
+        scores = {name: self._measure(state, raise_if_stale) for name, state in states.items()}
+        answers = {name: self._answer(states[name], prompt, raise_if_stale) for name in ("base", "now")}
         forgotten = {name: scores[name]["general_loss"] - scores["base"]["general_loss"] for name in ("trained", "now")}
-        base_mb = self._tuned(quantization)[1] / 1e6
-        adapter_mb = adapter_bytes(self._tuned(quantization)[0], rank, kinds) / 1e6
-        figure = adapter_lab(
-            {name: score["exact_match"] for name, score in scores.items()},
-            forgotten,
-            self._curves(rank, alpha, kinds),
-            {"base": base_mb, "adapter": adapter_mb},
-        )
-        now, before, then = scores["now"], scores["base"], scores["trained"]
-        tokens = sum(len(row.ids) for row in self.general)
-        text = (
-            f"Rank {rank} of {self.rank}, alpha {alpha:g} (trained with {self.alpha:g}), on {len(kinds)} of "
-            f"{len(self.kinds)} kinds of layers; the base stored as {quantization or self.base.dtype_name}. On "
-            f"{len(self.rows)} test rows: exact match {now['exact_match']:.0%} (base {before['exact_match']:.0%}, as "
-            f"trained {then['exact_match']:.0%}), loss {now['loss']:.3f} nats a token (as trained {then['loss']:.3f}). "
-            f"{tokens} tokens of general text: {forgotten['now']:+.3f} nats a token over the base (as trained "
-            f"{forgotten['trained']:+.3f})"
-            f". Weights: base {base_mb:,.0f} MB, adapter {adapter_mb:.2g} MB."
-        )
-        numbers = {"base_mb": base_mb, "adapter_mb": adapter_mb, "forgotten": forgotten["now"]}
-        numbers |= {name: now[name] for name in ("exact_match", "loss", "general_loss")}
+        tuned, base_bytes = self._tuned(chosen.quantization)
+        memory = {"base": base_bytes / 1e6, "adapter": adapter_bytes(tuned, chosen.rank, kinds) / 1e6}
+        exact = {name: score["exact_match"] for name, score in scores.items()}
+        figure = adapter_lab(exact, forgotten, self._curves(chosen), memory)
+        text = self._in_words(chosen, scores, forgotten, memory)
+        numbers = {"base_mb": memory["base"], "adapter_mb": memory["adapter"], "forgotten": forgotten["now"]}
+        numbers |= {name: scores["now"][name] for name in ("exact_match", "loss", "general_loss")}
         figure.alt = f"{text} Asked {prompt!r}, the base says {answers['base']!r}, now {answers['now']!r}."
         heads = {"base": "the base's answer", "now": "the answer now"}
         return View(figure, text, numbers, {heads[name]: answer or "(nothing)" for name, answer in answers.items()})
 
+    def _make_controls(self, prompt: str) -> dict[str, widgets.ValueWidget]:
+        base, run = self.base, self.run
+        stored_as = QUANTIZATIONS if run.method["name"] == "lora" else (base.quantization,)  # what `Run.load` takes
+        names = [(kind, kind) if kind else ("not quantized", NOT_QUANTIZED) for kind in stored_as]
+        alphas = [(f"{share * self.alpha:g}", share * self.alpha) for share in ALPHAS]
+        layout = widgets.Layout(width="800px", max_width="calc(100% - 4px)", height="52px")
+        return {
+            "rank": slider("rank r", self.rank, 1, max(self.rank, 2), heavy=True),
+            "alpha": steps_slider("alpha", self.alpha, alphas, heavy=True),
+            "attention": switch("attention (q, k, v, o)", True),
+            "mlp": switch("MLP (gate, up, down)", True),
+            "quantization": choice("base stored as", base.quantization or NOT_QUANTIZED, names),
+            "prompt": widgets.Textarea(
+                prompt, description="prompt", continuous_update=False, style=LABEL, layout=layout
+            ),
+        }
+
+    def _in_words(
+        self,
+        chosen: State,
+        scores: Mapping[str, Mapping[str, float]],
+        forgotten: Mapping[str, float],
+        memory: Mapping[str, float],
+    ) -> str:
+        now, before, then = scores["now"], scores["base"], scores["trained"]
+        tokens = sum(len(row.ids) for row in self.general)
+        return (
+            f"Rank {chosen.rank} of {self.rank}, alpha {chosen.alpha:g} (trained with {self.alpha:g}), on "
+            f"{len(chosen.kinds)} of {len(self.kinds)} kinds of layers; the base stored as "
+            f"{chosen.quantization or self.base.dtype_name}. On {len(self.rows)} test rows: exact match "
+            f"{now['exact_match']:.0%} (base {before['exact_match']:.0%}, as trained {then['exact_match']:.0%}), loss "
+            f"{now['loss']:.3f} nats a token (as trained {then['loss']:.3f}). {tokens} tokens of general text: "
+            f"{forgotten['now']:+.3f} nats a token over the base (as trained {forgotten['trained']:+.3f}). Weights: "
+            f"base {memory['base']:,.0f} MB, adapter {memory['adapter']:.2g} MB."
+        )
+
     def _tuned(self, quantization: str | None) -> tuple[PeftModel, int]:
-        """The adapter on the base so quantized, computing in float32, and the bytes of that base's weights."""
+        """The adapter on the base in this storage, computing in float32, and the bytes of that base's weights."""
         if quantization not in self._loaded:
             base = self.base
             if quantization != base.quantization:
@@ -136,46 +159,47 @@ class AdapterLab(SlowPanel):
             self._loaded[quantization] = in_float32(self.run.load(base).model), weight_bytes(base.model)
         return self._loaded[quantization]
 
-    def _change(self, quantization, rank, alpha, kinds) -> PeftModel:
-        return checkpoints.change(self._tuned(quantization)[0], rank, alpha, kinds)
+    def _change(self, state: State) -> PeftModel:
+        return checkpoints.change(self._tuned(state.quantization)[0], state.rank, state.alpha, state.kinds)
 
-    def _measure(self, state: tuple, still_wanted) -> dict[str, float]:
+    def _measure(self, state: State, raise_if_stale: Callable[[], None]) -> dict[str, float]:
+        """The scores of a state on the test rows and, as general_loss, on general text."""
         if state not in self._scores:
-            model = self._changed_model(*state)
-            still_wanted()
+            model = self._changed_model(state)
+            raise_if_stale()
             scores = evaluation.score(model, self.rows)
-            still_wanted()
+            raise_if_stale()
             self._scores[state] = scores | {"general_loss": evaluation.score(model, self.general)["loss"]}
-        still_wanted()
+        raise_if_stale()
         return self._scores[state]
 
-    def _answer(self, state: tuple, prompt: str, still_wanted) -> str:
+    def _answer(self, state: State, prompt: str, raise_if_stale: Callable[[], None]) -> str:
         if (state, prompt) not in self._answers:
-            tuned = replace(self.base, model=self._changed_model(*state))
+            tuned = replace(self.base, model=self._changed_model(state))
             (self._answers[state, prompt],) = evaluation.answers(tuned, [Example(prompt, "")], ANSWER_TOKENS)
-        still_wanted()
+        raise_if_stale()
         return self._answers[state, prompt]
 
-    def _curves(self, rank: int, alpha: float, kinds: Sequence[str]) -> dict[str, tuple[list[float], list[float]]]:
+    def _curves(self, chosen: State) -> dict[str, tuple[list[float], list[float]]]:
         """Group of modules -> median singular values of its updates, as trained and now (none where switched off)."""
         curves = {}
         for group, members in (("attention", ATTENTION), ("MLP", MLP)):
             values = [s[: self.rank] for name, s in self.spectra.items() if name.rpartition(".")[2] in members]
             if values:
                 trained = torch.stack(values).median(0).values
-                on = any(kind in members for kind in kinds)
-                curves[group] = trained.tolist(), (trained[:rank] * alpha / self.alpha).tolist() if on else []
+                on = any(kind in members for kind in chosen.kinds)
+                now = (trained[: chosen.rank] * chosen.alpha / self.alpha).tolist() if on else []
+                curves[group] = trained.tolist(), now
         return curves
 
 
 def adapter_bytes(model: PeftModel, rank: int, kinds: Sequence[str]) -> int:
-    """Bytes of the adapter's two matrices on modules of these names, in float32, at a rank: 4 r (in + out) each."""
-    layers = [layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
-    named = [name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
-    sizes = [layer.in_features + layer.out_features for layer, kind in zip(layers, named, strict=True) if kind in kinds]
+    """Bytes of the adapter's matrices on modules of these names, in float32, at a rank: 4 r (in + out) a module."""
+    layers = [(name.rpartition(".")[2], layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
+    sizes = [layer.in_features + layer.out_features for kind, layer in layers if kind in kinds]
     return FLOAT32_BYTES * rank * sum(sizes)
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of a model's weights as they are stored, each storage once, the scales of quantized ones included."""
+    """Bytes of a model's weights as they are stored: shared storages count once, quantization scales are included."""
     return LiveBytes([*model.parameters(), *quantization_tensors(model)]).now

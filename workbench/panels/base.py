@@ -1,4 +1,4 @@
-"""The manners that all panels share: controls above, a picture, and below it a sentence that says the same in words."""
+"""Base classes of the panels (controls, a picture, and its numbers in words), and the widgets that they are made of."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 import ipywidgets as widgets
 from IPython.display import display
-from matplotlib.figure import Figure
 
 from workbench.errors import WorkbenchError
-from workbench.plots import style
+from workbench.plots.style import PALETTE, Figure, picture, pixel_width, to_png
 
 LABEL = {"description_width": "130px"}
-KEPT = 64  # views that come back at once when their settings do
-SENTENCES = (ValueError, WorkbenchError)
+CACHED_VIEWS = 64  # a panel's
+USER_ERRORS = (ValueError, WorkbenchError)  # whose message is about the settings
 BUSY = '<p role="status">Working ...</p><style>.workbench-busy { opacity: 0.4 }</style>'
 WIDE = widgets.Layout(width="400px", max_width="calc(100% - 4px)")
 
@@ -28,28 +28,29 @@ class View:
     """What a panel shows for one setting of its controls."""
 
     figure: Figure
-    text: str  # the figure's numbers in words, for everyone and for readers who do not see it
+    text: str  # the figure's numbers in words, also for readers who do not see the figure
     numbers: dict[str, float]
-    answers: Mapping[str, str] = field(default_factory=dict)  # heading -> text, to be read side by side
+    answers: Mapping[str, str] = field(default_factory=dict)  # heading -> text, shown side by side
 
     @cached_property
     def png(self) -> bytes:
-        return style.to_png(self.figure)
+        """The figure as a PNG file, drawn once."""
+        return to_png(self.figure)
 
 
 class Panel:
-    """Controls joined to a pure function; a change of any control draws the picture anew.
+    """Controls and the view that a pure function computes from them, again after each change of a control.
 
-    controls: name -> widget with a `value`; the names are the function's arguments. view: the pure function.
-    An error that is a sentence about the settings (ValueError, WorkbenchError) is shown in the panel; any other error
-    is shown there too and raised, because it is a fault of ours.
+    controls: name -> widget with a `value`; the names are the function's arguments. view: the pure function; `view` is
+    its cached form and `current` the View shown, None after an error. The panel shows every error. It raises those that
+    are bugs; ValueError and WorkbenchError are about the settings.
     """
 
     def __init__(self, title: str, controls: Mapping[str, widgets.ValueWidget], view: Callable[..., View]):
         self.controls = dict(controls)
         self.current: View | None = None
-        self.view = lru_cache(maxsize=KEPT)(view)
-        self._drawn: dict | None = None
+        self.view = lru_cache(maxsize=CACHED_VIEWS)(view)
+        self._drawn: dict[str, Any] | None = None
         self._lock = threading.Lock()  # callbacks may come from another thread than the cell
         self.image = picture_widget()
         self.message = widgets.HTML().add_class("workbench-message")
@@ -60,33 +61,33 @@ class Panel:
         self.refresh()
 
     @property
-    def values(self) -> dict:
-        """The controls' settings, by name."""
+    def values(self) -> dict[str, Any]:
+        """The controls' values, by name."""
         return {name: control.value for name, control in self.controls.items()}
 
     def refresh(self) -> None:
-        """Draw for the present settings. Changes that piled up while drawing cost one drawing, not one each."""
+        """Draw the current settings, unless they are drawn. All changes during a drawing cost one further drawing."""
         with self._lock:
             if self.values == self._drawn:
                 return
             self._drawn = self.values
             try:
-                view = self._look(self._drawn)
+                view = self._compute(self._drawn)
                 self.image.value = view.png
             except StaleError:
                 self._drawn = None
                 return
-            except Exception as error:  # shown, and raised unless it is a sentence about the settings
+            except Exception as error:
                 self._show_error(error)
-                if not isinstance(error, SENTENCES):
+                if not isinstance(error, USER_ERRORS):
                     raise
                 return
             self.current = view
-            self.image.width = str(int(view.figure.get_figwidth() * 100))
+            self.image.width = str(pixel_width(view.figure))
             self.image.layout.display = None
             self.message.value = in_words(view)
 
-    def _look(self, settings: dict) -> View:
+    def _compute(self, settings: dict[str, Any]) -> View:
         return self.view(**settings)
 
     def _changed(self, _change: dict) -> None:
@@ -101,20 +102,20 @@ class Panel:
         if self.current is None:
             show_live(self.widget, {"text/plain": self.message.value}, {})
             return
-        name, width = static_class(), int(self.current.figure.get_figwidth() * 100)
-        data, metadata = style.picture(self.image.value, self.current.text, width, css_class=name)
+        name, width = static_class(), pixel_width(self.current.figure)
+        data, metadata = picture(self.image.value, self.current.text, width, css_class=name)
         show_live(self.widget, data, metadata, name)
 
 
 class StaleError(Exception):
-    """The settings have changed while a view was computed, so nobody wants it any more."""
+    """The settings changed while a view was computed, so it is no longer needed."""
 
 
 class SlowPanel(Panel):
-    """A panel whose function takes seconds: it works in a thread of its own, says so, and drops what is stale.
+    """A panel for a function that takes seconds: it runs in a thread, the panel says so, and stale views are dropped.
 
-    The function also gets `still_wanted`, to be called between its parts: it raises StaleError when settings changed.
-    The first view is computed at once, so that a saved notebook has it.
+    The function also gets `raise_if_stale`, to be called between its parts: it raises StaleError if settings changed.
+    The first view is computed in the constructor, so that a saved notebook has it.
     """
 
     def __init__(self, title: str, controls: Mapping[str, widgets.ValueWidget], view: Callable[..., View]):
@@ -124,7 +125,7 @@ class SlowPanel(Panel):
         super().__init__(title, controls, view)
 
     def wait(self, seconds: float = 120) -> None:
-        """Return once the picture belongs to the settings. For tests, and for code that goes on with `current`."""
+        """Return once the picture belongs to the settings, for code that goes on with `current`."""
         if worker := self._worker:
             worker.join(seconds)
 
@@ -150,16 +151,16 @@ class SlowPanel(Panel):
                     self._worker = None
                     self.image.remove_class("workbench-busy")
                     break
-                self.message.value = BUSY  # the words just written are about settings of before
+                self.message.value = BUSY  # the words just written are about earlier settings
         if fault:
             raise fault
 
-    def _look(self, settings: dict) -> View:
-        view = self.view(**settings, still_wanted=self._still_wanted)
-        self._still_wanted()
+    def _compute(self, settings: dict[str, Any]) -> View:
+        view = self.view(**settings, raise_if_stale=self._raise_if_stale)
+        self._raise_if_stale()
         return view
 
-    def _still_wanted(self) -> None:
+    def _raise_if_stale(self) -> None:
         if self._changes != self._begun:
             raise StaleError
 
@@ -176,33 +177,35 @@ def in_words(view: View) -> str:
 
 
 def alert(error: Exception) -> str:
-    """An error as HTML: its sentence if it is about the settings, with its type if it is a fault of ours."""
-    words = str(error) if isinstance(error, SENTENCES) else f"{type(error).__name__}: {error}"
-    look = f"line-height: 1.5; border-left: 6px solid {style.PALETTE['orange']}; padding-left: 12px"
+    """An error as HTML: the message, and the type too if the error is a bug."""
+    words = str(error) if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {error}"
+    look = f"line-height: 1.5; border-left: 6px solid {PALETTE['orange']}; padding-left: 12px"
     return f'<p role="alert" style="{look}">{html.escape(words)}</p>'
 
 
 def picture_widget() -> widgets.Image:
-    """A PNG that shrinks to the room there is: with the usual margin it would stand out of it."""
+    """A PNG that shrinks to the width of the page; with the usual margin it would exceed it."""
     return widgets.Image(format="png", layout=widgets.Layout(max_width="100%", margin="0", object_fit="contain"))
 
 
 def static_class() -> str:
-    """A class name of its own for one still picture."""
+    """A unique CSS class for one still picture."""
     return f"workbench-still-{uuid.uuid4().hex[:12]}"
 
 
 class LiveBox(widgets.VBox):
-    """A live panel, with nothing in the place of its repr: saved copies would print that above the stand-in."""
+    """A live panel with an empty repr, which saved copies would print above the still picture."""
 
     def __repr__(self) -> str:
         return ""
 
 
-def show_live(widget: widgets.Widget, data: dict, metadata: dict, css_class: str = "workbench-still") -> None:
-    """Display a live widget and, for saved notebooks where no kernel answers, a still stand-in after it.
+def show_live(
+    widget: widgets.Widget, data: dict[str, str], metadata: dict[str, Any], css_class: str = "workbench-still"
+) -> None:
+    """Display a live widget, and after it a still output for saved notebooks, which have no kernel.
 
-    The rule that hides the stand-in is part of the live widget: where the widget is dead, the stand-in shows.
+    The CSS rule that hides the still output is part of the live widget, so the output shows where the widget is dead.
     """
     rule = widgets.HTML(f"<style>.{css_class} {{ display: none !important }}</style>")
     display(LiveBox([rule, widget]))
@@ -210,22 +213,24 @@ def show_live(widget: widgets.Widget, data: dict, metadata: dict, css_class: str
 
 
 def slider(label: str, value: int, low: int, high: int, heavy: bool = False) -> widgets.IntSlider:
-    """Whole numbers. heavy: draw when the handle is let go, not on the way."""
+    """A slider over whole numbers. heavy: draw when the handle is released, not while it moves."""
     return widgets.IntSlider(value, low, high, description=label, continuous_update=not heavy, style=LABEL, layout=WIDE)
 
 
-def steps_slider(label: str, value: int, options: Sequence[int], heavy: bool = False) -> widgets.SelectionSlider:
-    """A slider over a few given values."""
+def steps_slider(
+    label: str, value: float, options: Sequence[float] | Sequence[tuple[str, float]], heavy: bool = False
+) -> widgets.SelectionSlider:
+    """A slider over given values, or (text, value) pairs. heavy: as for `slider`."""
     return widgets.SelectionSlider(
         options=options, value=value, description=label, continuous_update=not heavy, style=LABEL, layout=WIDE
     )
 
 
-def choice(label: str, value: object, options: Sequence) -> widgets.Dropdown:
-    """One of a list; options are values or (text, value) pairs."""
+def choice(label: str, value: object, options: Sequence[object]) -> widgets.Dropdown:
+    """A list to choose from; options are values or (text, value) pairs."""
     return widgets.Dropdown(options=options, value=value, description=label, style=LABEL, layout=WIDE)
 
 
 def switch(label: str, value: bool) -> widgets.Checkbox:
-    """On or off."""
+    """A checkbox."""
     return widgets.Checkbox(value, description=label, style=LABEL, layout=WIDE)

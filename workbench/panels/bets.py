@@ -1,4 +1,4 @@
-"""The learner's bets on the claims: one choice a claim, saved as soon as it is made. Used in lessons 00 and 06."""
+"""The learner's bets on the claims, one choice a claim, saved when it is made. Used in lessons 00 and 06."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CHOICES = (NO_BET, SUPPORTED, DEPENDS, NOT_SUPPORTED)
 
 
 class BetsPanel:
-    """Six claims, six choices. `bets` holds what was chosen; every change is written to the store."""
+    """A choice for each of the six claims. `bets` holds the choices made; every change is saved in the store."""
 
-    def __init__(self, store: RunStore | None = None):
+    def __init__(self, store: RunStore | None = None) -> None:
         self.store = store or RunStore()
         saved = load_bets(self.store)
         ledger = claims()
@@ -40,7 +40,7 @@ class BetsPanel:
 
     @property
     def bets(self) -> dict[str, str]:
-        """Claim id -> bet, for the claims that were bet on."""
+        """Claim -> bet, for the claims that have one."""
         return {claim: control.value for claim, control in self.controls.items() if control.value != NO_BET}
 
     def _save(self, _change: dict) -> None:
@@ -63,16 +63,16 @@ class BetsPanel:
         show_live(self.widget, data, {}, name)
 
 
-def bets_beside_verdicts(bets: dict[str, str], verdicts: Sequence[Verdict]) -> str:
-    """A Markdown table: each claim, the learner's bet, the verdict, the evidence."""
+def bets_and_verdicts(bets: dict[str, str], verdicts: Sequence[Verdict]) -> str:
+    """A Markdown table with a row for each verdict: claim, the learner's bet, verdict, evidence, rule."""
     rows = [[_claim(v), bets.get(v.claim, NO_BET), f"**{v.verdict}**", v.evidence, v.rule] for v in verdicts]
     return _table(["claim", "you bet", "your runs say", "evidence", "counts as supported"], rows)
 
 
-def verdict_table(verdicts: Sequence[Verdict], whose: str) -> str:
-    """The same without bets. whose: heads the verdicts, e.g. "the stored grid says"."""
+def verdict_table(verdicts: Sequence[Verdict], heading: str) -> str:
+    """The same without bets. heading: of the column of verdicts, e.g. "the stored grid says"."""
     rows = [[_claim(v), f"**{v.verdict}**", v.evidence, v.rule] for v in verdicts]
-    return _table(["claim", whose, "evidence", "counts as supported"], rows)
+    return _table(["claim", heading, "evidence", "counts as supported"], rows)
 
 
 def _claim(verdict: Verdict) -> str:

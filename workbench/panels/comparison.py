@@ -1,9 +1,10 @@
-"""Stored runs as points: choose what goes on each axis. Used in lesson 06."""
+"""Stored runs as points, with a choice of the measure on each axis. Used in lesson 06."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
+from operator import attrgetter
+from typing import NamedTuple
 
 from workbench.panels.base import Panel, View, choice
 from workbench.plots.runs import METHOD_STYLE
@@ -25,7 +26,7 @@ LOGARITHMIC = {"artifact_mb", "trainable_parameters", "learning_rate", "peak_mem
 
 
 def comparison_panel(runs: Sequence[Run]) -> Panel:
-    """A panel over the finished ones of `runs`; ValueError in the panel when nothing can be drawn."""
+    """A panel over the finished ones of `runs`. It shows an error if there is nothing to draw."""
     rows = [row for row in table(runs) if row["status"] == "finished"]
     methods = [run.method["name"] for run in runs if run.status == "finished"]
 
@@ -37,11 +38,23 @@ def comparison_panel(runs: Sequence[Run]) -> Panel:
     return Panel(f"{len(rows)} stored runs, side by side", controls, view)
 
 
+class Point(NamedTuple):
+    """One run in the figure."""
+
+    label: str
+    method: str
+    x: float
+    y: float
+
+
 def comparison_view(rows: Sequence[dict], methods: Sequence[str], x: str, y: str) -> View:
-    """Points of measure `y` against measure `x`. rows: from `runs.table`; methods: the method's name of each row."""
+    """Points of measure `y` against measure `x`.
+
+    rows: from `runs.table`. methods: the name of each row's method. Raises ValueError if no row has both measures.
+    """
     names = {measure: name for name, measure in MEASURES.items()}
     points = [
-        (row["method"], method, row[x], row[y])
+        Point(row["method"], method, row[x], row[y])
         for row, method in zip(rows, methods, strict=True)
         if row[x] is not None and row[y] is not None
     ]
@@ -49,32 +62,24 @@ def comparison_view(rows: Sequence[dict], methods: Sequence[str], x: str, y: str
         raise ValueError("No stored run has both of these measures yet; choose others, or train with evaluate=True.")
     figure = new_figure(8.5, 4.0)
     axes = style(figure.add_subplot(), "", names[x], names[y])
-    for method, own in grouped(points, itemgetter(1)).items():
-        drawing = METHOD_STYLE[method]
-        labels, _, across, up = zip(*own, strict=True)
-        axes.plot(
-            across,
-            up,
-            drawing["marker"],
-            color=drawing["color"],
-            markersize=10,
-            linestyle="none",
-            label=method,
-        )
-        if len(set(labels)) > 1:  # ranks of one method look alike
-            for label, *place in zip(labels, across, up, strict=True):
-                words = label.removeprefix(method).strip()
+    for method, own in grouped(points, attrgetter("method")).items():
+        look = METHOD_STYLE[method] | {"linestyle": "none", "markersize": 10, "label": method}
+        axes.plot([point.x for point in own], [point.y for point in own], **look)
+        if len({point.label for point in own}) > 1:  # the ranks of one method have the same marker
+            for point in own:
+                words = point.label.removeprefix(method).strip()
+                place = point.x, point.y
                 axes.annotate(words, place, (0, 8), textcoords="offset points", ha="center", fontsize="small")
     axes.margins(0.12)
-    for axis, measure, place in (("x", x, 2), ("y", y, 3)):
-        values = [point[place] for point in points]
-        if measure == "exact_match":  # from nothing to all, as in the other figures: two points must look like two
+    for axis, measure in (("x", x), ("y", y)):
+        values = [getattr(point, axis) for point in points]
+        if measure == "exact_match":  # the whole range, as in the other figures, so that small differences look small
             axes.set(**{f"{axis}lim": (-0.04, 1.12)})
         elif measure in LOGARITHMIC and max(values) > 3 * min(values) > 0:  # else its labels would be 3.366 x 10^1
             axes.set(**{f"{axis}scale": "log"})
     legend_below(figure, axes, columns=5)
-    text = "; ".join(f"{label}: {names[y]} {up:.3g} at {names[x]} {across:.3g}" for label, _, across, up in points)
+    text = "; ".join(f"{point.label}: {names[y]} {point.y:.3g} at {names[x]} {point.x:.3g}" for point in points)
     numbers = {
-        f"{axis}{index}": float(point[at]) for index, point in enumerate(points) for axis, at in (("x", 2), ("y", 3))
+        f"{axis}{index}": float(getattr(point, axis)) for index, point in enumerate(points) for axis in ("x", "y")
     }
     return View(described(figure, text), text, numbers)

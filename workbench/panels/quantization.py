@@ -24,11 +24,11 @@ from workbench.plots.quantization import CodeUse, code_and_error
 
 DATA_TYPES = {"integer": "int", "normal float (NF)": "nf", "float (FP)": "fp"}
 BINS = 101
-WIDEST_ERROR = 0.6  # of the RMS weight; rarer and larger ones are counted in the outermost bins
+WIDEST_ERROR = 0.6  # of the RMS weight; the few larger ones count in the outermost bins
 
 
 def code_use(weight: Tensor, q: Quantized) -> CodeUse:
-    """The histogram of a weight in its blocks' own scale, and the share of entries that each code book value takes."""
+    """The histogram of a weight divided by its blocks' absmax, and the share of entries that each code has."""
     values, places = code_book(q.kind).unique(return_inverse=True)  # FP4's two zeros are one value
     counts = torch.bincount(q.unpacked.cpu(), minlength=len(places))
     used = torch.zeros(len(values)).index_add_(0, places, counts.float()) / weight.numel()
@@ -36,7 +36,7 @@ def code_use(weight: Tensor, q: Quantized) -> CodeUse:
 
 
 def histogram(values: Tensor, limit: float) -> tuple[list[float], list[float]]:
-    """Centres and shares of BINS bins from -limit to limit; what lies outside is counted in the outermost."""
+    """Centres and shares of BINS bins from -limit to limit; values outside count in the outermost bins."""
     half = BINS // 2
     places = (values.reshape(-1) * (half / limit)).round_().clamp_(-half, half).int() + half
     shares = torch.bincount(places, minlength=BINS) / places.numel()
@@ -54,12 +54,12 @@ def quantization_view(
 ) -> View:
     """One layer quantized: use of the code book, errors, bits a parameter, and the size of the whole model.
 
-    layer: a name in `linear_modules(model)`. Raises ValueError for a data type that has no code book of so many bits.
+    layer: a name in `linear_modules(model)`. Raises ValueError if the data type has no code book of that many bits.
     """
     kind = f"{data_type}{bits}"
     if kind not in KINDS:
         raise ValueError("NF and FP are types of 4 bits here; for 8 bits choose the integer type.")
-    weight = model.get_submodule(layer).weight
+    weight = model.get_parameter(f"{layer}.weight")
     q = quantize(weight, kind, block_size, double_quantization)
     restored = dequantize(q)
     rms = weight.float().square().mean().sqrt()

@@ -1,10 +1,11 @@
-"""Panel of notebook 05: stored runs across rank, learning rate or alpha, the other settings held fixed."""
+"""Panel of notebook 05: stored runs against rank, learning rate or alpha, with the other settings fixed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
+from typing import Any
 
 from workbench.panels.base import Panel, View, choice, steps_slider
 from workbench.plots.sweeps import MEASURES, VARIABLES, against
@@ -16,16 +17,16 @@ SHOWN = ("loss", "exact_match")
 def rank_sweep_panel(rows: Sequence[Mapping], live: Sequence[Mapping] = ()) -> Panel:
     """A panel over stored rows of one task, the learner's rows as stars. Raises ValueError if none has finished.
 
-    It begins with the settings at which most ranks are stored; the higher exact match decides between equals.
+    It starts with the settings at which most ranks are stored; the higher exact match decides between equals.
     """
-    rows = _once(_with_adapters(rows))
+    rows = _without_duplicates(_with_adapters(rows))
     scored = usable(rows, "exact_match")
     slices = grouped(scored, lambda row: (setting_in_words(row), row["alpha"], row["learning_rate"]))
     first = max(slices.values(), key=lambda own: (len({row["rank"] for row in own}), mean_of(own, "exact_match")))
     band = bands(first, "rank", "exact_match")
     start = dict(first[0]) | {"rank": max(band, key=lambda rank: mean(band[rank]))}
 
-    def view(**settings) -> View:
+    def view(**settings: Any) -> View:
         return rank_sweep_view(rows, live, **settings)
 
     controls = {
@@ -38,8 +39,8 @@ def rank_sweep_panel(rows: Sequence[Mapping], live: Sequence[Mapping] = ()) -> P
     return Panel(f"{len(rows)} stored runs, one variable at a time", controls, view)
 
 
-def _once(rows: Sequence[Mapping]) -> list[Mapping]:
-    """Each configuration and seed once, the first that is stored: two groups of a grid may share one."""
+def _without_duplicates(rows: Sequence[Mapping]) -> list[Mapping]:
+    """The first row of each configuration and seed: two groups of the stored grid may share one."""
     found: dict[tuple, Mapping] = {}
     for row in rows:
         key = (setting_in_words(row), *(row[name] for name in VARIABLES), row["seed"])
@@ -59,12 +60,13 @@ def rank_sweep_view(
     """Loss and exact match against `across` for the rows that match all the other settings.
 
     rows: of one task; of `live` only rows of that task count. across: "rank", "learning_rate" or "alpha"; its own
-    setting is ringed. targets: as `setting_in_words` puts it. Raises ValueError, naming the nearest setting that is
+    setting is ringed. targets: as `setting_in_words` says it. Raises ValueError, naming the nearest setting that is
     stored, if nothing that matches has finished.
     """
     rows = _with_adapters(rows)
-    fixed = {"targets": targets, "rank": rank, "alpha": alpha, "learning_rate": learning_rate}
-    ring = fixed.pop(across)
+    variables = {"rank": rank, "alpha": alpha, "learning_rate": learning_rate}
+    ring = variables.pop(across)
+    fixed = {"targets": targets, **variables}
     stored = [row for row in rows if _settings(row, fixed) == fixed]
     own = [row for row in live if _settings(row, fixed) == fixed and row["task"] == rows[0]["task"]]
     if not any(usable([*stored, *own], measure) for measure in SHOWN):
@@ -96,14 +98,16 @@ def _with_adapters(rows: Sequence[Mapping]) -> list[Mapping]:
     return rows
 
 
-def _settings(row: Mapping, fixed: Mapping) -> dict:
+def _settings(row: Mapping, fixed: Mapping) -> dict[str, Any]:
     """The row's own values of the settings that are held fixed."""
     return {name: setting_in_words(row) if name == "targets" else row[name] for name in fixed}
 
 
 def _nothing_there(rows: Sequence[Mapping], stored: Sequence[Mapping], fixed: Mapping) -> str:
-    """Why there is nothing to draw, and the nearest stored setting: of the same targets if there is one, then with the
-    fewest differences, then with the smallest ratios."""
+    """Why there is nothing to draw, and the nearest stored setting.
+
+    The nearest has the same targets if any has, then the fewest differences, then the smallest ratios of the values.
+    """
 
     def distance(other: Mapping) -> tuple[bool, int, float]:
         ratios = [abs(math.log(other[name] / fixed[name])) for name in fixed if name != "targets"]

@@ -1,4 +1,4 @@
-"""Train from a panel: choose a method, press the button, watch loss and score move, stop it if you have seen enough."""
+"""A panel that trains: controls for the method, buttons to start and stop, and loss and score during the run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import threading
 import time
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Any
 
 import ipywidgets as widgets
+from torch import nn
 
 from workbench.adapters.methods import Method, full, hybrid, last_mlp, lora, qlora
-from workbench.errors import WorkbenchError
 from workbench.models.base import Base, load_base
-from workbench.panels.base import alert, choice, picture_widget, show_live, static_class, steps_slider
-from workbench.plots import style
-from workbench.plots.training import training_panel
-from workbench.tasks.encoding import encode
+from workbench.panels.base import USER_ERRORS, alert, choice, picture_widget, show_live, static_class, steps_slider
+from workbench.plots.style import picture, pixel_width, to_png
+from workbench.plots.training import History, LossEntry, training_panel
+from workbench.tasks.encoding import Encoded, encode
 from workbench.tasks.tasks import Task
 from workbench.training import evaluation
 from workbench.training.lifecycle import train
@@ -30,9 +31,9 @@ METHODS = ("lora", "qlora", "hybrid", "full")
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
-LOOKS = 8  # scores in the course of a run
+SCORINGS = 8  # during a run
 REDRAW_SECONDS = 0.7
-# Of the table, with fixed places: a value like -0.0003421 would push it out of a narrow window.
+# Of the table. The fixed digits keep it narrow: -0.0003421 would make it too wide for a small window.
 COLUMNS = {
     "method": "{}",
     "rank": "{}",
@@ -47,11 +48,11 @@ COLUMNS = {
 
 
 class TrainingPanel:
-    """Controls for a run, the buttons *Train* and *Stop*, its curves as they grow, and a table that the run joins.
+    """Controls for a run, the buttons *Train* and *Stop*, the curves of the run, and a table of all runs.
 
-    base, task, config: as `train` takes them. store: where runs go. runs: earlier ones, drawn in grey and in the table.
-    rows: how many test rows are scored now and then while it trains (all that `config` names are at the end).
-    `runs` holds every run, those trained here last. The training is in a thread: other cells run meanwhile, slower.
+    base, task, config: as for `train`. store: where runs are saved. runs: earlier runs, drawn in grey and in the table.
+    rows: how many test rows are scored during a run (at its end, all that `config` asks for).
+    `runs` holds every run, those trained here last. Training is in a thread: other cells can run meanwhile, slower.
     """
 
     def __init__(
@@ -66,11 +67,12 @@ class TrainingPanel:
         self.base, self.task, self.config, self.store = base, task, config, store or RunStore()
         self.runs, self._earlier = list(runs), list(runs)
         self.rows = encode(task.test[: min(rows, config.test_limit or rows)], base.tokenizer, config.max_length)
-        self.curves: dict[str, tuple[list[dict], dict[int, float]]] = {}
+        self.curves: dict[str, tuple[list[LossEntry], dict[int, float]]] = {}
         self._bases = {base.quantization: base}
-        self._stopping, self._thread, self._drawn = False, None, 0.0
+        self._stopping, self._drawn_at = False, 0.0
+        self._thread: threading.Thread | None = None
         start = "qlora" if base.quantization else "lora"
-        used = (run.method["learning_rate"] for run in runs)  # so that one thing alone can be changed in a next run
+        used = (run.method["learning_rate"] for run in runs)  # so that the next run can differ in one setting only
         rates = sorted({f"{rate:.3g}": rate for rate in (*used, *RATES)}.items(), key=itemgetter(1))
         self.controls = {
             "method": choice("method", start, METHODS),
@@ -78,7 +80,7 @@ class TrainingPanel:
             "alpha": steps_slider("alpha", 32, ALPHAS),
             "learning_rate": steps_slider("learning rate", lora().learning_rate, rates),
         }
-        self._rate_elsewhere = full().learning_rate  # full's while an adapter's is shown, and the other way round
+        self._rate_elsewhere = full().learning_rate  # full's while an adapter's is shown, and vice versa
         self.controls["method"].observe(self._method_changed, "value")
         self.train_button = widgets.Button(description="Train", icon="play", tooltip="Train with these settings")
         self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True, tooltip="End it, keep it")
@@ -101,16 +103,16 @@ class TrainingPanel:
 
     @property
     def training(self) -> bool:
-        """Whether a run of this panel is on its way."""
+        """Whether a run of this panel is in progress."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """What the button *Train* does; returns at once."""
+        """What the button *Train* does: start a run in a thread, and return."""
         if self.training:
             return
         try:
             method = method_for(self.base, **self.values)
-        except (ValueError, WorkbenchError) as error:
+        except USER_ERRORS as error:
             self.message.value = alert(error)
             return
         self._stopping = False
@@ -119,57 +121,55 @@ class TrainingPanel:
         self._thread.start()
 
     def stop(self) -> None:
-        """What the button *Stop* does: the run ends after its present step, and is kept as interrupted."""
+        """What the button *Stop* does: the run ends after the current step, and is saved as interrupted."""
         if not self.training:
-            return  # it ended while the click was on its way
+            return  # the run ended before the click arrived
         self._stopping = True
         self.stop_button.disabled = True
         begun = list(self.curves.values())[-1:]
         self._say("Stopping after this step ..." if begun and begun[0][0] else "Stopping after the first step ...")
 
     def wait(self, seconds: float = 600) -> None:
-        """Return when the run is over. For tests, and for code that goes on with `runs`."""
+        """Return when the run is over, for code that goes on with `runs`."""
         if self._thread is not None:
             self._thread.join(seconds)
 
     def _train(self, method: Method) -> None:
-        """The thread: whatever goes wrong in it is said in the panel, which nobody else would see."""
+        """What the thread runs. The panel shows its errors: nothing else would."""
         label = f"{len(self.curves) + 1}: {method.label}, rate {method.learning_rate:g}"
         try:
             self.curves[label] = ([], {})
             base = self._base_for(method)
-            run = train(base, self.task, method, self.config, self.store, lambda entry: self._step(label, entry))
+            run = train(base, self.task, method, self.config, self.store, lambda report: self._step(label, report))
             self.runs.append(run)
             self._tabulate()
             self._draw()
             self._busy(False, _outcome(run))
         except Exception as error:
-            self.curves = {
-                name: curve for name, curve in self.curves.items() if curve[0]
-            }  # without one that never began
+            self.curves = {name: curve for name, curve in self.curves.items() if curve[0]}  # drop one without a step
             self._draw()
             self._busy(False, "")
             self.message.value = alert(error)
-            if not isinstance(error, (ValueError, WorkbenchError)):
+            if not isinstance(error, USER_ERRORS):
                 raise
 
-    def _step(self, label: str, entry: StepReport) -> bool:
-        if math.isnan(entry["loss"]):  # the run has diverged
+    def _step(self, label: str, report: StepReport) -> bool:
+        if math.isnan(report["loss"]):  # the run has diverged
             return False
         history, scores = self.curves[label]
-        history.append({"step": entry["step"], "loss": entry["loss"]})
-        last = entry["step"] == entry["steps"]
-        if last or entry["step"] % max(1, entry["steps"] // LOOKS) == 0:
-            scores[entry["step"]] = live_score(entry["model"], self.rows)
+        history.append({"step": report["step"], "loss": report["loss"]})
+        last = report["step"] == report["steps"]
+        if last or report["step"] % max(1, report["steps"] // SCORINGS) == 0:
+            scores[report["step"]] = live_score(report["model"], self.rows)
         if last:
-            self.stop_button.disabled = True  # there is nothing left to stop but the scoring, which is wanted
+            self.stop_button.disabled = True  # only the scoring is left, which cannot be stopped
         if self._stopping:
-            self._say(f"{label}: stopped after step {entry['step']} of {entry['steps']}; scoring all rows ...")
+            self._say(f"{label}: stopped after step {report['step']} of {report['steps']}; scoring all rows ...")
         else:
             score = f", exact match {list(scores.values())[-1]:.0%} on {len(self.rows)} rows" if scores else ""
-            left = "scoring all rows ..." if last else f"about {entry['seconds_left']:.0f} s left"
-            self._say(f"{label}: step {entry['step']} of {entry['steps']}, loss {entry['loss']:.3f}{score}; {left}")
-        if last or time.monotonic() - self._drawn > REDRAW_SECONDS:
+            left = "scoring all rows ..." if last else f"about {report['seconds_left']:.0f} s left"
+            self._say(f"{label}: step {report['step']} of {report['steps']}, loss {report['loss']:.3f}{score}; {left}")
+        if last or time.monotonic() - self._drawn_at > REDRAW_SECONDS:
             self._draw()
         return self._stopping
 
@@ -180,9 +180,9 @@ class TrainingPanel:
             self._bases[wanted] = load_base(self.base.name, wanted, self.base.dtype, revision)
         return self._bases[wanted]
 
-    def _method_changed(self, change) -> None:
-        """Full wants a far lower rate than adapters do, so each of the two keeps its own."""
-        if (change.old == "full") != (change.new == "full"):
+    def _method_changed(self, change: dict[str, Any]) -> None:
+        """Swap the learning rates of full fine-tuning, which needs a far lower one, and of adapters."""
+        if (change["old"] == "full") != (change["new"] == "full"):
             rate = self.controls["learning_rate"]
             rate.value, self._rate_elsewhere = self._rate_elsewhere, rate.value
 
@@ -196,26 +196,26 @@ class TrainingPanel:
         self.message.value = f'<p role="status" style="line-height: 1.5">{html.escape(words)}</p>'
 
     def _draw(self) -> None:
-        earlier = {run.id: run.history for run in self._earlier if run.history}
+        earlier: dict[str, History] = {run.id: run.history for run in self._earlier if run.history}
         finals = [(len(run.history), run.metrics["exact_match"]) for run in self._earlier if run.metrics]
         steps = max([self.config.steps, *(len(history) for history in earlier.values())])
         figure = training_panel(earlier, self.curves, finals, steps, len(self.rows))
-        self.image.value = style.to_png(figure)
-        self.image.width = str(int(figure.get_figwidth() * 100))
-        self._alt, self._drawn = figure.alt, time.monotonic()
+        self.image.value = to_png(figure)
+        self.image.width = str(pixel_width(figure))
+        self._alt, self._drawn_at = figure.alt, time.monotonic()
 
     def _tabulate(self) -> None:
         self.table.value = runs_table(self.runs)
 
     def _ipython_display_(self) -> None:
         name = static_class()
-        data, metadata = style.picture(self.image.value, self._alt, int(self.image.width), css_class=name)
+        data, metadata = picture(self.image.value, self._alt, int(self.image.width), css_class=name)
         data["text/html"] = f'<div class="{name}">{data["text/html"]}{self.table.value}</div>'
         show_live(self.widget, data, metadata, name)
 
 
 def method_for(base: Base, method: str, rank: int, alpha: float, learning_rate: float) -> Method:
-    """The method that the controls describe; a hybrid opens the MLP of the last block."""
+    """The method that the controls describe; a hybrid trains the MLP of the last block in full."""
     if method == "full":
         return full(learning_rate)
     if method == "hybrid":
@@ -223,8 +223,8 @@ def method_for(base: Base, method: str, rank: int, alpha: float, learning_rate: 
     return {"lora": lora, "qlora": qlora}[method](rank, alpha, learning_rate)
 
 
-def live_score(model, rows) -> float:
-    """Exact match of a model in the middle of its training, in the training's precision; the model stays as it was."""
+def live_score(model: nn.Module, rows: Sequence[Encoded]) -> float:
+    """Exact match of a model during its training, in the precision of the training; the model's mode is restored."""
     was_training = model.training
     model.eval()
     try:
@@ -234,18 +234,18 @@ def live_score(model, rows) -> float:
 
 
 def runs_table(runs: Sequence[Run]) -> str:
-    """The runs as an HTML table, the newest last."""
+    """The runs as an HTML table, in order of creation."""
     cell = "style='padding: 2px 2px 2px 0; text-align: right; white-space: normal'"
     rows = [
         "".join(f"<td {cell}>{_text(row[name], form)}</td>" for name, form in COLUMNS.items())
         for row in table(sorted(runs, key=lambda run: run.created))
     ]
-    names = (name.replace("_", " ").replace("forget", "forget&shy;") for name in COLUMNS)  # may be broken there
+    names = (name.replace("_", " ").replace("forget", "forget&shy;") for name in COLUMNS)  # allows a line break
     heads = "".join(f"<th scope='col' {cell}>{name}</th>" for name in names)
     note = "loss and forgetting in nats a token, exact match as a share of the test rows"
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     count = f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}"
-    look = "style='width: 100%; max-width: 1050px; line-height: 1.3; font-size: 85%'"  # as wide as there is room
+    look = "style='width: 100%; max-width: 1050px; line-height: 1.3; font-size: 85%'"
     return f"<table {look}><caption>{count}; {note}</caption><tr>{heads}</tr>{body}</table>"
 
 
