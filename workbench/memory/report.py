@@ -67,8 +67,8 @@ def validation(setup: Setup, family: str) -> tuple[bool, str]:
     # The published runs are of one llama model in bfloat16, full or with adapters, with AdamW (foreach) and sdpa.
     unproven = {
         f"the {family} architecture": family != "llama",
-        "4-bit weights (tensors of the same size stand for them)": setup.method.name == "qlora",
-        "the 8-bit optimizer (tensors of the same size stand for its state)": setup.optimizer == "adamw8bit",
+        "4-bit weights": setup.method.name == "qlora",
+        "the 8-bit optimizer": setup.optimizer == "adamw8bit",
         f"computing in {setup.dtype}": setup.dtype != "bfloat16",
         "checkpointing": setup.checkpointing,
         "a hybrid": setup.method.name == "hybrid",
