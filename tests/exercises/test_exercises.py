@@ -1,6 +1,8 @@
 """Every exercise three ways: the stub is "not yet", the solution passes, each planted mistake gets its own message."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -159,3 +161,11 @@ def test_the_notebook_holds_the_exercise_as_it_is_here(path):
         assert any(f'hint("{id}")' in source for source in sources), f"{path.name}: hint of {id}"
         assert any(f'solution("{id}")' in source for source in sources), f"{path.name}: solution of {id}"
     assert set(used) == {id for id in ALL if path.name.startswith(id[:2])}
+
+
+def test_exercises_load_without_torch():
+    """A learner's first check answers at once; torch takes seconds to load."""
+    code = "import sys\nfrom workbench import exercises\n[exercises.find(id) for id in exercises.identifiers()]\n"
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

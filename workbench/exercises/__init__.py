@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 
 from workbench.exercises.framework import Exercise, Folded, Result
@@ -19,28 +18,28 @@ _MODULES = {
 
 
 def identifiers() -> list[str]:
-    """Every exercise there is, in the order of the course."""
+    """The names of all exercises, in the order of the course."""
     return list(_MODULES)
 
 
 def find(id: str) -> Exercise:
-    """The exercise called `id`; ValueError when there is none."""
+    """The exercise called `id`. Raises ValueError if there is none."""
     if id not in _MODULES:
         raise ValueError(f"there is no exercise {id!r}; there are {', '.join(_MODULES)}.")
     return import_module(f"workbench.exercises.{_MODULES[id]}").EXERCISE
 
 
-def check(id: str, answer: Callable) -> Result:
-    """Judge the function `answer`. A wrong or unfinished answer gives a message, never an error."""
+def check(id: str, answer: object) -> Result:
+    """Judge the function `answer`. A wrong or unfinished answer gets a message; it never raises."""
     return find(id).check(answer)
 
 
 def hint(id: str) -> Folded:
-    """The hints, folded away: open them one at a time."""
+    """The hints, folded; they open one at a time."""
     hints = find(id).hints
     return Folded([f"Hint {number} of {len(hints)}" for number in range(1, len(hints) + 1)], hints)
 
 
 def solution(id: str) -> Folded:
-    """One solution, folded away."""
+    """One solution, folded."""
     return Folded(["Solution"], [find(id).solution], code=True)

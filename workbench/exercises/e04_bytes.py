@@ -63,7 +63,7 @@ def resting_bytes(frozen, frozen_bits, trained, trained_bytes):
 def resting_bytes(frozen, frozen_bits, trained, trained_bytes):
     return 4 * trained * trained_bytes
 """,
-            "The frozen numbers need no gradient and no averages, but they still lie in memory: without the base there "
+            "The frozen numbers need no gradient and no averages, but they still take memory: without the base there "
             "is no forward pass.",
         ),
         Mistake(

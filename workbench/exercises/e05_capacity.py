@@ -46,7 +46,7 @@ def smallest_rank(bits, shapes, bits_per_parameter=2):
         "Start with one layer of 576 x 576 and rank 1: how many numbers do B and A hold together? At rank 2?",
         "Every rank adds out + in parameters on each layer. Sum that over the layers, multiply by bits_per_parameter: "
         "so many bits a rank adds.",
-        "Divide the bits by that and round up: math.ceil. With nothing to learn that is 0; max(1, ...) mends it.",
+        "Divide the bits by that and round up: math.ceil. With nothing to learn that is 0; max(1, ...) corrects that.",
     ),
     cases=(
         (2551, [(576, 576)]),
@@ -60,7 +60,7 @@ def smallest_rank(bits, shapes, bits_per_parameter=2):
 def smallest_rank(bits, shapes, bits_per_parameter=2):
     return max(1, bits // (bits_per_parameter * sum(out + into for out, into in shapes)))
 """,
-            "You round down, so the last bits find no room: 2551 bits need 1.1 ranks of one 576 x 576 layer, and "
+            "You round down, which leaves no room for the last bits: 2551 bits need 1.1 ranks of one 576 x 576 layer, and "
             "ranks are whole numbers. Round up.",
         ),
         Mistake(
@@ -148,7 +148,7 @@ def smallest_rank(bits, shapes, bits_per_parameter=2):
     out, into = shapes[0]
     return max(1, math.ceil(bits / (bits_per_parameter * (out + into))))
 """,
-            "You count the first layer alone. The bits may be spread over all the adapted layers: sum over shapes.",
+            "You count the first layer alone. The bits may be spread over all adapted layers: sum over shapes.",
         ),
     ),
 )

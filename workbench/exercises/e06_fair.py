@@ -114,7 +114,7 @@ def best_method(runs):
     return max(scores, key=lambda method: sum(scores[method]) / len(scores[method]))
 """,
             "You average over all learning rates. A method is then punished for every bad rate that was tried with it: "
-            "let each method stand at its own best rate.",
+            "compare each method at its own best rate.",
         ),
         Mistake(
             """\
@@ -128,7 +128,7 @@ def best_method(runs):
     return max(methods, key=lambda name: mean([run for run in shared if run["method"] == name]))
 """,
             "You compare all methods at one shared learning rate. What suits full fine-tuning is far too small for "
-            "LoRA: let each method stand at its own best rate.",
+            "LoRA: compare each method at its own best rate.",
         ),
         Mistake(
             """\

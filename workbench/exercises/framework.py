@@ -1,4 +1,7 @@
-"""What an exercise is, and how an answer is judged: by running it beside the solution and the known mistakes."""
+"""What an exercise is, and how an answer is judged: by comparing its results with the solution and known mistakes.
+
+Imports no torch, so that a first `check` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ import numbers
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import CodeType
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An answer that people do give, as source, and what to tell them."""
+    """A common wrong answer, as source, and the message for it."""
 
     source: str
     message: str
@@ -24,13 +29,13 @@ class Mistake:
 class Exercise:
     """One task about one function.
 
-    function: its name. stub: what the notebook's cell holds. cases: the arguments it is tried with, one tuple a call.
-    The cases must tell the solution and every mistake apart. explanation is shown to those who got it right.
+    function: its name. stub: the notebook's cell. cases: the arguments of each call, a tuple a call; the solution and
+    every mistake must differ in at least one. explanation: shown with the right answer. wrong: the known mistakes.
     """
 
     id: str
     title: str
-    difficulty: str  # "easy", "medium" or "hard"
+    difficulty: Literal["easy", "medium", "hard"]
     minutes: int
     task: str
     function: str
@@ -38,21 +43,21 @@ class Exercise:
     solution: str
     explanation: str
     hints: Sequence[str]
-    cases: Sequence[tuple]
+    cases: Sequence[tuple[Any, ...]]
     wrong: Sequence[Mistake]
 
     def markdown(self) -> str:
         """The notebook's text cell for this exercise."""
         return f"## Exercise {self.id}: {self.title}\n*{self.difficulty}, about {self.minutes} minutes*\n\n{self.task}"
 
-    def check(self, answer: Callable) -> Result:
-        """Judge the learner's function; whatever it does wrong, including raising, becomes a Result."""
+    def check(self, answer: object) -> Result:
+        """Judge the learner's function. Whatever goes wrong in it, exceptions included, becomes a Result."""
         if not callable(answer):
             return Result(
                 False, f"check needs the function itself, without brackets: check({self.id!r}, {self.function})."
             )
         expected = self._values(self.solution)
-        given = []
+        given: list[Any] = []
         for case in self.cases:
             value, fault = _try(answer, case)
             if fault:
@@ -62,7 +67,7 @@ class Exercise:
                     words = "returns nothing so far. Fill it in, then check again; use return, printing is not enough."
                     return Result(False, f"{self.function} {words}", started=False)
                 call = f"{self.function}({', '.join(map(repr, case))})"
-                return Result(False, f"{call} returns nothing; does every way through your function end in a return?")
+                return Result(False, f"{call} returns nothing; does every path through your function end in a return?")
             given.append(value)
         if _same(given, expected):
             return Result(True, self.explanation)
@@ -76,7 +81,8 @@ class Exercise:
         hint = " (the values are right; return a plain list)" if _is_other_list(got, want) else ""
         return Result(False, f"{self.function}({arguments}) gives {_shown(got)}; it should give {_shown(want)}{hint}.")
 
-    def _values(self, source: str) -> list:
+    def _values(self, source: str) -> list[Any]:
+        """What the function in `source` returns for each case."""
         function = function_from(source, self.function)
         return [function(*copy.deepcopy(case)) for case in self.cases]
 
@@ -94,6 +100,7 @@ class Result:
 
     @property
     def heading(self) -> str:
+        """The verdict in a word or two."""
         return "Passed." if self.passed else "Not right." if self.started else "Not yet."
 
     def __repr__(self) -> str:
@@ -109,7 +116,7 @@ class Result:
 
 @dataclass(frozen=True, repr=False)
 class Folded:
-    """Texts to be opened one at a time in a notebook (nothing is given away by running the cell)."""
+    """Texts that open one at a time in a notebook, so that running the cell shows none of them."""
 
     titles: Sequence[str]
     texts: Sequence[str]
@@ -127,36 +134,37 @@ class Folded:
         )
 
 
-def function_from(source: str, name: str) -> Callable:
+def function_from(source: str, name: str) -> Callable[..., Any]:
     """The function called `name` that a piece of exercise source defines."""
-    namespace: dict = {}
+    namespace: dict[str, Any] = {}
     exec(compile(source, f"<{name}>", "exec"), namespace)
     return namespace[name]
 
 
-def _try(answer: Callable, case: tuple) -> tuple[object, str | None]:
+def _try(answer: Callable[..., Any], case: tuple[Any, ...]) -> tuple[Any, str | None]:
+    """The answer's value for a case, or what it raised in words."""
     try:
         return answer(*copy.deepcopy(case)), None
-    except Exception as error:  # a learner's function may raise anything; all of it is theirs to read
+    except Exception as error:  # the learner's function may raise anything
         return None, _describe(error, answer, case)
 
 
-def _describe(error: Exception, answer: Callable, case: tuple) -> str:
+def _describe(error: Exception, answer: Callable[..., Any], case: tuple[Any, ...]) -> str:
     what = f"{type(error).__name__} ({error})" if str(error) else type(error).__name__
-    code = getattr(answer, "__code__", None)
+    code: CodeType | None = getattr(answer, "__code__", None)
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
-    if not lines:
+    if code is None or not lines:
         return f"Your function raised {what} when called with {', '.join(map(repr, case))}."
     text = linecache.getline(code.co_filename, lines[-1]).strip()
     return f"Your function raised {what} on its line {lines[-1] - code.co_firstlineno + 1}{text and f': {text}'}"
 
 
-def _same(first: Sequence, second: Sequence) -> bool:
+def _same(first: Sequence[Any], second: Sequence[Any]) -> bool:
     return all(_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _equal(a: object, b: object) -> bool:
-    """Numbers (of any library, tensors of one element too) to six digits; everything else exactly."""
+def _equal(a: Any, b: Any) -> bool:
+    """Compare numbers (of any library, also tensors of one element) to six digits, everything else exactly."""
     if isinstance(b, numbers.Real) and not isinstance(a, str):
         try:
             return math.isclose(float(a), float(b), rel_tol=1e-6, abs_tol=1e-9)
@@ -164,12 +172,12 @@ def _equal(a: object, b: object) -> bool:
             return False
     try:
         return type(a) is type(b) and bool(a == b)
-    except (ValueError, RuntimeError):  # a list of arrays or tensors, of which == is no single truth
+    except (ValueError, RuntimeError):  # a list of arrays or tensors has no single truth value
         return False
 
 
-def _is_other_list(got: object, want: object) -> bool:
-    """Whether `got` is a tuple, an array or the like with the values of the list `want`."""
+def _is_other_list(got: Any, want: Any) -> bool:
+    """Whether `got` is not a list but a tuple, an array or similar, with the values of the list `want`."""
     if not isinstance(want, list) or isinstance(got, list):
         return False
     try:
