@@ -60,8 +60,8 @@ def smallest_rank(bits, shapes, bits_per_parameter=2):
 def smallest_rank(bits, shapes, bits_per_parameter=2):
     return max(1, bits // (bits_per_parameter * sum(out + into for out, into in shapes)))
 """,
-            "You round down, which leaves no room for the last bits: 2551 bits need 1.1 ranks of one 576 x 576 layer, and "
-            "ranks are whole numbers. Round up.",
+            "You round down, which leaves no room for the last bits: 2551 bits need 1.1 ranks of one 576 x 576 layer, "
+            "and ranks are whole numbers. Round up.",
         ),
         Mistake(
             """\

@@ -59,7 +59,7 @@ MEASURES = {
 }
 BETTER = {max: "higher is better", min: "lower is better"}
 VARIABLES = {"rank": "rank r", "learning_rate": "learning rate", "alpha": "alpha"}
-HOLLOW_TOO: tuple[Look, ...] = (*SERIES, *(look | {"fillstyle": "none"} for look in SERIES))  # for more than five lines
+TEN_SERIES: tuple[Look, ...] = (*SERIES, *(look | {"fillstyle": "none"} for look in SERIES))
 FULL_LINE: Look = {"color": METHOD_STYLE["full"]["color"], "linestyle": "--", "linewidth": 1.8}
 STAR: Look = {"marker": "*", "markersize": 15, "markerfacecolor": PALETTE["yellow"], "color": PALETTE["ink"]}
 UNCLIPPED: Look = {"linestyle": "", "clip_on": False, "zorder": 4}  # for markers on the edge of the axes
@@ -131,7 +131,7 @@ def bits_against_parameters(
     axes = style(figure.add_subplot(), "What adapters have memorised", "trainable parameters", "bits memorised")
     found = []
     settings = grouped(usable(rows, "memorised_bits"), _family)
-    for look, (label, group) in zip(cycle(HOLLOW_TOO), settings.items(), strict=False):
+    for look, (label, group) in zip(cycle(TEN_SERIES), settings.items(), strict=False):
         chosen = [row for size in by_best_rate(group, "trainable_parameters").values() for row in size]
         band = bands(chosen, "trainable_parameters", "memorised_bits")
         _draw_band(axes, band, label, look)
@@ -182,8 +182,8 @@ def rate_map(rows: Sequence[Mapping], down: str = "rank") -> Figure:
     """A map of exact match over learning rate and `down`: each cell the mean of its seeds, a row's best cell outlined.
 
     Between equals the lower test loss decides, as in `results.rows.best_rate`. A cell that was not run is blank. One in
-    which no seed finished says "div."; one in which some did has their mean and the number of the others, and is never
-    called best. down: a name in VARIABLES. Raises ValueError if nothing finished.
+    which all seeds diverged says "div."; one in which some did shows the mean of the others, says how many diverged,
+    and is never called best. down: a name in VARIABLES. Raises ValueError if nothing finished.
     """
     require_finished(rows, ["exact_match"])
     downs, rates = (sorted({row[key] for row in rows}, key=lambda v: (v is None, v)) for key in (down, "learning_rate"))
@@ -234,10 +234,7 @@ def _best_cells(cells: Cells) -> dict[float | None, float]:
 
 
 def by_targets(rows: Sequence[Mapping]) -> Figure:
-    """Exact match of each pair of targets and rank at its best learning rate, seed by seed.
-
-    Raises ValueError if nothing finished.
-    """
+    """Exact match by seed of each targets and rank at its best rate. Raises ValueError if nothing finished."""
     require_finished(rows, ["exact_match"])
     settings = grouped(rows, lambda row: (setting_in_words(row), row["rank"], row["trainable_parameters"]))
     groups = {key: best for key, group in settings.items() if (best := at_best_rate(group))}
@@ -289,10 +286,9 @@ def _draw_cell(axes: Axes, x: int, y: int, shade: float | None, text: str, outli
 
 def _log_axis(axes: Axes, stored: list[float], own: list[float], base: int) -> None:
     """Make the x axis logarithmic, with ticks at the stored values; the learner's lie between them."""
-    if not stored + own:
-        return
-    log_x(axes, stored or own, base)
-    axes.set_xlim(min(stored + own) / 1.5, max(stored + own) * 1.5)
+    if values := stored + own:
+        log_x(axes, stored or own, base)
+        axes.set_xlim(min(values) / 1.5, max(values) * 1.5)
 
 
 def _legend(figure: Figure, where: Literal["outside lower center", "outside right upper"], columns: int) -> None:
