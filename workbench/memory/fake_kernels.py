@@ -29,9 +29,7 @@ def efficient_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """torch's sdpa on CUDA for a padded batch: keys and values repeated, a float mask, memory-efficient attention."""
     query, key, value = _as_autocast(query, key, value)
@@ -41,7 +39,8 @@ def efficient_attention(
     bias = torch.empty(*attention_mask.shape[:-1], -(-length // 16) * 16, dtype=query.dtype, device=query.device)
     bias = bias[..., :length].expand(-1, query.shape[1], -1, -1)
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-    out = kernel(query, key, value, bias, torch.is_grad_enabled(), dropout, False, scale=scaling)[0]
+    dropout, scale = options.get("dropout", 0.0), options.get("scaling")
+    out = kernel(query, key, value, bias, torch.is_grad_enabled(), dropout, False, scale=scale)[0]
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -51,13 +50,12 @@ def flash_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """torch's sdpa on CUDA without a mask: the flash kernel."""
     query, key, value = _as_autocast(query, key, value)
-    out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout, True, scale=scaling)[0]
+    dropout, scale = options.get("dropout", 0.0), options.get("scaling")
+    out = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout, True, scale=scale)[0]
     return out.transpose(1, 2).contiguous(), None
 
 
