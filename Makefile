@@ -58,13 +58,13 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
 # Two processes of one thread each are done sooner than one of two threads. A file's tests stay in one process, and the
 # files in the order that tests/conftest.py gives them.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint
-	$(BIN)/mypy
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test: lint
