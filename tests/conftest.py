@@ -70,6 +70,8 @@ def pytest_collection_modifyitems(items):
         if not item.get_closest_marker("quick") and is_slow(item):
             item.add_marker(pytest.mark.slow)
     place = {TESTS / name: number for number, name in enumerate(LONG_FILES)}
+    if gone := [path for path in place if not path.is_file()]:
+        raise pytest.UsageError(f"LONG_FILES names files that are not there: {gone}")
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
