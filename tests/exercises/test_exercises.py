@@ -51,7 +51,7 @@ def test_messages_differ_and_every_exercise_is_complete(id):
 
 
 @pytest.mark.parametrize("id", ALL)
-def test_an_unforeseen_wrong_answer_is_shown_beside_the_right_one(id):
+def test_an_unforeseen_wrong_answer_is_shown_with_the_right_one(id):
     exercise = exercises.find(id)
     message = exercises.check(id, lambda *arguments: -12345.5).message
     assert f"{exercise.function}(" in message and "-12345.5" in message and "should give" in message

@@ -61,7 +61,7 @@ def test_a_saved_notebook_says_what_was_bet(store, monkeypatch):
     assert "speed: supported" in data["text/plain"] and f'class="{name}"' in data["text/html"]
 
 
-def test_bets_stand_beside_verdicts():
+def test_bets_and_verdicts_share_a_table():
     text = bets.bets_and_verdicts(
         {"speed": SUPPORTED}, [Verdict("speed", DEPENDS, "evidence.", "rule"), Verdict("hybrid", DEPENDS, "e.")]
     )

@@ -59,7 +59,7 @@ FIGURES = {
 
 
 def lines(axes, start: str) -> list[tuple[list, list]]:
-    """(x, y) of the labelled lines whose label starts so."""
+    """(x, y) of the lines with a label that starts with `start`."""
     found = [line for line in axes.lines if str(line.get_label()).startswith(start)]
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in found]
 

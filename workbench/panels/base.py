@@ -18,7 +18,7 @@ from workbench.plots.style import PALETTE, Figure, picture, pixel_width, to_png
 
 LABEL = {"description_width": "130px"}
 CACHED_VIEWS = 64  # a panel's
-USER_ERRORS = (ValueError, WorkbenchError)  # whose message is about the settings
+USER_ERRORS = (ValueError, WorkbenchError)  # about the settings; any other error is a bug
 BUSY = '<p role="status">Working ...</p><style>.workbench-busy { opacity: 0.4 }</style>'
 WIDE = widgets.Layout(width="400px", max_width="calc(100% - 4px)")
 

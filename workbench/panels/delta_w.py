@@ -1,4 +1,4 @@
-"""Panel of notebook 01: choose a wanted update, a rank, alpha and the steps of descent; see what B A catches."""
+"""Panel of notebook 01: how well B A fits a wanted update, for a rank, an alpha and a number of steps of descent."""
 
 # ruff: noqa: N806 - matrices keep the capital letters that the papers give them
 
@@ -24,10 +24,10 @@ def _fit(target: str, rank: int, steps: int) -> lowrank.Fit:
 
 
 def low_rank_view(target: str = "triangle", rank: int = 4, alpha: int = 4, steps: int = 300) -> View:
-    """What (alpha / rank) * B A makes of the wanted update, after `steps` of gradient descent from B = 0.
+    """How well (alpha / rank) * B A fits the wanted update, after `steps` of gradient descent from B = 0.
 
-    target: a name in TARGETS. The descent itself runs with alpha = rank, that is with a factor of 1; another alpha
-    then weighs the same A and B more or less. Raises ValueError for a rank that a 32 x 48 matrix cannot have.
+    target: a name in TARGETS. The descent runs with alpha = rank, a factor of 1; alpha then scales the same A and B.
+    Raises ValueError for a rank that a 32 x 48 matrix cannot have.
     """
     wanted = TARGETS[target]
     numbers = lowrank.lora_parameters(ROWS, COLUMNS, rank)

@@ -25,7 +25,7 @@ LAYERS = {
 
 @cache
 def toy_layer(shape: tuple[int, int]) -> tuple[nn.Linear, Tensor, Tensor, float]:
-    """A layer, 32 inputs, what its outputs shall gain, and the norm of its outputs now, all drawn from a fixed seed.
+    """A layer, 32 inputs, the change wanted of its outputs, and the norm of its outputs, all from a fixed seed.
 
     shape: (out, in).
     """
@@ -43,7 +43,7 @@ def toy_layer(shape: tuple[int, int]) -> tuple[nn.Linear, Tensor, Tensor, float]
 def measure_update(shape: tuple[int, int], rank: int, alpha: float, rslora: bool, steps: int = 5) -> float:
     """RMS of what the update adds to a layer's output after `steps` AdamW steps / RMS of the base layer's output.
 
-    shape: (out, in), of `toy_layer`. Its own output is never needed: it neither changes nor moves the gradients.
+    shape: (out, in), of `toy_layer`. The base output is left out, because it is constant and cancels in the loss.
     """
     linear, x, wanted, base_norm = toy_layer(shape)
     with torch.random.fork_rng(devices=[]):
@@ -59,13 +59,14 @@ def measure_update(shape: tuple[int, int], rank: int, alpha: float, rslora: bool
 
 
 def added(layer: LoRALinear, x: Tensor) -> Tensor:
+    """What the update adds to the layer's output: scaling * x A^T B^T, of shape (inputs, out)."""
     return layer.scaling * (x @ layer.A.T) @ layer.B.T
 
 
 def layer_view(
     layer: tuple[int, int] = (576, 576), rank: int = 8, alpha: int = 16, rslora: bool = False, steps: int = 5
 ) -> View:
-    """Scaling, parameters and measured movement of one layer, beside every other rank and the other rule.
+    """Scaling, parameters and measured movement of one layer, with those of every other rank and the other rule.
 
     layer: (out, in). rank: one of RANKS. Raises ValueError for an alpha below 1.
     """

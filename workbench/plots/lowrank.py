@@ -100,7 +100,7 @@ def errors_by_rank(best: Mapping[str, Sequence[float]], found: Mapping[str, Mapp
 def descents(histories: Mapping[int, Sequence[dict]], floors: Mapping[int, float]) -> Figure:
     """Error against step of gradient descent, a line a rank. floors: the best possible error, dotted. Keys: ranks."""
     figure = new_figure(8.0, 3.8)
-    title = "Gradient descent from B = 0, beside the best error of each rank"
+    title = "Gradient descent from B = 0, and the best error of each rank"
     axes = style(figure.add_subplot(), title, "step", "part of the update missed")
     for look, (rank, history) in zip(SERIES, histories.items(), strict=False):
         steps = [entry["step"] for entry in history]
