@@ -210,7 +210,7 @@ def test_a_damaged_notebook_is_a_sentence(content, tmp_path):
 
 def test_a_scratch_pad_is_left_out_unless_it_is_named(write, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "course")
-    monkeypatch.setattr(runner, "_kill_family", None)  # nobody is killed by number after a run that has ended
+    monkeypatch.setattr(psutil, "Process", None)  # nobody is killed by number after a run that has ended
     write("1 + 1")
     write("1 / 0", name="Untitled.ipynb", parameters=None)
     ran = run_notebooks([], "smoke", tmp_path / "out")
