@@ -1,15 +1,14 @@
 """What every test can rely on: no network, no access to the learner's own runs and timings, fixed threads and seeds."""
 
-import dis
 import gc
+import inspect
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
-from types import CodeType, FunctionType
 
 import pytest
 from hypothesis import settings
@@ -38,9 +37,9 @@ if OFFLINE not in sys.path:
 
 TESTS = Path(__file__).parent
 # What takes seconds: training, simulated steps, and processes that load torch. A test is slow if it asks for one of
-# these fixtures, or if it or a helper function of its module names one of these functions.
+# these fixtures or calls one of these functions; where a helper does, it is marked by hand.
 SLOW_FIXTURES = {"cluster", "gallery_runs", "lab", "tuned"}
-SLOW_FUNCTIONS = {"run_notebook", "run_notebooks", "simulate", "subprocess", "sweep", "train", "write_runs"}
+SLOW_WORDS = re.compile(r"\b(run_notebooks?|simulate|sweep|train|write_runs)\(|\bsubprocess\.")
 # Files of more than twenty seconds, longest first: two workers are both busy to the end.
 LONG_FILES = (
     "notebooks/test_course.py",
@@ -77,23 +76,7 @@ def pytest_collection_modifyitems(items):
 
 def is_slow(item) -> bool:
     function = getattr(item, "function", None)
-    return bool(function and (SLOW_FIXTURES & {*item.fixturenames} or SLOW_FUNCTIONS & names_in(function)))
-
-
-@cache
-def names_in(function: FunctionType) -> frozenset[str]:
-    """The global names that a function refers to, also by way of other functions of its module."""
-    code, names = [function.__code__], set()
-    while code:
-        for instruction in dis.get_instructions(part := code.pop()):
-            helper = function.__globals__.get(instruction.argval) if instruction.opname == "LOAD_GLOBAL" else None
-            if helper is None or instruction.argval in names:
-                continue
-            names.add(instruction.argval)
-            if isinstance(helper, FunctionType) and helper.__module__ == function.__module__:
-                code.append(helper.__code__)
-        code += [constant for constant in part.co_consts if isinstance(constant, CodeType)]
-    return frozenset(names)
+    return bool(function and (SLOW_FIXTURES & {*item.fixturenames} or SLOW_WORDS.search(inspect.getsource(function))))
 
 
 @pytest.fixture(autouse=True)

@@ -115,6 +115,7 @@ def test_an_unsupported_bias_is_refused(monkeypatch):
         estimate(LlamaConfig(**TINY, attention_bias=True, mlp_bias=True), full())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", range(15))
 def test_the_closed_form_agrees_with_the_simulation(turn):
     """15 combinations of architectures, methods and options, in which every architecture meets several methods."""
@@ -124,6 +125,7 @@ def test_the_closed_form_agrees_with_the_simulation(turn):
     assert_agree(CONFIGS[family], METHODS[method], options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "checkpointing"),
     [
@@ -137,6 +139,7 @@ def test_the_closed_form_stops_at_the_lowest_block_with_a_gradient(method, check
     assert_agree(DEEP, method, {"checkpointing": checkpointing, "sequence_length": 256})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -151,6 +154,7 @@ def test_the_closed_form_agrees_on_kernels_and_optimizers(options):
     assert_agree(CONFIGS["llama"], full(), options | {"sequence_length": 256})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options", "within"),
     [
@@ -165,6 +169,7 @@ def test_the_closed_form_covers_the_end_of_the_backward_pass(method, options, wi
     assert_agree(SHALLOW, method, {"checkpointing": True, "sequence_length": 256, **options}, within)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "method", "options"),
     [
@@ -180,12 +185,14 @@ def test_the_closed_form_covers_the_scores_of_eager_attention(config, method, op
     assert_agree(config, method, {"attention": "eager", "checkpointing": True, **LONG, **options}, within=0.03)
 
 
+@pytest.mark.slow
 def test_the_8_bit_optimizer_keeps_the_state_of_small_tensors_in_float32():
     closed, simulated = (predict(SHALLOW, lora(2), 1, 32, optimizer="adamw8bit") for predict in (estimate, simulate))
     two_of_four_bytes = 2 * 4 * closed.trainable_parameters
     assert closed.components["optimizer state"] == simulated.components["optimizer state"] == two_of_four_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed", "float32"])
 def test_dequantized_weights_have_the_dtype_of_the_computation(dtype):
     wide = LlamaConfig(**SIZES | {"hidden_size": 1024, "intermediate_size": 8192, "vocab_size": 200})

@@ -14,6 +14,7 @@ from workbench.memory.setup import SetupFields, as_setup
 from workbench.models import Base
 
 
+@pytest.mark.slow
 def test_estimate_and_simulate_take_a_setup_or_a_method_with_the_fields_of_a_setup():
     setup = Setup(qlora(), 2, 64, "mixed", checkpointing=True, attention="flash")
     assert as_setup(setup) == setup == as_setup(qlora(), 2, 64, "mixed", checkpointing=True, attention="flash")
@@ -29,6 +30,7 @@ def test_estimate_and_simulate_take_a_setup_or_a_method_with_the_fields_of_a_set
         estimate("llama-3.2-1b", lora(), batchsize=8)
 
 
+@pytest.mark.slow
 def test_a_model_can_be_a_folder_a_file_a_configuration_or_a_base(tmp_path):
     config = CONFIGS["llama"]
     config.save_pretrained(tmp_path)
