@@ -46,7 +46,7 @@ LONG_FILES = (
     "browser/test_panels_in_lab.py",
     "notebooks/test_rehearsal.py",
     "sweeps/test_sweeps.py",
-    "sweeps/test_cluster.py",
+    "sweeps/test_ray_executor.py",
     "memory/test_closed_form.py",
     "training/test_training.py",
     "models/test_models.py",
