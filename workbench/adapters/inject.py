@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Sequence
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
@@ -14,7 +13,7 @@ from workbench.adapters.methods import Method
 from workbench.errors import MethodError
 from workbench.models.base import Base, linear_modules
 from workbench.models.sharing import head_lock, share
-from workbench.seeds import forked_random_state
+from workbench.seeds import RandomNumbers
 
 
 def check_method(base: Base, method: Method) -> None:
@@ -54,8 +53,7 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
         with head_lock:
             return copy.deepcopy(base.model).float().requires_grad_(True)
     init_seed = seed if method.init_seed is None else method.init_seed
-    with forked_random_state(base.model.device), warnings.catch_warnings():
-        torch.manual_seed(init_seed)
+    with RandomNumbers(init_seed), warnings.catch_warnings():
         # PEFT 0.21 still reads an attribute that transformers 5 has renamed.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
         model = get_peft_model(share(base.model), peft_config(base, method))

@@ -30,6 +30,8 @@ def completion_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tenso
 
     The hidden states are gathered before the output head, so that it is computed at these positions only. No attention
     mask is needed: rows are padded on the right, and a causal model does not look to the right.
+
+    model: one that nobody else calls meanwhile, such as a copy made by `share`, since its head has a hook for a moment.
     """
 
     def gather(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -13,7 +13,6 @@ from workbench.adapters.inject import adapter_parameters
 from workbench.adapters.methods import Method
 from workbench.errors import SweepError
 from workbench.models.base import Base
-from workbench.seeds import forked_random_state
 from workbench.tasks.encoding import Encoded, batches, collate, encode
 from workbench.training.lifecycle import alone_in_this_process
 from workbench.training.loop import accelerator_for, batched, held, make_slot, slots_at_once
@@ -84,12 +83,11 @@ def needs(trials: Sequence[Trial]) -> Needs:
     largest = trials[max(range(len(trials)), key=counts.__getitem__)]
     rows = encode(task.train, base.tokenizer, largest.config.max_length)
     accelerator = accelerator_for(base)
-    with forked_random_state(base.model.device):
-        slot = make_slot(largest, largest.new_run(), rows, accelerator)
-        slot.batches, slot.tokens = [_largest_batch(rows, trials)], 1
-        (group,) = batched(base, [slot])
-        with LiveBytes(held([slot])) as memory:
-            backward(accelerator, group)
+    slot = make_slot(largest, largest.new_run(), rows, accelerator)
+    slot.batches, slot.tokens = [_largest_batch(rows, trials)], 1
+    (group,) = batched(base, [slot])
+    with LiveBytes(held([slot])) as memory:
+        backward(accelerator, group)
     fixed = LiveBytes([*base.model.parameters(), *base.model.buffers()]).now
     copies = base.dtype.itemsize  # of an adapter in the dtype of the frozen weights, for the backward pass
     activations = memory.peak - fixed - max(counts) * (8 + copies)  # values and gradients in float32

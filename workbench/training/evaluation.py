@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.models.base import Base
-from workbench.models.sharing import completion_logits, head_lock, in_float32
+from workbench.models.sharing import completion_logits, head_lock, in_float32, share
 from workbench.paths import DATA
 from workbench.tasks.encoding import Encoded, collate, encode, start_ids
 from workbench.tasks.files import Example
@@ -33,9 +33,7 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     limit: score only the first `limit` test rows, pieces of general text and facts. Raises TaskError for a row of more
     than `max_length` tokens.
     """
-    model = in_float32(base.model)
-    was_training = model.training
-    model.eval()
+    model = share(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     scores = score(model, rows)
     if task.labels:
@@ -43,7 +41,6 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     facts = score(model, fact_rows(base.tokenizer)[:limit])
     scores |= {"general_loss": score(model, general_rows(base.tokenizer)[:limit])["loss"]}
     scores |= {"fact_accuracy": facts["exact_match"], "fact_loss": facts["loss"]}
-    model.train(was_training)
     return scores
 
 

@@ -18,7 +18,6 @@ from workbench.adapters.methods import Method
 from workbench.console import say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
-from workbench.seeds import forked_random_state
 from workbench.tasks.encoding import encode
 from workbench.tasks.tasks import Task
 from workbench.training import evaluation
@@ -96,20 +95,18 @@ def run_trials(
     except TrainingError as error:
         _end(runs, "out_of_memory", str(error))
         return _keep_all(trials, runs, [], accelerator)
-    with forked_random_state(first.base.model.device):
-        torch.manual_seed(first.config.seed)
-        try:
-            for trial, run in zip(trials, runs, strict=True):
-                run.before = dict(before)
-                slots.append(make_slot(trial, run, rows, accelerator))
-            fit(accelerator, first.base, slots, together, compiled, on_step)
-        except KeyboardInterrupt:
-            _end(runs, "interrupted")
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            out_of_memory = True
-            _end(runs, "out_of_memory", OUT_OF_MEMORY_ADVICE)
+    try:
+        for trial, run in zip(trials, runs, strict=True):
+            run.before = dict(before)
+            slots.append(make_slot(trial, run, rows, accelerator))
+        fit(accelerator, first.base, slots, together, compiled, on_step)
+    except KeyboardInterrupt:
+        _end(runs, "interrupted")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        out_of_memory = True
+        _end(runs, "out_of_memory", OUT_OF_MEMORY_ADVICE)
     accelerator.free_memory()  # it would keep the optimizers' states alive through the scoring
     if out_of_memory and len(trials) > 1:
         slots.clear()

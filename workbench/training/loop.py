@@ -12,12 +12,13 @@ from typing import Any, TypedDict
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from workbench.adapters.batched import multi_adapter_model
 from workbench.adapters.inject import apply, trainable_parameters
 from workbench.console import say
 from workbench.models.base import Base
-from workbench.seeds import forked_random_state
+from workbench.seeds import RandomNumbers
 from workbench.tasks.encoding import Encoded
 from workbench.training.peak_memory import LiveBytes, gpu_peak
 from workbench.training.runs import Run
@@ -35,6 +36,7 @@ from workbench.training.step import (
 from workbench.training.trial import Trial
 
 DIVERGED_ADVICE = "The loss is no longer a number: lower the learning rate, or lengthen the warm-up."
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 CPU_TOKENS = 3072  # in one forward pass of several adapters; beyond, a CPU waits for its memory
 
 
@@ -78,10 +80,11 @@ def make_slot(trial: Trial, run: Run, rows: Sequence[Encoded], accelerator: Acce
     return Slot(run, model, trial.method.learning_rate, trial.config, trained, optimizer, steps, longest)
 
 
-def alone(accelerator: Accelerator, slot: Slot) -> Group:
-    """The group of a slot that trains alone."""
+def alone(accelerator: Accelerator, slot: Slot, numbers: RandomNumbers | None = None) -> Group:
+    """The group of a slot that trains alone. numbers: what its dropout draws from."""
     if slot.config.checkpointing:
-        slot.model.activation_checkpointing_enable({"use_reentrant": False})
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        slot.model.activation_checkpointing_enable(options | ({"context_fn": numbers.checkpointed} if numbers else {}))
     return Group(accelerator.prepare(slot.model), [slot], batched=False)
 
 
@@ -128,6 +131,7 @@ def fit(
     to stop.
     """
     config, active = slots[0].config, list(slots)
+    numbers = RandomNumbers(config.seed) if any(draws(slot.model) for slot in slots) else None
     groups: list[Group] = []
     peak_of_gpu = gpu_peak(accelerator.device, held(slots))
     started = time.perf_counter()
@@ -136,13 +140,14 @@ def fit(
             for slot in active:
                 slot.next_step()
             if not groups:
-                groups = batched(base, active, compiled) if together else [alone(accelerator, active[0])]
+                groups = batched(base, active, compiled) if together else [alone(accelerator, active[0], numbers)]
             if step == 0:
-                _rehearse(accelerator, groups)
+                _rehearse(accelerator, groups, numbers)
                 started = time.perf_counter()
             # The second step is the first with the optimizers' states in place.
             measured = step == min(1, config.steps - 1) and not peak_of_gpu
-            losses, seconds, peak = _step(accelerator, groups, step, measured)
+            with numbers or nullcontext():  # not around on_step, which may draw too
+                losses, seconds, peak = _step(accelerator, groups, step, measured)
             _record_peak(slots, together, peak_of_gpu() if peak_of_gpu else peak)
             surviving = _record_step(active, losses, step, seconds / len(active))
             left = (time.perf_counter() - started) / (step + 1) * (config.steps - step - 1)
@@ -155,6 +160,14 @@ def fit(
     finally:
         _release(accelerator, groups, slots)
     _check_overflow(accelerator, slots)
+
+
+def draws(model: nn.Module) -> bool:
+    """Whether the forward pass of a model in training draws random numbers: dropout, or noise of a router."""
+    modules = any(isinstance(module, DROPOUT) and module.p > 0 for module in model.modules())
+    settings = getattr(model, "config").get_text_config().to_dict()  # noqa: B009 - PEFT passes the base's on
+    wanted = (value for name, value in settings.items() if any(word in name for word in ("drop", "jitter", "noise")))
+    return modules or any(isinstance(value, float) and value > 0 for value in wanted)
 
 
 def _step(
@@ -216,10 +229,10 @@ def _report(slots: Sequence[Slot], surviving: Sequence[Slot], step: int, seconds
     }
 
 
-def _rehearse(accelerator: Accelerator, groups: Sequence[Group]) -> None:
+def _rehearse(accelerator: Accelerator, groups: Sequence[Group], numbers: RandomNumbers | None) -> None:
     """One forward and backward pass without an update: checks the gradients and announces how long the steps take."""
     slots = [slot for group in groups for slot in group.slots]
-    with forked_random_state(accelerator.device):
+    with numbers.kept() if numbers else nullcontext():
         started = time.perf_counter()
         for group in groups:
             backward(accelerator, group).tolist()  # which waits for a GPU to be done
