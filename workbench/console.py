@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 
 def progress_wanted() -> bool:
@@ -12,7 +13,13 @@ def progress_wanted() -> bool:
 def say(words: str) -> None:
     """Print a line of progress on stderr, unless silence is asked for."""
     if progress_wanted():
-        print(words, file=sys.stderr)
+        tell(words)
+
+
+def tell(words: str) -> None:
+    """Print a line on stderr. Nobody reads it where the reader has gone or the disk is full: that ends no training."""
+    with suppress(OSError, ValueError, AttributeError):  # the last two: stderr is closed, or there is none
+        print(words, file=sys.stderr, flush=True)
 
 
 def first_line(error: BaseException) -> str:

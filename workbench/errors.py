@@ -37,6 +37,10 @@ class RunError(WorkbenchError, ValueError):
     """A run that cannot be stored or loaded."""
 
 
+class DamagedError(WorkbenchError, ValueError):
+    """A stored file that is not what it should be."""
+
+
 class SweepError(WorkbenchError, ValueError):
     """A sweep that cannot go on as described."""
 

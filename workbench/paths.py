@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 import platformdirs
@@ -33,12 +33,11 @@ def runs_dir() -> Path:
 def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON, atomically: a reader sees either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+    scratch = path.with_name(f"{path.stem[:100]}{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with scratch.open("x", encoding="utf-8") as file:  # readable by whom the umask says
             json.dump(value, file, indent=1, allow_nan=False)
-        os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except BaseException:
-        os.unlink(scratch)
+        scratch.unlink(missing_ok=True)
         raise
