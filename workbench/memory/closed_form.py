@@ -41,7 +41,7 @@ from workbench.memory.model_states import (
     trains_in_full,
 )
 from workbench.memory.report import COMPONENTS, CONTEXT_BYTES, CUBLAS_BYTES, MemoryReport, validation
-from workbench.memory.setup import Setup, SetupFields, Source, as_setup, model_config, model_name
+from workbench.memory.setup import Setup, SetupFields, Source, as_setup, model_config, model_name, towers_of
 from workbench.memory.shapes import shape_of
 
 SHARDED = ("weights", "adapters", "gradients", "optimizer state")  # by ZeRO stage 3
@@ -64,9 +64,11 @@ def estimate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
     if setup.device != "cuda":
         raise MemoryModelError("estimate() describes a GPU; for device='cpu' use simulate().")
     started = time.perf_counter()
-    config = model_config(model)
+    config, towers = model_config(model), towers_of(model)
     trained = trained_model(shape_of(config), setup)
     always, moments = resident(trained), moments_of(trained)
+    if towers.weights:
+        always.append(term_of_tensor("weights", "parts that text does not reach", towers.bytes(setup)))
     sums = {moment: _bytes(always) + _bytes(terms) for moment, terms in moments.items()}
     highest = max(sums, key=sums.__getitem__)
     terms = [*always, *moments[highest], term_of_tensor("temporaries", "cuBLAS workspace", CUBLAS_BYTES)]
@@ -74,7 +76,7 @@ def estimate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
     for term in terms:
         components[term.component] += term.bytes
         sizes.update(term.tensors)
-    validated, note = validation(setup, config.model_type)
+    validated, note = validation(setup, config.model_type, towers.words)
     return MemoryReport(
         model=model_name(model),
         setup=setup,

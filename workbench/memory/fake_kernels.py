@@ -7,6 +7,7 @@ would choose on a GPU are called by name.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,10 +18,10 @@ from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.pytorch_utils import Conv1D
 
 from workbench.adapters.quantization import stored_parts
 from workbench.memory.setup import BLOCK_4BIT, BLOCK_8BIT, CODE_BOOK_VALUES, SMALLEST_8BIT
-from workbench.models.base import linear_modules
 
 
 def efficient_attention(
@@ -117,9 +118,11 @@ def dequantized(weight: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> T
 class Linear4bit(bnb.nn.Linear4bit):
     """A linear layer with tensors of the same sizes as bitsandbytes' NF4 layer with double quantization."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear | Conv1D) -> None:
         nn.Module.__init__(self)
-        self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
+        sizes = (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
+        self.in_features, self.out_features = sizes
+        self.bias = layer.bias
         parts = stored_parts(layer.weight.numel(), "nf4", BLOCK_4BIT, double_quantization=True)
         weight = nn.Parameter(torch.empty(parts["codes"], 1, dtype=torch.uint8), requires_grad=False)
         for name, value in (("compress_statistics", True), ("quant_type", "nf4")):
@@ -137,10 +140,34 @@ class Linear4bit(bnb.nn.Linear4bit):
 
 
 def store_in_4_bits(model: PreTrainedModel) -> None:
-    """Replace every linear layer other than the output head by a `Linear4bit`, in place."""
-    for name in linear_modules(model):
-        model.set_submodule(name, Linear4bit(model.get_submodule(name)))
+    """Replace every linear layer that bitsandbytes quantizes by a `Linear4bit`, in place: all but the output head."""
+    head = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        if type(module) in (nn.Linear, Conv1D) and module is not head:
+            model.set_submodule(name, Linear4bit(module))
     model.is_loaded_in_4bit = True
+
+
+def kept_unquantized(model: PreTrainedModel) -> str:
+    """Words for the matrices of the blocks that are not in 4 bits: their share of the weights, and which they are.
+
+    Experts of a mixture are often one tensor without a linear layer. Empty if they are less than one in a hundred.
+    """
+    head, modules = model.get_output_embeddings(), model.modules()
+    held = {id(module.weight) for module in modules if isinstance(module, nn.Embedding) or module is head}
+    quantized = sum(m.in_features * m.out_features for m in model.modules() if isinstance(m, Linear4bit))
+    kept: Counter[str] = Counter()
+    dtypes = set()
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1 and weight.dtype != torch.uint8 and id(weight) not in held and ".lora_" not in name:
+            path = [part for part in name.split(".") if not part.isdigit() and part != "base_layer"]  # of PEFT
+            kept[".".join(path[-3:])] += weight.numel()
+            dtypes.add(str(weight.dtype).removeprefix("torch."))
+    share = kept.total() / (quantized + kept.total() or 1)
+    if share < 0.01:
+        return ""
+    most = ", ".join(name for name, _ in kept.most_common(2))
+    return f"{share:.0%} of the blocks' weights stay in {' and '.join(sorted(dtypes))}, not in 4 bits, most in {most}"
 
 
 class FakeAdamW8bit(torch.optim.Optimizer):

@@ -6,10 +6,11 @@ Nothing is computed, so a step of an 8B model takes seconds on a laptop.
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -26,11 +27,10 @@ from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from workbench.adapters.inject import peft_config
-from workbench.console import first_line
 from workbench.errors import MemoryModelError, WorkbenchError
-from workbench.memory.fake_kernels import ATTENTION, FakeAdamW8bit, fuse_dropout, store_in_4_bits
+from workbench.memory.fake_kernels import ATTENTION, FakeAdamW8bit, fuse_dropout, kept_unquantized, store_in_4_bits
 from workbench.memory.recorder import Recorder, Storage
-from workbench.memory.setup import Setup, language_model
+from workbench.memory.setup import Setup, language_model, quiet, shortened
 from workbench.models.base import Base
 from workbench.training.step import optimizer_tensors
 
@@ -47,7 +47,8 @@ class Steps:
     """The log of two training steps.
 
     events: (storage, whether it is an allocation). bounds: phase -> positions of its first event, and of the first
-    event after it, in the second step. backward_starts: position at which each step's backward pass starts.
+    event after it, in the second step. backward_starts: position at which each step's backward pass starts. remarks:
+    what a reader of the figures should know of this model.
     """
 
     events: list[tuple[Storage, bool]]
@@ -55,6 +56,7 @@ class Steps:
     backward_starts: list[int]
     vocabulary: int
     trainable_parameters: int
+    remarks: tuple[str, ...] = ()
 
     def backward_start(self, storage: Storage) -> int:
         """Where the first backward pass after the allocation of `storage` starts; 0 if there is none."""
@@ -68,11 +70,13 @@ def fake_steps(config: PreTrainedConfig, setup: Setup) -> Steps:
     """
     family = config.model_type
     try:
-        with torch.device("meta"):
-            model = build(config, setup)
-        with FakeTensorMode():
-            make_fake(model)
-            return _follow(model, setup, config.vocab_size)
+        with quiet():
+            with torch.device("meta"):
+                model = build(config, setup)
+            remarks = _remarks(model, setup)
+            with FakeTensorMode():
+                make_fake(model)
+                return replace(_follow(model, setup, config.vocab_size), remarks=remarks)
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
         raise MemoryModelError(
             f"simulate() does not support {family!r}: its steps depend on the contents of tensors, and fake tensors "
@@ -80,8 +84,25 @@ def fake_steps(config: PreTrainedConfig, setup: Setup) -> Steps:
         ) from error
     except WorkbenchError:
         raise
-    except (RuntimeError, ValueError) as error:  # from torch or PEFT; other kinds would be bugs in this package
-        raise MemoryModelError(f"A step of {family!r} does not run as configured: {first_line(error)[:160]}") from error
+    except Exception as error:
+        if not _raised_by_a_library(error):
+            raise
+        raise MemoryModelError(f"A step of {family!r} does not run as configured: {shortened(error)}") from error
+
+
+def _raised_by_a_library(error: Exception) -> bool:
+    """Whether code of torch, transformers or PEFT raised it; else it is a bug of this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, RuntimeError | ValueError) or (bool(frames) and "site-packages" in frames[-1].filename)
+
+
+def _remarks(model: TrainedModule, setup: Setup) -> tuple[str, ...]:
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    remarks = [kept_unquantized(inner)] if setup.method.name == "qlora" else []
+    has_attention = any("att" in name for name, _ in inner.named_modules())
+    if setup.attention != "eager" and has_attention and not inner._supports_sdpa:
+        remarks.append("transformers by itself runs this family with eager attention")
+    return tuple(filter(None, remarks))
 
 
 def _follow(model: TrainedModule, setup: Setup, vocabulary: int) -> Steps:
@@ -179,14 +200,16 @@ def build(config: PreTrainedConfig, setup: Setup) -> TrainedModule:
 
 def _build_base(config: PreTrainedConfig, setup: Setup, dtype: torch.dtype) -> PreTrainedModel:
     """The base in `dtype`, with the attention of the setup."""
-    model = language_model(config, dtype=dtype)
-    model.tie_weights()
     kernel = ATTENTION[setup.attention, setup.device]
+    at_once = {"attn_implementation": kernel} if kernel == "eager" else {}  # some families cannot change it later
+    model = language_model(config, dtype=dtype, **at_once)
+    model.tie_weights()
     model.set_attn_implementation(kernel)
     if model.config._attn_implementation != kernel:
+        remedy = "another model" if kernel == "eager" else "attention='eager'"
         raise MemoryModelError(
-            f"simulate() does not support {config.model_type!r}: it only runs with its own attention implementation. "
-            "Use another model."
+            f"simulate() does not support {config.model_type!r} with attention={setup.attention!r}: it only runs with "
+            f"its own implementation. Use {remedy}."
         )
     return model
 

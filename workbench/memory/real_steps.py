@@ -50,7 +50,7 @@ def _peak_of_steps(base: Base, setup: Setup) -> int:
     if setup.checkpointing:
         model.activation_checkpointing_enable(CHECKPOINTING)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer, batch = make_optimizer(setup, trained), make_batch(setup, model.config.vocab_size)
+    optimizer, batch = make_optimizer(setup, trained), make_batch(setup, model.config.get_text_config().vocab_size)
     before = LiveBytes([*model.parameters(), *model.buffers(), *quantization_tensors(model)]).now
     with profiled() as profile:
         for _ in range(2):

@@ -14,6 +14,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 
+def grouped_product(
+    left: torch.Tensor, right: torch.Tensor, offsets: torch.Tensor | None = None, *_: Any, **__: Any
+) -> torch.Tensor:
+    """A tensor like the result of a mixture's product of tokens, sorted by expert, with each expert's weights.
+
+    torch's own rule for fake tensors refuses what its kernels compute, such as float32.
+    """
+    groups = [] if left.dim() != right.dim() or offsets is None else [len(offsets)]
+    if left.dim() == right.dim() == 3:
+        groups = [len(left)]
+    return left.new_empty(*groups, left.shape[-2], right.shape[-1])
+
+
 @dataclass(eq=False)
 class Storage:
     """One storage. allocated_at, released_at: positions in the log of events.
@@ -65,7 +78,10 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         if operation is torch.ops.prim.device.default:  # most of the calls, and nothing is allocated
             return operation(*args)
-        result = operation(*args, **(kwargs or {}))
+        if operation is torch.ops.aten._grouped_mm.default:
+            result = grouped_product(*args, **(kwargs or {}))
+        else:
+            result = operation(*args, **(kwargs or {}))
         if operation is torch.ops.aten.add.Tensor and self._phase == "backward" and self._adds_gradients(args):
             self._release(args[0].untyped_storage()._cdata)
         tree_map_only(torch.Tensor, self.follow, result)

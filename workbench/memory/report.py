@@ -62,8 +62,11 @@ class MemoryReport:
         return values
 
 
-def validation(setup: Setup, family: str) -> tuple[bool, str]:
-    """Whether setups of this kind were compared with a published run, and a note that names what was not."""
+def validation(setup: Setup, family: str, *remarks: str) -> tuple[bool, str]:
+    """Whether setups of this kind were compared with a published run, and a note that names what was not.
+
+    remarks: sentences to add to the note; empty ones are left out.
+    """
     # The published runs are of one llama model in bfloat16, full or with adapters, with AdamW (foreach) and sdpa.
     unproven = {
         f"the {family} architecture": family != "llama",
@@ -77,6 +80,7 @@ def validation(setup: Setup, family: str) -> tuple[bool, str]:
         "a CPU": setup.device == "cpu",
     }
     words = [words for words, applies in unproven.items() if applies]
+    note = "validated against published runs of this kind, of one 3B model: see data/published_runs.csv"
     if words:
-        return False, f"not validated against a published run: {', '.join(words)}"
-    return True, "validated against published runs of this kind, of one 3B model: see data/published_runs.csv"
+        note = f"not validated against a published run: {', '.join(words)}"
+    return not words, "; ".join([note, *filter(None, remarks)])

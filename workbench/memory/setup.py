@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from workbench.adapters.methods import Method
 from workbench.console import first_line
@@ -117,23 +122,57 @@ def shipped() -> list[str]:
 
 
 def model_config(model: Source) -> PreTrainedConfig:
-    """The transformers configuration of `model`.
+    """The transformers configuration of `model`; of a multimodal one, the language model's part.
 
     model: a name or a Hub id of `catalogue`, another Hub id that is in the local cache or can be fetched, a directory
     with a config.json, the path of such a file, a configuration, or a loaded base.
 
     Raises MemoryModelError if there is no such model, or if its configuration cannot be read.
     """
+    return whole_config(model).get_text_config()
+
+
+def whole_config(model: Source) -> PreTrainedConfig:
+    """The configuration that `model_config` takes the language model's part of."""
     if isinstance(model, Base):
-        model = model.model.config
+        return model.model.config
     if isinstance(model, PreTrainedConfig):
-        return _text_part(model)
+        return model
     if isinstance(model, str | os.PathLike):
         return _read(os.fspath(model))
     raise MemoryModelError(
         f"A model cannot be given as {type(model).__name__}; give a name like 'llama-3.2-1b', a Hub id, the path of a "
         "config.json or of its folder, a transformers configuration, or a base from load_base()."
     )
+
+
+@dataclass(frozen=True)
+class Towers:
+    """The parts of a multimodal model that text does not reach: how many weights, and a sentence for reports."""
+
+    weights: int = 0
+    words: str = ""
+
+    def bytes(self, setup: Setup) -> int:
+        """Their bytes, in the dtype in which the model's weights are kept."""
+        masters = setup.dtype == "mixed" and setup.method.name == "full"
+        return self.weights * (4 if masters or setup.dtype == "float32" else 2)
+
+
+def towers_of(model: Source) -> Towers:
+    """The vision and audio towers that `load_base` would load along with the language model, if it can load them."""
+    whole = whole_config(model)
+    text = whole.get_text_config()
+    if text is whole:
+        return Towers()
+    kind = f"{whole.model_type!r} is multimodal"
+    try:
+        models = meta_model(whole), meta_model(text)
+    except MemoryModelError:
+        return Towers(0, f"{kind} and load_base() cannot load it: this is its language model alone")
+    whole_size, text_size = (sum(weight.numel() for weight in built.parameters()) for built in models)
+    weights = max(whole_size - text_size, 0)
+    return Towers(weights, f"{kind}: its {weights:,} weights that text does not reach are counted as frozen")
 
 
 def model_name(model: Source) -> str:
@@ -153,7 +192,7 @@ def language_model(config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(copy.deepcopy(config), **options)
     except Exception as error:  # the code of each family raises its own exceptions
         raise MemoryModelError(
-            f"transformers cannot build {config.model_type!r} as a language model: {first_line(error)[:160]}"
+            f"transformers cannot build {config.model_type!r} as a language model: {shortened(error)}"
         ) from error
 
 
@@ -169,51 +208,88 @@ def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
 @lru_cache(maxsize=64)
 def _meta_model(kind: type[PreTrainedConfig], fields: str) -> PreTrainedModel:
     with torch.device("meta"):
-        return language_model(kind.from_dict(json.loads(fields)))
+        # transformers writes an infinite number as {"__float__": "Infinity"}
+        return language_model(kind.from_dict(kind._decode_special_floats(json.loads(fields))))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the logs of torch and transformers: what goes wrong becomes one sentence."""
+    log, before = logging.getLogger("torch._subclasses.fake_tensor"), transformers_logging.get_verbosity()
+    log.disabled = True
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        log.disabled = False
+        transformers_logging.set_verbosity(before)
+
+
+def shortened(error: BaseException) -> str:
+    """What an exception of another library says, in a line that fits into a sentence of ours."""
+    return textwrap.shorten(first_line(error), 200, placeholder=" ...")
 
 
 def _read(name: str) -> PreTrainedConfig:
-    path = Path(name).expanduser()
-    path = path / "config.json" if path.is_dir() else path
-    if not path.is_file() and (known := catalogue.find(name)):
-        path = known.config_file
-    if path.is_file():
-        return _from_file(path.absolute(), path.stat().st_mtime_ns)
+    text = _config_text(name)
+    if text is not None:
+        return _from_text(*text)
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
         raise MemoryModelError(
-            f"No model {name!r}: it is neither a file, nor a folder with a config.json, nor a Hub id like 'org/name'; "
-            f"names known here: {', '.join(shipped())}."
+            f"No model {textwrap.shorten(name, 80)!r}: it is neither a file, nor a folder with a config.json, nor a "
+            f"Hub id like 'org/name'; names known here: {', '.join(shipped())}."
         )
     try:
-        return _text_part(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        return _unquantized(AutoConfig.from_pretrained(name, trust_remote_code=False), name)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        first = first_line(error)[:160]
+        if isinstance(error, MemoryModelError):
+            raise
         raise MemoryModelError(
-            f"The configuration of {name!r} is neither in the local cache nor could it be downloaded ({first}); "
-            "give the path of its config.json, or try again with a network connection."
+            f"The configuration of {name!r} is neither in the local cache nor could it be downloaded "
+            f"({shortened(error)}); give the path of its config.json, or try again with a network connection."
+        ) from error
+
+
+def _config_text(name: str) -> tuple[Path, str] | None:
+    """The configuration's file and what is in it, for a path or a name of the catalogue; None for another name."""
+    try:
+        given = Path(name).expanduser()
+        path = given / "config.json" if given.is_dir() else given
+        if not path.is_file() and (given / "adapter_config.json").is_file():
+            raise MemoryModelError(f"{given} holds an adapter, not a model; give the model that it belongs to.")
+        if not path.is_file() and (known := catalogue.find(name)):
+            path = known.config_file
+        return (path.absolute(), path.read_text(encoding="utf-8")) if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise MemoryModelError(f"{path} is not a JSON file: {error}") from error
+    except (OSError, RuntimeError) as error:  # no permission, a name that is too long, ~somebody who is not there
+        raise MemoryModelError(
+            f"{textwrap.shorten(name, 80)!r} cannot be read ({shortened(error)[:120]}); give another folder or "
+            f"config.json, or one of {', '.join(shipped())}."
         ) from error
 
 
 @lru_cache(maxsize=64)
-def _from_file(path: Path, _modified: int) -> PreTrainedConfig:
-    """_modified: the file's modification time, as part of the cache's key, so that an edited file is read again."""
+def _from_text(path: Path, text: str) -> PreTrainedConfig:
+    """text: what the file holds, as part of the cache's key, so that an edited file is read again."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(text)
     except ValueError as error:
         raise MemoryModelError(f"{path} is not a JSON file: {error}") from error
-    return _text_part(_from_fields(fields, path))
-
-
-def _from_fields(fields: object, path: Path) -> PreTrainedConfig:
     if not isinstance(fields, dict) or fields.get("model_type") is None:
         raise MemoryModelError(f"{path} has no model_type; give the config.json of a transformers model.")
     try:
-        return AutoConfig.for_model(**fields)
+        with quiet():
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)  # as load_base does
     except Exception as error:  # each family validates its fields with other exceptions
-        kind, first = fields["model_type"], first_line(error)[:200]
-        raise MemoryModelError(f"transformers cannot read {path}, a {kind!r} model: {first}") from error
+        kind = fields["model_type"]
+        raise MemoryModelError(f"transformers cannot read {path}, a {kind!r} model: {shortened(error)}") from error
+    return _unquantized(config, str(path))
 
 
-def _text_part(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The language model's part of a multimodal configuration; other configurations as they are."""
-    return config.get_text_config()
+def _unquantized(config: PreTrainedConfig, name: str) -> PreTrainedConfig:
+    """Raises MemoryModelError for weights that are stored quantized, which `load_base` refuses too."""
+    if stored := getattr(config, "quantization_config", None):
+        kind = stored.get("quant_method") if isinstance(stored, dict) else type(stored).__name__
+        raise MemoryModelError(f"The weights of {name} are quantized already ({kind}); give the original model.")
+    return config

@@ -105,8 +105,8 @@ def shape_of(config: PreTrainedConfig) -> Shape:
     """
     if config.model_type not in FAMILIES:
         raise MemoryModelError(
-            f"estimate() supports {', '.join(FAMILIES)}, but not {config.model_type!r}; use simulate(), which supports "
-            "every decoder that transformers can build."
+            f"estimate() supports {', '.join(FAMILIES)}, but not {config.model_type!r}; use simulate(), on the command "
+            "line --simulate, which follows the steps of other decoders."
         )
     for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
         if (size := getattr(config, name)) < 1:

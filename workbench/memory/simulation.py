@@ -12,7 +12,7 @@ from workbench.memory.allocator import reserved_bytes, segments_bytes
 from workbench.memory.fake_steps import PHASES, Steps, fake_steps
 from workbench.memory.recorder import Storage
 from workbench.memory.report import COMPONENTS, CONTEXT_BYTES, CUBLAS_BYTES, MemoryReport, validation
-from workbench.memory.setup import Setup, SetupFields, Source, as_setup, model_config, model_name
+from workbench.memory.setup import Setup, SetupFields, Source, as_setup, model_config, model_name, towers_of
 
 TIMELINE_POINTS = 400
 
@@ -25,17 +25,19 @@ def simulate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
     """
     setup = as_setup(setup, *fields, **named)
     started = time.perf_counter()
-    config = model_config(model)
+    config, towers = model_config(model), towers_of(model)
     steps = fake_steps(config, setup)
     on_gpu = setup.device == "cuda"
     workspace = CUBLAS_BYTES if on_gpu else 0
-    peaks, peak_at, timeline = _replay(steps, workspace)
-    components, sizes = dict.fromkeys(COMPONENTS, 0) | {"temporaries": workspace}, Counter([workspace])
+    tower_bytes = towers.bytes(setup)
+    peaks, peak_at, timeline = _replay(steps, workspace + tower_bytes)
+    components = dict.fromkeys(COMPONENTS, 0) | {"temporaries": workspace, "weights": tower_bytes}
+    sizes = Counter([workspace, tower_bytes])
     for storage in _alive(steps, peak_at):
         components[_component(storage, steps)] += storage.bytes
         sizes[storage.bytes] += 1
     peak = max(peaks.values())
-    validated, note = validation(setup, config.model_type)
+    validated, note = validation(setup, config.model_type, *steps.remarks, towers.words)
     return MemoryReport(
         model=model_name(model),
         setup=setup,
@@ -49,7 +51,7 @@ def simulate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
         seconds=time.perf_counter() - started,
         validated=validated,
         note=note,
-        replayed_bytes=reserved_bytes(_requests(steps, workspace)) if on_gpu else peak,
+        replayed_bytes=reserved_bytes(_requests(steps, workspace + tower_bytes)) if on_gpu else peak,
         timeline=_thinned(timeline),
     )
 
@@ -57,7 +59,7 @@ def simulate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
 def _replay(steps: Steps, workspace: int) -> tuple[dict[str, int], int, list[tuple[str, int]]]:
     """Phase -> peak bytes, the position of the event at the highest peak, and (phase, bytes) after each event.
 
-    workspace: bytes that are allocated all the time.
+    workspace: bytes that are allocated all the time, the weights of towers among them.
     """
     live, highest, peak_at = workspace, 0, 0
     peaks: dict[str, int] = dict.fromkeys(PHASES, 0)
