@@ -14,6 +14,6 @@ __getattr__, __dir__, __all__ = attach(
         "encode": "encoding",
         "information_bits": "tasks",
         "load_task": "tasks",
-        "start_ids": "encoding",
+        "start_ids": "joining",
     },
 )

@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workbench.console import say
 from workbench.errors import TaskError
+from workbench.tasks.files import Example
+from workbench.tasks.joining import pair_ids, plain, start_ids
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-from workbench.tasks.files import Example
+
+Pair = tuple[list[int], list[int]]  # tokens of prompt and completion
+COMPARED_ROWS = 50  # of a data set, whose tokens are decoded and compared with their text
 
 
 @dataclass(frozen=True)
@@ -29,33 +34,78 @@ class Encoded:
         return len(self.ids) - self.prompt_length
 
 
-def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The beginning-of-text token, if the tokenizer adds one by itself."""
-    added = tokenizer("", add_special_tokens=True)["input_ids"]
-    return added[:1] if added and added[0] == tokenizer.bos_token_id else []
-
-
 def encode(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, what: str = "Row"
 ) -> list[Encoded]:
-    """Prompt and completion are tokenized apart, so that their boundary is one; end-of-text is appended.
+    """Prompt and completion as one text, with the loss on the tokens of the completion; end-of-text is appended.
 
-    The beginning-of-text token appears only if the tokenizer adds it by itself. Raises TaskError for a row of more
-    than `max_length` tokens: a cut-off completion would teach the model to stop in the middle. `what` names it there.
+    Each side has tokens of its own, so that their boundary is one. Where the tokens do not say what the rows say, a
+    line tells it. The beginning-of-text token appears only if the tokenizer adds it by itself; end-of-text is not
+    appended to a completion that ends in it. Raises TaskError for a completion with end-of-text in its middle and for
+    a row of more than `max_length` tokens: a cut-off completion would teach the model to stop in the middle.
+    `what` names the row there.
     """
-    prompts = tokenizer([row.prompt for row in examples], add_special_tokens=False)["input_ids"]
-    completions = tokenizer([row.completion for row in examples], add_special_tokens=False)["input_ids"]
-    start = start_ids(tokenizer)
-    encoded = []
-    for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), start=1):
-        ids = (*start, *prompt, *completion, tokenizer.eos_token_id)
-        if len(ids) > max_length:
-            raise TaskError(
-                f"{what} {number} ({examples[number - 1].prompt[:30]!r}...): {len(ids)} tokens, "
-                f"but max_length is {max_length}. Shorten the row or raise max_length."
-            )
-        encoded.append(Encoded(ids, len(start) + len(prompt)))
+    prompts, completions = [row.prompt for row in examples], [row.completion for row in examples]
+    pairs = pair_ids(prompts, completions, tokenizer)
+    end = tokenizer.eos_token_id
+    encoded = [Encoded((*before, *ended(after, end)), len(before)) for before, after in pairs]
+    for number, (row, example) in enumerate(zip(encoded, examples, strict=True), start=1):
+        if fault := _fault(row, tokenizer, max_length):
+            raise TaskError(f"{what} {number} ({example.prompt[:30]!r}...): {fault}")
+    _tell_end_of_text(pairs, tokenizer, what)
+    _tell_what_is_read(examples, pairs, tokenizer, what)
     return encoded
+
+
+def ended(ids: list[int], end: int) -> list[int]:
+    """The tokens with the end-of-text token at their end, once."""
+    while ids[-1:] == [end]:
+        ids = ids[:-1]
+    return [*ids, end]
+
+
+def _fault(row: Encoded, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str | None:
+    """What is wrong with a row's tokens, and what to do, in words; None if nothing is."""
+    if tokenizer.eos_token_id in row.ids[row.prompt_length : -1]:
+        return (
+            f"the completion holds the end-of-text token {tokenizer.eos_token!r} before its end, where every answer "
+            "would stop. Remove it and what follows it."
+        )
+    if len(row.ids) > max_length:
+        return f"{len(row.ids)} tokens, but max_length is {max_length}. Shorten the row or raise max_length."
+    return None
+
+
+def _tell_end_of_text(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, what: str) -> None:
+    """Say how many rows bring the end-of-text token along."""
+    end = tokenizer.eos_token_id
+    if given := sum(after[-1:] == [end] for _, after in pairs):
+        say(f"{what}s: {given} of {len(pairs)} completions end in {tokenizer.eos_token!r}; it is not added once more.")
+    # In a prompt of a chat it may close the turns before; at its end the model would answer after the end.
+    inside = [before for before, _ in pairs if end in before[1:]]
+    if odd := sum(before[-1] == end or not tokenizer.chat_template for before in inside):
+        say(
+            f"{what}s: {odd} of {len(pairs)} prompts hold the end-of-text token {tokenizer.eos_token!r}, which the "
+            "model reads as the end of a text before the answer. Remove it unless this is meant."
+        )
+
+
+def _tell_what_is_read(
+    examples: Sequence[Example], pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, what: str
+) -> None:
+    """Say, with an example, if tokens decode to another text than their row holds: a space more, a lower-cased name."""
+    from transformers import PreTrainedTokenizerBase  # lazily: reading and checking data needs no transformers
+
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):  # a stand-in, which need not decode
+        return
+    start = len(start_ids(tokenizer))
+    apart = max(1, len(examples) // COMPARED_ROWS)
+    for example, (before, after) in list(zip(examples, pairs, strict=True))[::apart]:
+        text = example.prompt + example.completion
+        read = plain(tokenizer, [*before[start:], *after])
+        if text not in (read, plain(tokenizer, [*before, *after])):
+            say(f"{what}s: this tokenizer does not keep texts as written: {text[-60:]!r} is read as {read[-60:]!r}.")
+            return
 
 
 def batches(encoded_count: int, batch_size: int, steps: int, seed: int) -> list[list[int]]:

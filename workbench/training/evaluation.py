@@ -16,12 +16,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from workbench.models.base import Base
 from workbench.models.sharing import completion_logits, head_lock, in_float32, share
 from workbench.paths import DATA
-from workbench.tasks.encoding import Encoded, collate, encode, start_ids
+from workbench.tasks.encoding import Encoded, collate, encode, ended
 from workbench.tasks.files import Example
+from workbench.tasks.joining import pair_ids, prompt_ids, start_ids, token_ids
 from workbench.tasks.tasks import Task
+from workbench.training.label_scores import label_likelihoods as _label_scores
 
 TOKENS_A_BATCH = 2048
 GENERAL_CHUNKS, GENERAL_CHUNK_TOKENS = 12, 128
+PROMPT_END = 32  # characters, on which the tokens of what follows a prompt depend
 
 
 def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int = 512) -> dict[str, float]:
@@ -58,7 +61,7 @@ def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -
     model = in_float32(base.model)
     written = []
     for example in examples:
-        ids = [*start_ids(base.tokenizer), *_tokens(base.tokenizer, example.prompt)]
+        ids = prompt_ids(example.prompt, base.tokenizer)
         with head_lock:
             tokens = _greedy(model, ids, base.tokenizer.eos_token_id, max_new_tokens)
         written.append(base.tokenizer.decode(tokens, skip_special_tokens=True).strip())
@@ -70,12 +73,23 @@ def _greedy(model: PreTrainedModel, ids: list[int], end: int, count: int) -> lis
 
     `model.generate` would apply the model's own generation_config: penalties, beams, suppressed tokens.
     """
+    try:
+        return _decode(model, ids, end, count, from_cache=True)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):  # a state of a kind of its own
+        return _decode(model, ids, end, count, from_cache=False)
+
+
+def _decode(model: PreTrainedModel, ids: list[int], end: int, count: int, from_cache: bool) -> list[int]:
     written: list[int] = []
     cache = None
     while len(written) < count and written[-1:] != [end]:
-        new = torch.tensor([written[-1:] or ids], device=model.device)
-        out = model(input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = out.past_key_values
+        new = written[-1:] if from_cache and written else ids + written
+        row = torch.tensor([new], device=model.device)
+        if from_cache:
+            out = model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = out.past_key_values
+        else:
+            out = model(input_ids=row, use_cache=False)
         written.append(out.logits[0, -1].argmax().item())
     return written
 
@@ -109,17 +123,18 @@ def label_accuracy(
 ) -> float:
     """Share of test rows whose right label has the highest log-likelihood among all of the task's labels.
 
-    Rows with prompts of equal length go through the model together; every label then continues from the cached prompt.
+    Rows with prompts of equal length go through the model together.
     """
     labels = task.labels or ()
-    completions = [_completion(task, label) for label in labels]
-    label_ids = [[*_tokens(tokenizer, text), tokenizer.eos_token_id] for text in completions]
-    right = [labels.index(example.completion.strip()) for example in task.test[:limit]]
+    rows = task.test[:limit]
+    right = [labels.index(example.completion.strip()) for example in rows]
+    choices = _label_ids(tokenizer, [example.prompt for example in rows], [_completion(task, each) for each in labels])
     groups = defaultdict(list)
-    for index, row in enumerate(encode(task.test[:limit], tokenizer, max_length, what="Test row")):
-        groups[row.prompt_length].append((index, row.ids[: row.prompt_length]))
+    encoded = encode(rows, tokenizer, max_length, what="Test row")
+    for index, (row, label_ids) in enumerate(zip(encoded, choices, strict=True)):
+        groups[row.prompt_length, label_ids].append((index, row.ids[: row.prompt_length]))
     hits = 0
-    for group in groups.values():
+    for (_, label_ids), group in groups.items():
         for start in range(0, len(group), 16):
             part = group[start : start + 16]
             prompts = torch.tensor([ids for _, ids in part], device=model.device)
@@ -129,19 +144,19 @@ def label_accuracy(
     return hits / len(right)
 
 
-def _label_scores(model: PreTrainedModel, prompts: torch.Tensor, labels: list[list[int]]) -> torch.Tensor:
-    """Log-likelihood, (prompts, labels), of each label after each prompt; prompts: token ids of equal length."""
-    longest = max(map(len, labels))
-    padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in labels], device=prompts.device)
-    real = torch.tensor([[1.0] * len(ids) + [0.0] * (longest - len(ids)) for ids in labels], device=prompts.device)
-    first = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
-    first.past_key_values.batch_repeat_interleave(len(labels))
-    # Nothing is predicted from the last token of a label, so it does not go through the model.
-    rest = model(input_ids=padded[:, :-1].repeat(len(prompts), 1), past_key_values=first.past_key_values).logits.float()
-    start = first.logits[:, -1].float().repeat_interleave(len(labels), 0)
-    logits = torch.cat([start[:, None], rest], 1).log_softmax(-1)
-    chosen = logits.gather(-1, padded.repeat(len(prompts), 1)[..., None])[..., 0]
-    return (chosen * real.repeat(len(prompts), 1)).sum(-1).view(len(prompts), len(labels))
+def _label_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], labels: Sequence[str]
+) -> list[tuple[tuple[int, ...], ...]]:
+    """For each prompt, the tokens of every label as its continuation, end-of-text included.
+
+    They depend on how the prompt ends, and in a task of classification most end alike.
+    """
+    ends = {prompt[-PROMPT_END:]: prompt for prompt in prompts}
+    pairs = [(prompt, label) for prompt in ends.values() for label in labels]
+    joined = pair_ids([prompt for prompt, _ in pairs], [label for _, label in pairs], tokenizer)
+    rows = [tuple(ended(label, tokenizer.eos_token_id)) for _, label in joined]
+    of_end = {end: tuple(rows[i * len(labels) : (i + 1) * len(labels)]) for i, end in enumerate(ends)}
+    return [of_end[prompt[-PROMPT_END:]] for prompt in prompts]
 
 
 def _completion(task: Task, label: str) -> str:
@@ -169,7 +184,7 @@ def general_rows(tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
     stride = len(text) // GENERAL_CHUNKS
     pieces = [text[i * stride : i * stride + 8 * GENERAL_CHUNK_TOKENS] for i in range(GENERAL_CHUNKS)]
     start = start_ids(tokenizer)
-    chunks = [(*start, *_tokens(tokenizer, piece)[:GENERAL_CHUNK_TOKENS]) for piece in pieces]
+    chunks = [(*start, *ids[:GENERAL_CHUNK_TOKENS]) for ids in token_ids(pieces, tokenizer)]
     return [Encoded(chunk, 1) for chunk in chunks]
 
 
@@ -182,15 +197,9 @@ def everyday_facts() -> tuple[Example, ...]:
 
 def fact_rows(tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
     """The everyday facts without an end-of-text token: a base model may continue after the answer."""
-    rows = []
-    for fact in everyday_facts():
-        prompt = [*start_ids(tokenizer), *_tokens(tokenizer, fact.prompt)]
-        rows.append(Encoded((*prompt, *_tokens(tokenizer, fact.completion)), len(prompt)))
-    return rows
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    facts = everyday_facts()
+    pairs = pair_ids([fact.prompt for fact in facts], [fact.completion for fact in facts], tokenizer)
+    return [Encoded((*before, *after), len(before)) for before, after in pairs]
 
 
 def to_device(batch: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
