@@ -1,0 +1,85 @@
+"""What transformers, the Hub's client or a reader of weights has raised, as a sentence that says what to do."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+from workbench.console import first_line
+from workbench.models.packaged import PACKAGED
+
+PICKLE = (
+    "its weights are a pickle with other things than tensors in it, or no file of weights at all; reading it could run "
+    "code, so it is refused. Use the model.safetensors of the same model, or save it as one where you trust it"
+)
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """The error, and what it was raised from."""
+    links = [error]
+    while (cause := links[-1].__cause__ or links[-1].__context__) and cause not in links:
+        links.append(cause)
+    return links
+
+
+def is_pickle_error(error: BaseException) -> bool:
+    """Whether torch has refused a pickle. Its message advises `weights_only=False`, which runs what is in the file."""
+    return any(isinstance(link, pickle.UnpicklingError) or "weights_only" in str(link) for link in chain(error))
+
+
+def explain(name: str, source: str, error: Exception) -> str:
+    """What is wrong with a base and what to do. source: as in `Base.source`."""
+    if source == "hub" and (words := _explain_hub(name, error)):
+        return words
+    if is_pickle_error(error):
+        return f"{name} could not be loaded: {PICKLE}."
+    text = str(error)
+    if "ignore_mismatched_sizes" in text:
+        return f"{name} could not be loaded: its config.json names other sizes than its weights have."
+    if "Couldn't instantiate the backend tokenizer" in text:
+        return (
+            f"{name} has no tokenizer that can be read: save the one of its base into the folder, "
+            "base.tokenizer.save_pretrained(folder)."
+        )
+    if "for this kind of AutoModel" in text:
+        kind = text.partition("<class '")[2].partition("'")[0].rpartition(".")[2].removesuffix("Config")
+        return f"{name} could not be loaded: transformers has no text decoder for its model type ({kind})."
+    if isinstance(error, EOFError):
+        return f"{name} could not be loaded: one of its files is empty or cut off."
+    return f"{name} could not be loaded: {first_line(error)[:200]}"
+
+
+def _explain_hub(name: str, error: Exception) -> str | None:
+    """What the Hub's answer, or its silence, means; None if the fault lies elsewhere."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    links = chain(error)
+    kinds, text = tuple(type(link) for link in links), str(error)
+    if GatedRepoError in kinds or "gated repo" in text:
+        return f"{name} is gated: accept its licence on its Hub page, then run `hf auth login` and load it again."
+    if RevisionNotFoundError in kinds or "is not a valid git identifier" in text:
+        return (
+            f"{name} has no such revision on the Hub; leave `revision` out or check the repository's branches and tags."
+        )
+    if RepositoryNotFoundError in kinds or "is not a valid model identifier" in text:
+        return f"The Hub has no model {name!r} that you can read; check the spelling, or log in if it is private."
+    unreachable = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)
+    silent = any(isinstance(link, unreachable) or _is_network(link) or "cached files" in str(link) for link in links)
+    if not silent:
+        return None
+    offline = "HF_HUB_OFFLINE is set, and " if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    return (
+        f"{name} could not be loaded from the Hub: {offline}it is not in the local cache or the network is down; "
+        f"load it once with a network, give a local directory, or use '{PACKAGED}'. ({first_line(error)[:200]})"
+    )
+
+
+def _is_network(error: BaseException) -> bool:
+    """Whether an error is one of httpx's, which do not derive from Python's own."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3")

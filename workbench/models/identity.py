@@ -1,0 +1,140 @@
+"""What a base's weights are, told from their content: a hash of the files of a folder, and of the tensors in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import nn
+
+from workbench.console import say
+from workbench.errors import DamagedError
+from workbench.paths import cache_dir, write_json
+from workbench.stored import read_json
+
+# Weights, and all that their use depends on.
+REVISION_FILES = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".tiktoken", ".jinja")
+LARGE = 16_000_000  # bytes of a file whose hash is kept
+LONG = 4_000_000_000  # bytes to hash before a line says what takes so long
+SETTLED = 2_000_000_000  # nanoseconds: a file changed more recently may change again within one tick of its clock
+COLUMNS = 1021  # a prime, so that rows that change places end up in other columns
+
+
+def directory_revision(folder: Path) -> str:
+    """A hash over the names and the whole content of the model's files in a folder."""
+    files = [file for ending in REVISION_FILES for file in sorted(folder.glob(f"*{ending}")) if file.is_file()]
+    hashes = file_hashes(files)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{hashes[file]}:".encode())
+    return f"content {digest.hexdigest()[:12]}"
+
+
+def sampled_revision(folder: Path) -> str:
+    """The revision as earlier versions recorded it, from the sizes, beginnings and ends of files."""
+    digest = hashlib.sha256()
+    endings = (".json", ".safetensors", ".bin", ".model")
+    for file in [file for ending in endings for file in sorted(folder.glob(f"*{ending}"))]:
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(4_000_000))
+            stream.seek(max(0, file.stat().st_size - 4_000_000))
+            digest.update(stream.read())
+    return f"files {digest.hexdigest()[:12]}"
+
+
+def file_hash(file: Path) -> str:
+    """The sha256 of a whole file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_hashes(files: list[Path]) -> dict[Path, str]:
+    """The sha256 of each file; a large one is read once, and its hash kept with its size and times."""
+    kept, stamps = _kept_hashes(), {file: _stamp(file) for file in files}
+    known = {
+        file: entry["sha256"]
+        for file in files
+        if (entry := kept.get(str(file.resolve()))) and entry == {**stamps[file], "sha256": entry["sha256"]}
+    }
+    missing = [file for file in files if file not in known]
+    if (size := sum(stamps[file]["size"] for file in missing)) > LONG:
+        say(f"Hashing {size / 1e9:.0f} GB of weights in {files[0].parent} (once)")
+    found = {file: file_hash(file) for file in missing}
+    now = time.time_ns()
+    new = {
+        str(file.resolve()): {**stamps[file], "sha256": sha256}
+        for file, sha256 in found.items()
+        if stamps[file]["size"] > LARGE and now - max(stamps[file]["modified"], stamps[file]["changed"]) > SETTLED
+    }
+    if new:
+        with suppress(OSError):  # a cache that cannot be written costs time only
+            write_json(_hash_file(), {path: entry for path, entry in kept.items() if Path(path).is_file()} | new)
+    return known | found
+
+
+class _Stamp(TypedDict):
+    """What a file that has been written to differs in: bytes, and two times in nanoseconds."""
+
+    size: int
+    modified: int
+    changed: int
+
+
+class _KeptHash(_Stamp):
+    sha256: str
+
+
+def _stamp(file: Path) -> _Stamp:
+    status = file.stat()
+    return {"size": status.st_size, "modified": status.st_mtime_ns, "changed": status.st_ctime_ns}
+
+
+def _hash_file() -> Path:
+    return cache_dir() / "file_hashes.json"
+
+
+def _kept_hashes() -> dict[str, _KeptHash]:
+    """What is known about files, by path; empty if there is no record, or a damaged one."""
+    try:
+        return read_json(_hash_file(), dict[str, _KeptHash])
+    except (OSError, DamagedError):
+        return {}
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of all weights in memory, in one pass over them; any change of a weight changes it."""
+    digest = hashlib.blake2b(digest_size=6)
+    for name, tensor in _weights(model):
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:".encode())
+        digest.update(_column_sums(tensor))
+    return digest.hexdigest()
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters, and what else is stored with them; buffers that are computed anew at each load are no weights."""
+    for name, parameter in model.named_parameters():
+        yield name, parameter.data
+        if (state := getattr(parameter, "quant_state", None)) is not None:
+            yield f"{name}.absmax", state.absmax
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                yield f"{prefix}.{name}", buffer
+
+
+@torch.no_grad()
+def _column_sums(tensor: torch.Tensor) -> bytes:
+    """The bytes of a tensor as whole numbers in COLUMNS columns, summed up; what fills no row is taken as it is."""
+    flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    if flat.storage_offset() % 8:
+        flat = flat.clone()
+    words = flat[: len(flat) // 8 * 8].view(torch.int64)
+    whole = len(words) // COLUMNS * COLUMNS
+    parts = [words[:whole].view(-1, COLUMNS).sum(0), words[whole:]]
+    return torch.cat(parts).cpu().numpy().tobytes() + flat[len(words) * 8 :].cpu().numpy().tobytes()
