@@ -32,7 +32,7 @@ def test_the_simulation_predicts_a_real_step(small_directory, method, checkpoint
     said = simulate(small_directory, method, 4, 64, "float32", checkpointing=checkpointing, device="cpu")
     assert said.peak_allocated_bytes == pytest.approx(found, rel=0.03)
     assert {name: type(module) for name, module in base.model.named_modules()} == before
-    assert base.model.config._attn_implementation == "workbench_short"
+    assert base.model.config._attn_implementation == "workbench_rows"
 
 
 def test_the_fake_4_bit_layer_stores_what_bitsandbytes_stores():

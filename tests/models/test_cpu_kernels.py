@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from support.small_models import write_model
 from workbench import full, load_base
 from workbench.adapters.inject import apply
-from workbench.models.cpu_kernels import NAME, SHORT, _FrozenNorm, quicken, short_attention
+from workbench.models.cpu_kernels import PADDING_FREE, SHORT, _FrozenNorm, quicken, short_attention
 
 LAYER = SimpleNamespace(num_key_value_groups=3, is_causal=True, training=True)
 
@@ -119,7 +119,7 @@ def test_a_loaded_model_computes_as_the_stock_one(base, tmp_path, architecture, 
 
 
 def test_a_saved_checkpoint_knows_nothing_of_it(small, tmp_path):
-    assert small.model.config._attn_implementation == NAME
+    assert small.model.config._attn_implementation == PADDING_FREE
     small.model.save_pretrained(tmp_path)
-    assert NAME not in (tmp_path / "config.json").read_text()
+    assert PADDING_FREE not in (tmp_path / "config.json").read_text()
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]

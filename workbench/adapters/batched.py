@@ -7,6 +7,7 @@ its own rank. Nothing is padded to the largest rank, and no value of one slice e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -24,51 +25,65 @@ ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the voca
 def multi_adapter_model(base: Base, models: Sequence[PeftModel]) -> nn.Module:
     """A model on the weights of `base` with the adapters of all `models`: each acts on its own slice of the batch.
 
-    The batch is cut into equal slices, in the order of `models`. The adapters are the very parameters of `models`: what
-    trains here is trained there.
+    The slices are in the order of `models`; `set_slices` says how large they are. The adapters are the very parameters
+    of `models`: what trains here is trained there.
     """
     combined = share(base.model).train()
+    sizes: list[int] = []
     for name, module in list(combined.named_modules()):
         parts = [model.base_model.model.get_submodule(name) for model in models]
         parts = [part if hasattr(part, "lora_A") else None for part in parts]
         if not any(parts):
             continue
         parent, _, own_name = name.rpartition(".")
-        setattr(combined.get_submodule(parent), own_name, SlicedLinear(module, parts))
+        setattr(combined.get_submodule(parent), own_name, SlicedLinear(module, parts, sizes))
     return combined
+
+
+def set_slices(model: nn.Module, tokens: Sequence[int]) -> None:
+    """Tell a model of `multi_adapter_model` how many tokens of the next batch belong to each slice.
+
+    Their sum is the number of tokens that its layers get: with the padding, if the model computes it.
+    """
+    sliced = next(module for module in model.modules() if isinstance(module, SlicedLinear))
+    sliced.sizes[:] = tokens  # one list for all layers
 
 
 class SlicedLinear(nn.Module):
     """A frozen linear layer with a low-rank update for each slice of the batch.
 
     parts: for each slice the PEFT layer whose `lora_A` (r, in), `lora_B` (out, r) and scaling are used, or None.
+    sizes: of the slices in tokens, shared by the layers of a model and filled in before each batch.
     """
 
-    def __init__(self, frozen: nn.Linear, parts: Sequence[LoraLayer | None]):
+    def __init__(self, frozen: nn.Linear, parts: Sequence[LoraLayer | None], sizes: list[int]):
         super().__init__()
+        self.sizes = sizes
         self.frozen = frozen
         self.scalings = [part and part.scaling["default"] for part in parts]
         present = [part for part in parts if part]
         self.factors = nn.ParameterList(w["default"].weight for p in present for w in (p.lora_A, p.lora_B))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (batch, length, in) -> (batch, length, out); the batch is a multiple of the number of slices."""
-        return _SlicedUpdates.apply(x, self.frozen, self.scalings, *self.factors)
+        """x (batch, length, in) -> (batch, length, out); the slices are cut from all its tokens, in order."""
+        return _SlicedUpdates.apply(x, self.frozen, self.scalings, tuple(self.sizes), *self.factors)
 
 
 class _SlicedUpdates(torch.autograd.Function):
     """y_k = frozen(x_k) + s_k (x_k A_k^T) B_k^T, summed in one buffer; the backward pass multiplies with W once."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, frozen: nn.Linear, scalings: Scalings, *factors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, frozen: nn.Linear, scalings: Scalings, sizes: Sequence[int], *factors: Tensor
+    ) -> Tensor:
         y = frozen(x).flatten(0, -2)
         flat = x.flatten(0, -2)
         lowered = [factor.to(x.dtype) for factor in factors]  # once for both passes; outside they are in float32
         projected: list[Tensor] = []
-        for rows, scaling, a, b in _slices(len(flat), scalings, lowered):
+        for rows, scaling, a, b in _slices(sizes, scalings, lowered):
             projected.append(flat[rows] @ a.T)
             y[rows].addmm_(projected[-1], b.T, alpha=scaling)
-        ctx.frozen, ctx.scalings, ctx.shape = frozen, scalings, x.shape
+        ctx.frozen, ctx.scalings, ctx.sizes, ctx.shape = frozen, scalings, sizes, x.shape
         ctx.save_for_backward(flat, *lowered, *projected)
         return y.view(*x.shape[:-1], -1)
 
@@ -80,21 +95,23 @@ class _SlicedUpdates(torch.autograd.Function):
         dy = dy.flatten(0, -2)
         dx = dy @ _frozen_weight(ctx.frozen, dy.dtype) if ctx.needs_input_grad[0] else None
         gradients = []
-        for rows, scaling, a, b in _slices(len(flat), ctx.scalings, factors):
+        for rows, scaling, a, b in _slices(ctx.sizes, ctx.scalings, factors):
             through_b = (dy[rows] @ b).mul_(scaling)
             gradients.append((through_b.T @ flat[rows]).float())
             gradients.append((dy[rows].T @ next(projected)).float().mul_(scaling))
             if dx is not None:
                 dx[rows].addmm_(through_b, a)
-        return (None if dx is None else dx.view(ctx.shape), None, None, *gradients)
+        return (None if dx is None else dx.view(ctx.shape), None, None, None, *gradients)
 
 
-def _slices(rows: int, scalings: Scalings, factors: Sequence[Tensor]) -> Iterator[tuple[slice, float, Tensor, Tensor]]:
-    """For every slice that has an adapter in this layer: its rows, scaling, A and B."""
-    share_of_rows, pairs = rows // len(scalings), iter(factors)
-    for index, scaling in enumerate(scalings):
+def _slices(
+    sizes: Sequence[int], scalings: Scalings, factors: Sequence[Tensor]
+) -> Iterator[tuple[slice, float, Tensor, Tensor]]:
+    """For every slice that has an adapter in this layer: its tokens, scaling, A and B."""
+    pairs = iter(factors)
+    for size, end, scaling in zip(sizes, accumulate(sizes), scalings, strict=True):
         if scaling is not None:
-            yield slice(index * share_of_rows, (index + 1) * share_of_rows), scaling, next(pairs), next(pairs)
+            yield slice(end - size, end), scaling, next(pairs), next(pairs)
 
 
 def _frozen_weight(module: Any, dtype: torch.dtype) -> Tensor:
@@ -109,21 +126,20 @@ def _frozen_weight(module: Any, dtype: torch.dtype) -> Tensor:
     return module.weight
 
 
-def stack(batches: Sequence[dict[str, Tensor]]) -> tuple[dict[str, Tensor], list[int]]:
-    """Join the batches of all slices into one; returns it and the number of completion tokens of each slice.
-
-    Rows are padded on the right to the longest one, with token 0.
-    """
+def stack(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the batches of all slices into one. Rows are padded on the right to the longest one, with token 0."""
     longest = max(batch["input_ids"].shape[1] for batch in batches)
     padded = [nn.functional.pad(batch["input_ids"], (0, longest - batch["input_ids"].shape[1])) for batch in batches]
-    starts = [index * len(ids) for index, ids in enumerate(padded)]
-    together = {
+    starts = list(accumulate((len(ids) for ids in padded), initial=0))[:-1]
+    widths = [batch["input_ids"].shape[1] for batch in batches]
+    real = [(b["real"] // w + start) * longest + b["real"] % w for b, w, start in zip(batches, widths, starts)]
+    return {
         "input_ids": torch.cat(padded),
+        "real": torch.cat(real),
         "rows": torch.cat([batch["rows"] + start for batch, start in zip(batches, starts, strict=True)]),
         "columns": torch.cat([batch["columns"] for batch in batches]),
         "targets": torch.cat([batch["targets"] for batch in batches]),
     }
-    return together, [len(batch["targets"]) for batch in batches]
 
 
 def slice_losses(logits: Tensor, targets: Tensor, counts: Sequence[int], tokens: Sequence[int]) -> Tensor:

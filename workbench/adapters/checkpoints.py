@@ -21,6 +21,7 @@ from workbench.console import first_line
 from workbench.errors import AdapterError
 from workbench.models.base import Base
 from workbench.models.cpu_kernels import quicken
+from workbench.models.padding_free import use_row_attention
 from workbench.models.sharing import share
 
 # What PEFT, transformers and safetensors raise for damaged or unsuitable files.
@@ -80,6 +81,7 @@ def _load_checkpoint(base: Base, directory: Path) -> PreTrainedModel:
         raise AdapterError(f"The checkpoint in {directory} is damaged: {first_line(error)}") from error
     model.to(base.model.device)
     quicken(model)
+    use_row_attention(model)
     return model
 
 

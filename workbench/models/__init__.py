@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "Base": "base",
-        "completion_logits": "sharing",
+        "completion_logits": "padding_free",
         "in_float32": "sharing",
         "linear_modules": "base",
         "load_base": "base",

@@ -26,6 +26,7 @@ from workbench.models.cpu_kernels import quicken
 from workbench.models.explain import explain
 from workbench.models.identity import directory_revision, fingerprint, sampled_revision
 from workbench.models.packaged import PACKAGED, REVISION, packaged_model
+from workbench.models.padding_free import use_row_attention
 from workbench.models.quantized import (
     QUANTIZATIONS,
     check_quantized,
@@ -118,6 +119,7 @@ def load_base(
         raise ModelError(explain(name, source, error)) from error
     share = check_quantized(name, model, quantization, dtype, partial_quantization)
     quicken(model)
+    use_row_attention(model)
     if source == "hub":
         found = getattr(model.config, "_commit_hash", None) or revision or "unknown"
     name = location if source == "directory" else name

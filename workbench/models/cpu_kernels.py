@@ -12,22 +12,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
-NAME = "workbench_short"
+OUR_ATTENTION = PADDING_FREE, PADDED = "workbench_rows", "workbench_padded"
 SHORT = 128  # tokens; the scores of a longer row would cost more memory than they save time
 
 
 def quicken(model: PreTrainedModel) -> None:
-    """Put the faster kernels into a model on a CPU, wherever they compute the same as its own operations."""
-    ALL_ATTENTION_FUNCTIONS.register(NAME, short_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
+    """Put the faster norm into a model on a CPU, wherever it computes the same as the model's own."""
     if next(model.parameters()).device.type != "cpu":
         return
-    if model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(NAME)
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm") and _is_plain_norm(module):
             kind: Any = type(module)
@@ -35,8 +29,8 @@ def quicken(model: PreTrainedModel) -> None:
 
 
 def plain(model: ModelT) -> ModelT:
-    """Undo `quicken`: `model` with the operations of its family again."""
-    if model.config._attn_implementation == NAME:
+    """Undo `quicken` and `use_row_attention`: `model` with the operations of its family again."""
+    if model.config._attn_implementation in OUR_ATTENTION:
         model.set_attn_implementation("sdpa")
     for module in model.modules():
         if type(module).__dict__.get("quickened"):
@@ -62,7 +56,8 @@ def short_attention(
     causal = getattr(module, "is_causal", True) if causal is None else causal
     extras = any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     short = 1 < length == key.shape[2] <= SHORT
-    usual = query.dtype == torch.float32 or attention_mask is not None or options.get("dropout")
+    usual = query.dtype == torch.float32 or query.device.type != "cpu"
+    usual = usual or attention_mask is not None or options.get("dropout")
     if usual or extras or not causal or not short:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     # Query heads that share a key head are stacked along the rows, so that keys and values need not be repeated.

@@ -1,4 +1,4 @@
-"""Models that share weights: structural copies, computing in float32, and logits where a completion is predicted."""
+"""Models that share weights: structural copies, and copies that compute in float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
-# Held while `completion_logits` has its hook on a head: meanwhile no other thread (panels train in threads) may copy
+# Held while `padding_free.completion_logits` has a hook on a head: meanwhile no other thread (panels train in threads) may copy
 # that model or send other rows through it.
 head_lock = threading.RLock()
 
@@ -23,27 +23,6 @@ def share(model: ModelT) -> ModelT:
     """
     with head_lock:
         return copy.deepcopy(model, _shared_tensors(model))
-
-
-def completion_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits (N, vocabulary) at the N positions that predict a completion token, for a batch made by `tasks.collate`.
-
-    The hidden states are gathered before the output head, so that it is computed at these positions only. No attention
-    mask is needed: rows are padded on the right, and a causal model does not look to the right.
-
-    model: one that nobody else calls meanwhile, such as a copy made by `share`, since its head has a hook for a moment.
-    """
-
-    def gather(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0][batch["rows"], batch["columns"]], *inputs[1:])
-
-    inner = model.module if hasattr(model, "module") and not hasattr(model, "get_output_embeddings") else model
-    with head_lock:
-        handle = inner.get_output_embeddings().register_forward_pre_hook(gather)
-        try:
-            return model(input_ids=batch["input_ids"], use_cache=False).logits
-        finally:
-            handle.remove()
 
 
 def in_float32(model: ModelT) -> ModelT:

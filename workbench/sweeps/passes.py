@@ -97,9 +97,9 @@ def needs(trials: Sequence[Trial]) -> Needs:
 
 
 def _largest_batch(rows: list[Encoded], trials: Sequence[Trial]) -> dict[str, torch.Tensor]:
-    """As wide as the widest micro-batch of any trial, with the completion tokens of the one that has most of them.
+    """As wide as the widest micro-batch of any trial, with the most tokens and completion tokens that one of them has.
 
-    The two can meet in a pass: a slice is padded to the width of the others, whose seeds order the rows differently.
+    These can meet in a pass: attention pads a slice to the width of the others, whose seeds order the rows differently.
     """
     config, seeds = trials[0].config, {trial.config.seed for trial in trials}
     count = config.steps * config.accumulation
@@ -107,4 +107,8 @@ def _largest_batch(rows: list[Encoded], trials: Sequence[Trial]) -> dict[str, to
     fullest = max(plan, key=lambda part: sum(rows[index].completion_tokens for index in part))
     batch = collate([rows[index] for index in fullest], PAD_ID)
     ids, width = batch["input_ids"], max(len(rows[index].ids) for index in chain(*plan))
-    return batch | {"input_ids": nn.functional.pad(ids, (0, width - ids.shape[1]), value=PAD_ID)}
+    most = max(sum(len(rows[index].ids) for index in part) for part in plan)
+    places = {i * width + t for i, index in enumerate(fullest) for t in range(len(rows[index].ids))}
+    padding = [place for place in range(len(fullest) * width) if place not in places]
+    real = torch.tensor(sorted([*places, *padding[: most - len(places)]]))
+    return batch | {"input_ids": nn.functional.pad(ids, (0, width - ids.shape[1]), value=PAD_ID), "real": real}

@@ -124,8 +124,8 @@ def batches(encoded_count: int, batch_size: int, steps: int, seed: int) -> list[
 def collate(encoded_rows: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
     """Tensors of int64 for one batch.
 
-    `input_ids` (batch, length), padded on the right, so that under causal attention no token sees the padding; and,
-    one entry per completion token (end-of-text included): `rows`, `columns`, the position whose hidden state predicts
+    `input_ids` (batch, length), padded on the right, so that under causal attention no token sees the padding; `real`,
+    the flat places of the tokens that are no padding, row by row; and, one entry per completion token (end-of-text included): `rows`, `columns`, the position whose hidden state predicts
     the token, and `targets`, the token. The loss is then `cross_entropy(head(hidden[rows, columns]), targets)`;
     index tensors, unlike a boolean mask, have a known length, so the step also runs on the meta device.
     """
@@ -135,6 +135,7 @@ def collate(encoded_rows: Sequence[Encoded], pad_id: int) -> dict[str, torch.Ten
     where = [(i, t) for i, row in enumerate(encoded_rows) for t in range(row.prompt_length, len(row.ids))]
     return {
         "input_ids": torch.tensor([[*row.ids, *[pad_id] * (length - len(row.ids))] for row in encoded_rows]),
+        "real": torch.tensor([i * length + t for i, row in enumerate(encoded_rows) for t in range(len(row.ids))]),
         "rows": torch.tensor([i for i, _ in where]),
         "columns": torch.tensor([t - 1 for _, t in where]),
         "targets": torch.tensor([encoded_rows[i].ids[t] for i, t in where]),

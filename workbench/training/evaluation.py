@@ -14,7 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.models.base import Base
-from workbench.models.sharing import completion_logits, head_lock, in_float32, share
+from workbench.models.padding_free import completion_logits
+from workbench.models.sharing import head_lock, in_float32, share
 from workbench.paths import DATA
 from workbench.tasks.encoding import Encoded, collate, encode, ended
 from workbench.tasks.files import Example

@@ -16,9 +16,9 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from workbench.adapters.batched import slice_losses, stack
+from workbench.adapters.batched import set_slices, slice_losses, stack
 from workbench.errors import TrainingError
-from workbench.models.sharing import completion_logits
+from workbench.models.padding_free import completion_logits, leaves_padding_out
 from workbench.seeds import TORCH_SEEDS
 from workbench.tasks.encoding import Encoded, batches, collate
 from workbench.training.runs import Run
@@ -161,7 +161,11 @@ def backward(accelerator: Accelerator, group: Group) -> torch.Tensor:
     totals = torch.zeros(len(group.slots), device=accelerator.device)
     rounds = list(zip(*(slot.batches for slot in group.slots), strict=True))
     for index, parts in enumerate(rounds):
-        batch, counts = stack(parts)
+        batch, counts = stack(parts), [len(part["targets"]) for part in parts]
+        if group.batched:
+            longest = batch["input_ids"].shape[1]
+            bare = leaves_padding_out(group.model, longest)
+            set_slices(group.model, [len(p["real"]) if bare else len(p["input_ids"]) * longest for p in parts])
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         last = index == len(rounds) - 1
         with nullcontext() if last else accelerator.no_sync(group.model):
