@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, TypeGuard
 
 import psutil
 import torch
 
+from workbench.errors import DamagedError
 from workbench.paths import cache_dir, write_json
+from workbench.stored import check_shape, read_json
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, OWN_GROUPS, MOUNTS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")
 # version 2 and version 1: the limit, what is in use, and the line that tells how much of that is unused file cache
 CGROUP_FILES = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -66,33 +67,61 @@ def available_memory(device: torch.device) -> int:
     """Free memory in bytes: of the GPU, or of this machine, or of the container that limits it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = psutil.virtual_memory().available
-    if container := _container_memory():
-        limit, used = container
-        free = min(free, max(limit - used, 0))
-    return free
+    left = [max(limit - used, 0) for limit, used in _limits()]
+    return min([psutil.virtual_memory().available, *left])
 
 
 def total_memory() -> int:
-    """Memory in bytes: that of this machine, or the limit of the container if it is lower."""
-    total = psutil.virtual_memory().total
-    container = _container_memory()
-    return min(total, container[0]) if container else total
+    """Memory in bytes: that of this machine, or the lowest limit of the control groups that this process is in."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits())])
 
 
-def _container_memory() -> tuple[int, int] | None:
-    """Limit and use, in bytes, of the control group that this process runs in; None if it has no limit.
+def _limits() -> list[tuple[int, int]]:
+    """Limit and use, in bytes, of each control group with a limit: this process's own, and all that it lies in.
 
-    The kernel counts cached files as used though it drops them when memory is needed: they are subtracted.
+    A container has one; a Slurm job, a service of systemd or a user of JupyterHub has one within others. The kernel
+    counts cached files as used though it drops them when memory is needed: they are subtracted.
     """
-    for limit, used, statistics, cache in CGROUP_FILES:
-        try:
-            numbers = dict(line.split() for line in (CGROUP / statistics).read_text().splitlines())
-            in_use = int((CGROUP / used).read_text()) - int(numbers[cache])
-            return int((CGROUP / limit).read_text()), in_use
-        except (OSError, ValueError, KeyError):  # no such file, or the word "max" as the limit
-            continue
-    return None
+    found = []
+    for kind, (limit, used, statistics, cache) in zip(("", "memory"), CGROUP_FILES, strict=True):
+        for group in _nested_groups(kind):
+            folder = (CGROUP / limit).parent / group
+            lines = {name: _text(folder / Path(name).name) for name in (limit, used, statistics)}
+            cached = dict(line.split(" ", 1) for line in lines[statistics].splitlines()).get(cache, "0")
+            try:
+                found.append((int(lines[limit]), int(lines[used] or 0) - int(cached)))
+            except ValueError:  # no such file, or the word "max" as the limit
+                continue
+    return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def _nested_groups(kind: str) -> list[Path]:
+    """Folders of this process's control group and of all around it, relative to where control groups are mounted.
+
+    kind: "memory" for version 1, "" for version 2. The outermost is always there.
+    """
+    try:
+        entries = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
+        path = next(path for _, controllers, path in entries if kind in controllers.split(","))
+        root = _mounted_root(CGROUP / kind)
+        own = Path(path).relative_to(root) if path.startswith(root) else Path()
+    except (OSError, ValueError, StopIteration):  # another system than Linux, or no such kind
+        return [Path()]
+    parts = [] if ".." in own.parts else [part for part in own.parts if part != "/"]  # "..": outside of the container
+    return [Path(*parts[:length]) for length in range(len(parts), -1, -1)]
+
+
+def _mounted_root(folder: Path) -> str:
+    """The control group that is mounted at `folder`: in a container it may be the container's own."""
+    fields = (line.split() for line in MOUNTS.read_text().splitlines())
+    return next((root for _, _, _, root, place, *_ in fields if place == str(folder)), "/")
 
 
 def _processor_name() -> str:
@@ -136,10 +165,21 @@ def save_step_times(seconds: dict[str, float | None]) -> None:
 def _all_step_times() -> dict[str, dict[str, float | None]]:
     """All stored times, by machine, torch and threads; empty if there is no record or a damaged one."""
     try:
-        record = json.loads((cache_dir() / "step_times.json").read_text())
-        return {machine: seconds for machine, seconds in record.items() if "float32" in seconds}
-    except (OSError, ValueError, TypeError, AttributeError):
+        record: dict[str, object] = read_json(cache_dir() / "step_times.json", dict)
+    except (OSError, DamagedError):
         return {}
+    return {machine: seconds for machine, seconds in record.items() if _are_times(seconds)}
+
+
+def _are_times(value: object) -> TypeGuard[dict[str, float | None]]:
+    """Whether a value is the times of one machine: in float32 at least, and no time for a dtype that was too slow."""
+    if not isinstance(value, dict) or not {"float32", "bfloat16"} <= value.keys():
+        return False
+    try:
+        check_shape(value, dict[str, float | None])
+    except ValueError:
+        return False
+    return value["float32"] is not None
 
 
 def _fingerprint() -> str:

@@ -33,7 +33,7 @@ def runs_dir() -> Path:
 def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON, atomically: a reader sees either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.stem[:100]}{secrets.token_hex(4)}.tmp")
+    scratch = path.with_name(f"{path.stem[:200]}{secrets.token_hex(4)}.tmp")
     try:
         with scratch.open("x", encoding="utf-8") as file:  # readable by whom the umask says
             json.dump(value, file, indent=1, allow_nan=False)

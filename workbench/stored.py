@@ -37,21 +37,22 @@ def read_json_lines(file: Path, shape: Any, remedy: str) -> list[Any]:
         raise DamagedError(f"{error}; {remedy}.") from error
 
 
-def check_shape(value: object, shape: Any, where: str = "the whole") -> None:
+def check_shape(value: object, shape: Any, where: str = "the whole", complete: bool = True) -> None:
     """Raise ValueError, naming the place, for a value that is not of this shape. Numbers must be finite.
 
-    A key that the shape does not have is let pass: a newer version may have written it.
+    A key that the shape does not have is let pass: a newer version may have written it. complete: a TypedDict must have
+    all its required keys.
     """
     kind = get_origin(shape) or shape
     if kind in (Union, UnionType):
-        _check_any(value, get_args(shape), where)
+        _check_any(value, get_args(shape), where, complete)
     elif is_typeddict(shape):
-        _check_keys(value, shape, where)
+        _check_keys(value, shape, where, complete)
     elif kind is Literal:
         if value not in get_args(shape):
             raise ValueError(f"{where} is {_short(value)}, none of {', '.join(map(str, get_args(shape)))}")
     elif kind in (list, dict):
-        _check_items(value, shape, where)
+        _check_items(value, shape, where, complete)
     elif kind is not Any and not _is_plain(value, kind):
         raise ValueError(f"{where} is {_short(value)}, not {_name(kind)}")
 
@@ -69,11 +70,11 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _check_any(value: object, shapes: tuple[Any, ...], where: str) -> None:
+def _check_any(value: object, shapes: tuple[Any, ...], where: str, complete: bool) -> None:
     faults = []
     for shape in shapes:
         try:
-            return check_shape(value, shape, where)
+            return check_shape(value, shape, where, complete)
         except ValueError as error:
             faults.append(error)
     # A fault inside of a list or a mapping says more than that a list is no number.
@@ -82,25 +83,26 @@ def _check_any(value: object, shapes: tuple[Any, ...], where: str) -> None:
     )
 
 
-def _check_keys(value: object, shape: Any, where: str) -> None:
+def _check_keys(value: object, shape: Any, where: str, complete: bool) -> None:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is {_short(value)}, not a mapping")
     inside = "" if where == "the whole" else f"{where}."
     for name, kind in _hints(shape).items():
         if name in value:
             bare = get_args(kind)[0] if get_origin(kind) in (NotRequired, Required) else kind
-            check_shape(value[name], bare, f"{inside}{name}")
-        elif name in shape.__required_keys__:
+            check_shape(value[name], bare, f"{inside}{name}", complete)
+        elif complete and name in shape.__required_keys__:
             raise ValueError(f"{inside}{name} is missing")
 
 
-def _check_items(value: object, shape: Any, where: str) -> None:
+def _check_items(value: object, shape: Any, where: str, complete: bool) -> None:
     kind, inner = get_origin(shape) or shape, get_args(shape)
     if not isinstance(value, kind):
         raise ValueError(f"{where} is {_short(value)}, not {_name(kind)}")
     items = value.items() if isinstance(value, dict) else enumerate(value, start=1)
     for name, item in items if inner else ():
-        check_shape(item, inner[-1], f"{where}.{name}" if isinstance(value, dict) else f"{where}, entry {name}")
+        place = f"{where}.{name}" if isinstance(value, dict) else f"{where}, entry {name}"
+        check_shape(item, inner[-1], place, complete)
 
 
 def _is_plain(value: object, kind: type | None) -> bool:
@@ -108,9 +110,11 @@ def _is_plain(value: object, kind: type | None) -> bool:
         return value is None
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return False
     if kind is float:
-        return isinstance(value, (int, float)) and abs(value) < LARGEST and math.isfinite(value)
-    return isinstance(value, kind or object) and not (isinstance(value, int) and abs(value) >= LARGEST)
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, kind or object)
 
 
 @cache

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from workbench.errors import DamagedError
 from workbench.paths import DATA, write_json
+from workbench.stored import read_json
 from workbench.training.store import RunStore
 
 SUPPORTED, DEPENDS, NOT_SUPPORTED, UNTESTED = "supported", "depends", "not supported", "not yet tested"
@@ -53,7 +55,7 @@ def save_bets(bets: Mapping[str, str], store: RunStore | None = None) -> None:
 def load_bets(store: RunStore | None = None) -> dict[str, str]:
     """The learner's bets, or none if none were saved (or the file is damaged)."""
     try:
-        bets = json.loads(((store or RunStore()).path / "learner" / "bets.json").read_text(encoding="utf-8"))
+        bets = read_json((store or RunStore()).path / "learner" / "bets.json", dict)
         return {claim: bet for claim, bet in bets.items() if claim in BETS and bet in VERDICTS}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, DamagedError):
         return {}

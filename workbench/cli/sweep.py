@@ -48,6 +48,7 @@ def _list_of(kind: type) -> Callable[[str], list[Any]]:
 def _sweep(options: argparse.Namespace) -> int:
     from workbench.adapters.methods import lora, qlora
     from workbench.sweeps.sweep import sweep
+    from workbench.training.runs import FAILED
     from workbench.training.store import RunStore
 
     make = qlora if options.quantization else lora
@@ -68,7 +69,7 @@ def _sweep(options: argparse.Namespace) -> int:
         print(json.dumps([record(run) for run in runs], indent=1))
     else:
         _print_sweep(runs)
-    done = [run for run in runs if run.status == "diverged" or (run.status == "finished" and run.artifact)]
+    done = [run for run in runs if run.status in FAILED or (run.status == "finished" and run.artifact)]
     return 0 if len(done) == len(methods) * len(options.seeds) else 1
 
 

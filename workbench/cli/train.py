@@ -73,7 +73,7 @@ def _method(options: argparse.Namespace) -> Method | None:
 def _print_run(run: Run) -> None:
     print(f"{run.id}: {run.status} in {run.seconds:.0f} s, {run.trainable_parameters:,} trainable parameters")
     for name, value in run.metrics.items():
-        print(f"  {name}: {run.before[name]:.3f} -> {value:.3f}")
+        print(f"  {name}: {run.before[name]:.3f} -> {value:.3f}" if name in run.before else f"  {name}: {value:.3f}")
     if run.advice:
         print(f"  {run.advice}")
     if run.artifact_dir:

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
@@ -18,12 +19,13 @@ from workbench.models.base import Base, load_base
 from workbench.panels.base import USER_ERRORS, alert, choice, picture_widget, show_live, static_class, steps_slider
 from workbench.plots.style import picture, pixel_width, to_png
 from workbench.plots.training import History, LossEntry, training_panel
+from workbench.results.tables import runs_table
 from workbench.tasks.encoding import Encoded, encode
 from workbench.tasks.tasks import Task
 from workbench.training import evaluation
 from workbench.training.lifecycle import train
 from workbench.training.loop import StepReport
-from workbench.training.runs import Run, table
+from workbench.training.runs import Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore
 
@@ -33,18 +35,28 @@ ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SCORINGS = 8  # during a run
 REDRAW_SECONDS = 0.7
-# Of the table. The fixed digits keep it narrow: -0.0003421 would make it too wide for a small window.
-COLUMNS = {
-    "method": "{}",
-    "rank": "{}",
-    "alpha": "{:g}",
-    "learning_rate": "{:g}",
-    "seed": "{}",
-    "loss": "{:.3f}",
-    "exact_match": "{:.2f}",
-    "forgetting": "{:+.3f}",
-    "status": "{}",
-}
+
+
+@dataclass
+class Job:
+    """A run in progress, and the panels that show it: the one that began it, and those that were made meanwhile."""
+
+    label: str
+    about: tuple[str, str]  # the base and the data
+    panels: list[TrainingPanel]
+    history: list[LossEntry] = field(default_factory=list)
+    scores: dict[int, float] = field(default_factory=dict)
+    stopping: bool = False
+    over: bool = False
+    words: str = ""
+    thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+
+_jobs: list[Job] = []  # the last one that was begun in this process, which trains one run at a time
 
 
 class TrainingPanel:
@@ -53,6 +65,7 @@ class TrainingPanel:
     base, task, config: as for `train`. store: where runs are saved. runs: earlier runs, drawn in grey and in the table.
     rows: how many test rows are scored during a run (at its end, all that `config` asks for).
     `runs` holds every run, those trained here last. Training is in a thread: other cells can run meanwhile, slower.
+    A panel that is made while a run is in progress, as when its cell is run again, shows that run and can stop it.
     """
 
     def __init__(
@@ -69,8 +82,8 @@ class TrainingPanel:
         self.rows = encode(task.test[: min(rows, config.test_limit or rows)], base.tokenizer, config.max_length)
         self.curves: dict[str, tuple[list[LossEntry], dict[int, float]]] = {}
         self._bases = {base.quantization: base}
-        self._stopping, self._drawn_at = False, 0.0
-        self._thread: threading.Thread | None = None
+        self._drawn_at = 0.0
+        self._job: Job | None = None
         start = "qlora" if base.quantization else "lora"
         used = (run.method["learning_rate"] for run in runs)  # so that the next run can differ in one setting only
         rates = sorted({f"{rate:.3g}": rate for rate in (*used, *RATES)}.items(), key=itemgetter(1))
@@ -96,6 +109,8 @@ class TrainingPanel:
         self.widget = widgets.VBox([title, controls, buttons, self.message, self.image, self.table])
         self._draw()
         self._tabulate()
+        if _jobs and _jobs[-1].running:
+            self._follow(_jobs[-1])
 
     @property
     def values(self) -> dict:
@@ -103,8 +118,12 @@ class TrainingPanel:
 
     @property
     def training(self) -> bool:
-        """Whether a run of this panel is in progress."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether a run that this panel shows is in progress."""
+        return self._job is not None and self._job.running
+
+    @property
+    def _thread(self) -> threading.Thread | None:
+        return self._job.thread if self._job else None
 
     def start(self) -> None:
         """What the button *Train* does: start a run in a thread, and return."""
@@ -115,63 +134,94 @@ class TrainingPanel:
         except USER_ERRORS as error:
             self.message.value = alert(error)
             return
-        self._stopping = False
-        self._busy(True, f"{method.label}: scoring the base, then taking the first step ...")
-        self._thread = threading.Thread(target=self._train, args=(method,), daemon=True)
-        self._thread.start()
+        label = f"{len(self.curves) + 1}: {method.label}, rate {method.learning_rate:g}"
+        self._job = job = Job(label, self._about, [self])
+        job.thread = threading.Thread(target=self._train, args=(method, job), daemon=True)
+        job.words = f"{method.label}: scoring the base, then taking the first step ..."
+        self._busy(True, job.words)
+        if not (_jobs and _jobs[-1].running):  # else `train` will refuse this one
+            _jobs[:] = [job]
+        job.thread.start()
+
+    def _follow(self, job: Job) -> None:
+        """Show a run that another panel has begun."""
+        self._job = job
+        if job.about == self._about:
+            self.curves[job.label] = (job.history, job.scores)
+        job.panels.append(self)
+        self._busy(True, job.words)
+        if job.over:  # just now
+            self._busy(False, "Nothing is training.")
+
+    @property
+    def _about(self) -> tuple[str, str]:
+        return self.base.name, self.task.sha256
 
     def stop(self) -> None:
         """What the button *Stop* does: the run ends after the current step, and is saved as interrupted."""
-        if not self.training:
+        if self._job is None or not self._job.running:
             return  # the run ended before the click arrived
-        self._stopping = True
-        self.stop_button.disabled = True
-        begun = list(self.curves.values())[-1:]
-        self._say("Stopping after this step ..." if begun and begun[0][0] else "Stopping after the first step ...")
+        self._job.stopping = True
+        for panel in self._job.panels:
+            panel.stop_button.disabled = True
+            panel._say("Stopping after this step ..." if self._job.history else "Stopping after the first step ...")
 
     def wait(self, seconds: float = 600) -> None:
         """Return when the run is over, for code that goes on with `runs`."""
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _train(self, method: Method) -> None:
-        """What the thread runs. The panel shows its errors: nothing else would."""
-        label = f"{len(self.curves) + 1}: {method.label}, rate {method.learning_rate:g}"
+    def _train(self, method: Method, job: Job) -> None:
+        """What the thread runs. The panels show its errors: nothing else would."""
+        self.curves[job.label] = (job.history, job.scores)
         try:
-            self.curves[label] = ([], {})
             base = self._base_for(method)
-            run = train(base, self.task, method, self.config, self.store, lambda report: self._step(label, report))
-            self.runs.append(run)
-            self._tabulate()
-            self._draw()
-            self._busy(False, _outcome(run))
+            run = train(base, self.task, method, self.config, self.store, lambda report: self._step(job, report))
         except Exception as error:
-            self.curves = {name: curve for name, curve in self.curves.items() if curve[0]}  # drop one without a step
-            self._draw()
-            self._busy(False, "")
-            self.message.value = alert(error)
+            job.over = True
+            for panel in job.panels:
+                panel._ended(job, "")
+                panel.message.value = alert(error)
             if not isinstance(error, USER_ERRORS):
                 raise
+            return
+        job.over = True
+        for panel in job.panels:
+            if job.about == panel._about:
+                panel.runs.append(run)
+                panel._tabulate()
+            panel._ended(job, _outcome(run))
 
-    def _step(self, label: str, report: StepReport) -> bool:
+    def _ended(self, job: Job, words: str) -> None:
+        self.curves = {name: curve for name, curve in self.curves.items() if curve[0]}  # drop one without a step
+        self._draw()
+        self._busy(False, words)
+
+    def _step(self, job: Job, report: StepReport) -> bool:
         if math.isnan(report["loss"]):  # the run has diverged
             return False
-        history, scores = self.curves[label]
-        history.append({"step": report["step"], "loss": report["loss"]})
-        last = report["step"] == report["steps"]
-        if last or report["step"] % max(1, report["steps"] // SCORINGS) == 0:
-            scores[report["step"]] = live_score(report["model"], self.rows)
+        step, steps = report["step"], report["steps"]
+        job.history.append({"step": step, "loss": report["loss"]})
+        last = step == steps
+        if last or step % max(1, steps // SCORINGS) == 0:
+            job.scores[step] = live_score(report["model"], self.rows)
+        stopping = job.stopping
+        if stopping:
+            job.words = f"{job.label}: stopped after step {step} of {steps}; scoring all rows ..."
+        else:
+            score = f", exact match {list(job.scores.values())[-1]:.0%} on {len(self.rows)} rows" if job.scores else ""
+            left = "scoring all rows ..." if last else f"about {report['seconds_left']:.0f} s left"
+            job.words = f"{job.label}: step {step} of {steps}, loss {report['loss']:.3f}{score}; {left}"
+        for panel in job.panels:
+            panel._show_step(job, last)
+        return stopping
+
+    def _show_step(self, job: Job, last: bool) -> None:
         if last:
             self.stop_button.disabled = True  # only the scoring is left, which cannot be stopped
-        if self._stopping:
-            self._say(f"{label}: stopped after step {report['step']} of {report['steps']}; scoring all rows ...")
-        else:
-            score = f", exact match {list(scores.values())[-1]:.0%} on {len(self.rows)} rows" if scores else ""
-            left = "scoring all rows ..." if last else f"about {report['seconds_left']:.0f} s left"
-            self._say(f"{label}: step {report['step']} of {report['steps']}, loss {report['loss']:.3f}{score}; {left}")
+        self._say(job.words)
         if last or time.monotonic() - self._drawn_at > REDRAW_SECONDS:
             self._draw()
-        return self._stopping
 
     def _base_for(self, method: Method) -> Base:
         wanted = (self.base.quantization or "nf4") if method.name == "qlora" else None
@@ -197,7 +247,9 @@ class TrainingPanel:
 
     def _draw(self) -> None:
         earlier: dict[str, History] = {run.id: run.history for run in self._earlier if run.history}
-        finals = [(len(run.history), run.metrics["exact_match"]) for run in self._earlier if run.metrics]
+        finals = [
+            (len(run.history), run.metrics["exact_match"]) for run in self._earlier if "exact_match" in run.metrics
+        ]
         steps = max([self.config.steps, *(len(history) for history in earlier.values())])
         figure = training_panel(earlier, self.curves, finals, steps, len(self.rows))
         self.image.value = to_png(figure)
@@ -233,26 +285,6 @@ def live_score(model: nn.Module, rows: Sequence[Encoded]) -> float:
         model.train(was_training)
 
 
-def runs_table(runs: Sequence[Run]) -> str:
-    """The runs as an HTML table, in order of creation."""
-    cell = "style='padding: 2px 2px 2px 0; text-align: right; white-space: normal'"
-    rows = [
-        "".join(f"<td {cell}>{_text(row[name], form)}</td>" for name, form in COLUMNS.items())
-        for row in table(sorted(runs, key=lambda run: run.created))
-    ]
-    names = (name.replace("_", " ").replace("forget", "forget&shy;") for name in COLUMNS)  # allows a line break
-    heads = "".join(f"<th scope='col' {cell}>{name}</th>" for name in names)
-    note = "loss and forgetting in nats a token, exact match as a share of the test rows"
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    count = f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}"
-    look = "style='width: 100%; max-width: 1050px; line-height: 1.3; font-size: 85%'"
-    return f"<table {look}><caption>{count}; {note}</caption><tr>{heads}</tr>{body}</table>"
-
-
-def _text(value: object, form: str) -> str:
-    return "-" if value is None else html.escape(form.format(value))
-
-
 def _outcome(run: Run) -> str:
-    score = f" Exact match {run.metrics['exact_match']:.0%} on all scored rows." if run.metrics else ""
+    score = f" Exact match {run.metrics['exact_match']:.0%} on all scored rows." if "exact_match" in run.metrics else ""
     return f"{run.label}: {run.status} after {len(run.history)} steps, {run.seconds:.0f} s.{score} {run.advice or ''}"

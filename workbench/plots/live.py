@@ -15,7 +15,7 @@ from workbench.plots.style import Figure, picture, pixel_width, to_png
 from workbench.plots.training import History, LossEntry, losses, sweep_losses
 from workbench.results.rows import setting_in_words
 from workbench.training.loop import OnStep, StepReport
-from workbench.training.runs import Run
+from workbench.training.runs import FAILED, Run
 
 REDRAW_SECONDS = 2.0
 # setting -> how a label states it
@@ -99,7 +99,7 @@ class LiveSweep(LivePicture):
         """The callback of a sweep."""
         runs = report["runs"]
         self._runs |= {run.id: run for run in runs}
-        last = report["step"] == report["steps"] or all(run.status == "diverged" for run in runs)
+        last = report["step"] == report["steps"] or all(run.status in FAILED for run in runs)
         left = report["seconds_left"]
         note = f": about {left:.0f} s left" if left >= 1 else ""
         self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note))
@@ -114,7 +114,7 @@ def label_runs(runs: Iterable[Run]) -> dict[str, Run]:
     for settings, run in described:
         parts = [LABEL_FORMS[name].format(settings[name]) for name in differing if settings[name] is not None]
         stem = ", ".join(parts) or run.label
-        stem += " (diverged)" if run.status == "diverged" else ""
+        stem += f" ({run.status})" if run.status in FAILED else ""
         labelled[_numbered(stem, labelled)] = run
     return labelled
 

@@ -48,6 +48,7 @@ from workbench.results.rows import (
     usable,
     value_in_words,
 )
+from workbench.training.runs import FAILED
 
 Cells: TypeAlias = Mapping[tuple[float | None, float], Sequence[Mapping]]  # (value down, learning rate) -> its rows
 
@@ -182,8 +183,8 @@ def rate_map(rows: Sequence[Mapping], down: str = "rank") -> Figure:
     """A map of exact match over learning rate and `down`: each cell the mean of its seeds, a row's best cell outlined.
 
     Between equals the lower test loss decides, as in `results.rows.best_rate`. A cell that was not run is blank. One in
-    which all seeds diverged says "div."; one in which some did shows the mean of the others, says how many diverged,
-    and is never called best. down: a name in VARIABLES. Raises ValueError if nothing finished.
+    which all seeds diverged, or destroyed the model, says "div."; one in which some did shows the mean of the others,
+    says how many did, and is never called best. down: a name in VARIABLES. Raises ValueError if nothing finished.
     """
     require_finished(rows, ["exact_match"])
     downs, rates = (sorted({row[key] for row in rows}, key=lambda v: (v is None, v)) for key in (down, "learning_rate"))
@@ -196,7 +197,7 @@ def rate_map(rows: Sequence[Mapping], down: str = "rank") -> Figure:
     axes = style(figure.add_subplot(), f"Exact match{same}: darker is better", "learning rate", VARIABLES[down])
     low, high = min(means.values()), max(means.values())
     for (y, x), cell in cells.items():
-        diverged = sum(row["status"] == "diverged" for row in cell)
+        diverged = sum(row["status"] in FAILED for row in cell)
         shade, text = None, "div." if diverged else ""
         if (y, x) in means:
             shade = (means[y, x] - low) / (high - low) if high > low else 0.5

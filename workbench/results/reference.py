@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypedDict
 
 from workbench.paths import DATA
 from workbench.results.rows import Row, by_best_rate, usable
+from workbench.stored import read_json_lines
 from workbench.training.step import TrainConfig
 
 SWEEPS, STUDY, COSTS = (DATA / "reference" / f"{name}.jsonl" for name in ("sweeps", "study", "costs"))
@@ -18,9 +18,39 @@ STUDY_HIDDEN_SIZE = 576  # SmolLM2-135M
 SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run in sweeps.jsonl
 
 
+class StoredRow(TypedDict, total=False):
+    """The fields of stored rows that tables and figures compute with."""
+
+    name: str
+    group: str
+    method: str
+    task: str
+    rank: int | None
+    alpha: float | None
+    scaling: float | None
+    learning_rate: float
+    layers: list[int] | None
+    rslora: bool
+    targets: str
+    steps: int | None
+    seed: int
+    status: str
+    loss: float | None
+    exact_match: float | None
+    forgetting: float | None
+    memorised_bits: float | None
+    trainable_parameters: int
+    step_seconds: float | None
+    peak_memory_mb: float | None
+    artifact_mb: float | None
+    losses: list[float]
+    precision: str
+
+
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file with one JSON object per line."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    """The rows of a file with one JSON object per line. Raises DamagedError, naming the line, if one is not whole."""
+    remedy = "restore the file from the repository, or delete this line if you added it"
+    return read_json_lines(file, StoredRow, remedy)
 
 
 def stored_sweeps(*groups: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from workbench.paths import CHECKOUT
 from workbench.results.reference import SWEEP_CONFIG, SWEEPS, read_rows
 from workbench.results.rows import by_best_rate
 from workbench.tasks.tasks import SWEEP_FACTS
-from workbench.training.runs import provenance
+from workbench.training.runs import COMPLETE, provenance
 
 RANKS = (1, 4, 16, 64)
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
@@ -65,7 +65,7 @@ def main() -> None:
     for group in sys.argv[1:] or GROUPS:
         methods, seeds = GROUPS[group]()
         runs = sweep(base, task, methods, SWEEP_CONFIG, store, seeds=seeds)
-        if len(runs) < len(methods) * len(seeds) or any(run.status not in ("finished", "diverged") for run in runs):
+        if len(runs) < len(methods) * len(seeds) or any(run.status not in COMPLETE for run in runs):
             sys.exit(f"{group} is not complete, so {SWEEPS.name} stays as it was; the same command goes on from there.")
         kept = [row for row in rows() if row["group"] != group]
         for run, row in zip(runs, rows_with_bits(runs, base.tokenizer, task), strict=True):

@@ -39,7 +39,7 @@ from workbench.paths import CHECKOUT
 from workbench.results.reference import COMPARED, STUDY, read_rows
 from workbench.results.rows import Row, best_rate, grouped
 from workbench.tasks.tasks import SWEEP_FACTS
-from workbench.training.runs import provenance, table
+from workbench.training.runs import FAILED, provenance, table
 
 STORE = CHECKOUT / "build" / "study"
 TASKS = ("protocol", "tickets", "facts", "orders")  # first the one on which settings differ most
@@ -179,7 +179,7 @@ def train(task_name: str, named: Sequence[Named], seeds: Sequence[int]) -> None:
     runs = sweep(base(quantization), task, methods, config, RunStore(STORE), seeds=seeds)
     found = {}
     for run, row in zip(runs, table(runs), strict=True):
-        if run.status != "diverged" and not (run.status == "finished" and run.metrics):
+        if run.status not in FAILED and not (run.status == "finished" and run.metrics):
             continue
         row["losses"] = [round(entry["loss"], 3) for entry in run.history[::5]]
         row["together"] = run.together and run.together["configurations"]

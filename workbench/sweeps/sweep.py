@@ -29,7 +29,8 @@ from workbench.models.base import Base, load_base
 from workbench.sweeps.passes import needs, plan_passes, shares_a_pass
 from workbench.sweeps.ray_executor import RayExecutor
 from workbench.tasks.tasks import Task
-from workbench.training.lifecycle import is_out_of_memory, run_trials
+from workbench.training.keeping import is_out_of_memory
+from workbench.training.lifecycle import run_trials
 from workbench.training.loop import OnStep, StepReport
 from workbench.training.runs import Run
 from workbench.training.step import TrainConfig
@@ -83,9 +84,9 @@ def sweep(
         are those of the whole sweep; returning True stops the sweep, as Ctrl-C and Jupyter's stop button do. Not with
         an executor.
 
-    A configuration that is finished (or diverged) in the store is not trained again: after a stop or a crash the same
-    call resumes the sweep. A sweep that is stopped while configurations are trained or scored returns the runs so far;
-    before that, Ctrl-C raises KeyboardInterrupt.
+    A configuration that is finished, diverged or destroyed in the store is not trained again: after a stop or a crash
+    the same call resumes the sweep. A sweep that is stopped while configurations are trained or scored returns the runs
+    so far; before that, Ctrl-C raises KeyboardInterrupt.
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
     asked = _Options(**options)
@@ -104,6 +105,8 @@ def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Opti
     stored = {each.id: each.store.finished(each.id, each.config.evaluate, each.config.save) for each in wanted}
     done = {id: run for id, run in stored.items() if run}
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
+    if missing:
+        missing[0].store.make_ready(sum(each.artifact_bytes for each in missing))
     together = [each for each in missing if shares_a_pass(each.base, each.method)]
     passes = _plan(together, asked.max_memory, executor.workers if executor else 1)
     passes += [[each] for each in missing if each not in together]
@@ -122,6 +125,11 @@ def _check_options(base: Base, asked: _Options, executor: RayExecutor | None) ->
     """Raise SweepError for options that do not go together or that this computer cannot serve."""
     if executor and asked.on_step:
         raise SweepError("on_step cannot be called from an executor's processes: leave out on_step, or the executor.")
+    if executor and base.identity != base.revision:
+        raise SweepError(
+            "The weights of this base were changed in memory, and an executor's processes load it anew: save it into a "
+            "folder that they see and load_base() that, or leave out the executor."
+        )
     if asked.compiled and base.model.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
 
@@ -153,12 +161,13 @@ def _trials(
 ) -> list[Trial]:
     """Every method with every seed; the id follows from all that determines the result, so that twice gives one run."""
     trials = []
+    identity = base.identity
     for method in methods:
         for seed in seeds:
             own = replace(config, seed=seed)
             description: list[object] = [
                 base.name,
-                base.revision,
+                identity,
                 base.quantization,
                 base.dtype_name,
                 task.sha256,
@@ -268,23 +277,22 @@ def _train_and_pack(
 @cache
 def _base_at(name: str, quantization: str | None, dtype: str, revision: str, source: str) -> Base:
     """The base in a worker; raises SweepError if it has another revision there."""
-    base = load_base(name, quantization, dtype, revision if source == "hub" else None)
+    # How much of it is quantized was accepted where the sweep began.
+    base = load_base(name, quantization, dtype, revision if source == "hub" else None, partial_quantization=True)
     if base.revision != revision:
         raise SweepError(f"{name} is revision {base.revision} on this worker and {revision} where the sweep began.")
     return base
 
 
 def _unpack(packed: Packed, store: RunStore) -> Run:
-    """Write artifact and record; of a job that ran twice under one id, the run that finished is kept."""
+    """Write artifact and record; returns the run that the store then holds, which another process may have finished."""
     record, files = packed
     run = Run(**record)
-    if done := store.finished(run.id, run.config["evaluate"], run.config["save"]):
-        return done
-    store.delete(run.id)
-    with store.saving(run):
+    with store.saving(run) as folder:
         for name, content in files.items():
-            file = store.path / name
+            file = folder / Path(name).relative_to(run.id)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-    store.save(run)
-    return run
+    kept = store.keep(run)
+    store.forget_scratch(run)
+    return kept

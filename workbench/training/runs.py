@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, NotRequired, TypedDict
@@ -16,14 +17,25 @@ from workbench.machine import HardwareRecord
 from workbench.models import catalogue
 from workbench.models.base import Base
 
+# A run is "training", then "scoring", then complete: "finished", "diverged" (its loss is no number) or "destroyed" (its
+# loss is far above the base's own). A run that is stopped, or runs out of memory, keeps what it has.
+UNDER_WAY = ("training", "scoring")
+FAILED = ("diverged", "destroyed")  # complete, and the same again if it were repeated
+COMPLETE = ("finished", *FAILED)
+STATUSES = (*UNDER_WAY, *COMPLETE, "interrupted", "out_of_memory")
+
 
 class BaseRecord(TypedDict):
-    """The base model that was trained; name: as `load_base` was given it, revision: of its weights."""
+    """The base model that was trained; name: as `load_base` was given it, revision: `Base.identity`, of its weights.
+
+    quantized_share: of its linear weights, how many are quantized; None without quantization.
+    """
 
     name: str
     revision: str
     source: str
     quantization: str | None
+    quantized_share: NotRequired[float | None]
     architecture: str
 
 
@@ -130,7 +142,9 @@ class Run:
     general_text_sha256: str | None = None
     together: TogetherRecord | None = None
     advice: str | None = None
-    folder: str = field(default="", compare=False)  # the store's folder; not written to the record
+    # Not written to the record: the store's folder, and what the store holds of this run.
+    folder: str = field(default="", compare=False)
+    as_stored: str = field(default="", compare=False, repr=False)
 
     @property
     def artifact_dir(self) -> Path | None:
@@ -138,10 +152,13 @@ class Run:
         return Path(self.folder) / self.artifact if self.artifact else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as it is stored: everything but the store's folder."""
-        record = asdict(self)
-        del record["folder"]
-        return record
+        """The record as it is stored."""
+        return {name: value for name, value in asdict(self).items() if name not in NOT_STORED}
+
+    @property
+    def began(self) -> datetime:
+        """When the run began; runs of two time zones, or around the end of summer time, are ordered by it."""
+        return datetime.fromisoformat(self.created).astimezone()
 
     @property
     def label(self) -> str:
@@ -164,21 +181,24 @@ class Run:
             raise RunError(
                 f"Run {self.id} has no saved artifact (status {self.status}); train it again with save=True."
             )
-        known = catalogue.canonical(self.base["name"]), self.base["revision"]
-        if (catalogue.canonical(base.name), base.revision) != known:
+        same_name = catalogue.canonical(base.name) == catalogue.canonical(self.base["name"])
+        if not (same_name and base.is_at(self.base["revision"])):
             raise RunError(
                 f"Run {self.id} was trained on {self.base['name']} ({self.base['revision']}), "
-                f"not on {base.name} ({base.revision}); load that base."
+                f"not on {base.name} ({base.identity}); load that base."
             )
         # Plain LoRA fits a base in any storage; these two were trained to make up for the errors of one storage.
         wanted = self.base["quantization"]
         if base.quantization != wanted and self.method["name"] in ("qlora", "hybrid"):
             kind = wanted or "unquantized"
             raise RunError(f"Run {self.id} was trained on {kind} weights; load_base(..., quantization={wanted!r}).")
-        tuned = replace(base, model=checkpoints.load(base, self.artifact_dir), revision=f"{base.revision} + {self.id}")
+        tuned = base.with_model(checkpoints.load(base, self.artifact_dir), f"{base.revision} + {self.id}")
         if self.method["name"] == "full":
             return replace(tuned, quantization=None, dtype=torch.float32)
         return tuned
+
+
+NOT_STORED = ("folder", "as_stored")
 
 
 def provenance(run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import cast
 
 from workbench import machine
+from workbench.adapters.inject import adapter_parameters, opened_modules
 from workbench.adapters.methods import Method
 from workbench.errors import TrainingError
 from workbench.models.base import Base
@@ -15,6 +16,8 @@ from workbench.training import evaluation
 from workbench.training.runs import ConfigRecord, MethodRecord, PrecisionRecord, Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore
+
+TOKENIZER_BYTES = 8_000_000  # of a large one, which a full checkpoint has beside its weights
 
 KINDS = {
     "base": (Base, "what load_base() returns"),
@@ -41,12 +44,13 @@ class Trial:
         described = self.method.to_dict() | {"label": self.method.label, "scaling": self.method.scaling}
         run = Run(
             id=self.id,
-            status="finished",
+            status="training",
             base={
                 "name": self.base.name,
-                "revision": self.base.revision,
+                "revision": self.base.identity,
                 "source": self.base.source,
                 "quantization": self.base.quantization,
+                "quantized_share": self.base.quantized_share,
                 "architecture": type(self.base.model).__name__,
             },
             task={
@@ -67,6 +71,18 @@ class Trial:
         )
         self.store.check(run)
         return run
+
+    @property
+    def artifact_bytes(self) -> int:
+        """How much of the disk the artifact will take, about; 0 if none is saved."""
+        if not self.config.save:
+            return 0
+        if self.method.name == "full":
+            numbers = sum(parameter.numel() for parameter in self.base.model.parameters())
+            return 4 * numbers + TOKENIZER_BYTES
+        opened = [self.base.model.get_submodule(name) for name in opened_modules(self.base, self.method)]
+        whole = sum(parameter.numel() for module in opened for parameter in module.parameters())
+        return 4 * (adapter_parameters(self.base, self.method) + whole)
 
     @property
     def precision(self) -> PrecisionRecord:

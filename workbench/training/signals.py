@@ -1,0 +1,72 @@
+"""The signals that end a process (a closed terminal, a time limit), raised so that a run is kept first."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+ENDING = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+
+
+class Terminated(BaseException):
+    """A signal that ends the process has arrived."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class _State:
+    """What the handler shares with the blocks below: the first signal that arrived, and whether it has to wait."""
+
+    received: int | None = None
+    waits = False
+
+
+@contextmanager
+def termination_raised() -> Iterator[None]:
+    """Within the block the first SIGTERM or SIGHUP raises Terminated; after it the process ends as it would have.
+
+    Signals that are ignored (nohup) or handled by somebody else are left alone, and so are other threads than the main
+    one, in which Python handles all signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _handle)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+        if taken and (received := _State.received):
+            _State.received = None
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            signal.raise_signal(received)
+
+
+@contextmanager
+def termination_waits() -> Iterator[None]:
+    """Within the block a signal waits, so that what is being saved is saved whole; it is raised at the end."""
+    already, before = _State.received, _State.waits
+    _State.waits = True
+    try:
+        yield
+    finally:
+        _State.waits = before
+    if _State.received is not None and already is None and not before:
+        raise Terminated(_State.received)
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    if _State.received is None:
+        _State.received = number
+        if not _State.waits:
+            raise Terminated(number)
