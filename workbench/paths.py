@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+
+from workbench.errors import WorkbenchError
 
 _PACKAGE = Path(__file__).resolve().parent
 # setup.py puts the repository's data/ inside the package; where it is not, the package is used from a clone.
@@ -19,15 +22,31 @@ DATA = _PACKAGE / "data" if _INSTALLED else CHECKOUT / "data"
 
 
 def cache_dir() -> Path:
-    """The folder of converted models and measured step times: WORKBENCH_CACHE, else the user's cache folder."""
-    given = os.environ.get("WORKBENCH_CACHE")
-    return Path(given).expanduser() if given else platformdirs.user_cache_path("lora-workbench", appauthor=False)
+    """The folder of converted models and measured step times: WORKBENCH_CACHE, else the user's cache folder.
+
+    Raises WorkbenchError if there is no such user, or no home folder to put it into.
+    """
+    if given := os.environ.get("WORKBENCH_CACHE"):
+        return _at_home("WORKBENCH_CACHE", lambda: Path(given).expanduser())
+    return _at_home("WORKBENCH_CACHE", lambda: platformdirs.user_cache_path("lora-workbench", appauthor=False))
 
 
 def runs_dir() -> Path:
-    """The folder of runs: WORKBENCH_RUNS, else `runs/` in the clone or, for a wheel, where Python was started."""
+    """The folder of runs: WORKBENCH_RUNS, else `runs/` in the clone or, for a wheel, where Python was started.
+
+    Raises WorkbenchError as `cache_dir` does.
+    """
     given = os.environ.get("WORKBENCH_RUNS")
-    return Path(given).expanduser() if given else CHECKOUT / "runs"
+    return _at_home("WORKBENCH_RUNS", lambda: Path(given).expanduser()) if given else CHECKOUT / "runs"
+
+
+def _at_home(variable: str, find: Callable[[], Path]) -> Path:
+    try:
+        return find()
+    except RuntimeError as error:  # HOME is unset and the user has no entry in the password file, or "~nobody_here"
+        raise WorkbenchError(
+            f"No home folder is known ({error}); set {variable} to a folder by its full path."
+        ) from error
 
 
 def write_json(path: Path, value: object) -> None:

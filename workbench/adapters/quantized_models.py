@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ def fake_quantize(base: Base, kind: str, block_size: int = 64, double_quantizati
         restored = dequantize(quantize(linear.weight, kind, block_size, double_quantization))
         linear.weight = nn.Parameter(restored, requires_grad=False)
     double = ", double quantization" if double_quantization else ""
-    return replace(base, model=model, revision=f"{base.revision} as {kind} in blocks of {block_size}{double}")
+    return base.with_model(model, f"{base.revision} as {kind} in blocks of {block_size}{double}")
 
 
 def read_bitsandbytes(weight: Any) -> Quantized:
@@ -66,20 +65,23 @@ def dequantize_base(base: Base) -> Base:
     model = share(base.model)
     for name, (out_features, in_features) in linear_modules(model).items():
         old: Any = model.get_submodule(name)
+        if not hasattr(old.weight, "quant_state"):
+            continue  # bitsandbytes has left it in 16 bits
         linear = nn.Linear(in_features, out_features, bias=False, device="meta")
         restored = dequantize(read_bitsandbytes(old.weight)).to(base.dtype)
         linear.weight, linear.bias = nn.Parameter(restored, requires_grad=False), old.bias
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, linear)
     revision = f"{base.revision} as dequantized {base.quantization}"
-    return replace(base, model=model, revision=revision, quantization=None)
+    return base.with_model(model, revision, quantization=None, quantized_share=None)
 
 
 def restoring_seconds(base: Base) -> float:
     """Seconds that bitsandbytes takes on this computer to dequantize every 4-bit layer once (a step does it twice)."""
     import bitsandbytes.functional as bnb
 
-    weights = [base.model.get_submodule(name).weight for name in linear_modules(base.model)]
+    linear = [base.model.get_submodule(name) for name in linear_modules(base.model)]
+    weights = [layer.weight for layer in linear if hasattr(layer.weight, "quant_state")]
     started = time.perf_counter()
     for weight in weights:
         restored = bnb.dequantize_4bit(weight.data, weight.quant_state)
