@@ -9,16 +9,19 @@ import hashlib
 import json
 import math
 import random
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from workbench.console import first_line, say
 from workbench.errors import TaskError
 from workbench.paths import DATA
-from workbench.tasks.files import BUILT_IN, SUFFIXES, Example, read_file, read_folder, read_hub
+from workbench.tasks.files import BUILT_IN, SUFFIXES, Contents, Example, read_file, read_folder, read_hub, shortened
 
 LABELLED = ("tickets",)  # built-in tasks of classification
 RECALLED = ("facts",)  # built-in tasks whose test rows are the training rows: they measure recall
+TEST_FRACTION = 0.2  # of the prompts of data without test rows
 FACT_DIGITS = 4  # of a code in the task `facts`
 SWEEP_FACTS = 96  # of the 192 facts, which lesson 05 and the stored sweeps learn, so that a sweep takes minutes
 
@@ -47,18 +50,27 @@ class Task:
 
 
 def _hold_out(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Splits at random by distinct prompt, so that a repeated prompt stays on one side."""
+    """Splits at random by distinct prompt, so that a repeated prompt, however spaced, stays on one side."""
     if not 0 < fraction < 1:
         raise TaskError(f"test_fraction must lie between 0 and 1, not {fraction}.")
-    prompts = list(dict.fromkeys(row.prompt for row in examples))
+    prompts = list(dict.fromkeys(_alike(row.prompt) for row in examples))
     if len(prompts) < 2:
         raise TaskError("At least two different prompts are needed to split the file into train and test.")
     random.Random(seed).shuffle(prompts)
     held = set(prompts[: min(len(prompts) - 1, max(1, round(fraction * len(prompts))))])
-    return [row for row in examples if row.prompt not in held], [row for row in examples if row.prompt in held]
+    sides = {False: list[Example](), True: list[Example]()}
+    for row in examples:
+        sides[_alike(row.prompt) in held].append(row)
+    return sides[False], sides[True]
+
+
+def _alike(prompt: str) -> str:
+    """The prompt without case, spaces, and Unicode's several ways to write a letter."""
+    return "".join(unicodedata.normalize("NFC", prompt).casefold().split())
 
 
 def _check_apart(train: Sequence[Example], test: Sequence[Example], where: str) -> None:
+    """Raise TaskError for a prompt on both sides; say how many differ in case or spaces alone."""
     known = {row.prompt: number for number, row in enumerate(train, start=1)}
     for number, row in enumerate(test, start=1):
         if row.prompt in known:
@@ -66,6 +78,13 @@ def _check_apart(train: Sequence[Example], test: Sequence[Example], where: str) 
                 f"{where}: test row {number} has the prompt of train row {known[row.prompt]}, "
                 "so the test would measure memory. Remove one of them."
             )
+    similar = {_alike(row.prompt): number for number, row in enumerate(train, start=1)}
+    pairs = [(n, similar[form]) for n, row in enumerate(test, start=1) if (form := _alike(row.prompt)) in similar]
+    if pairs:
+        say(
+            f"{where}: {len(pairs)} of {len(test)} test prompts differ from a train prompt in case or spaces alone, "
+            f"first test row {pairs[0][0]} from train row {pairs[0][1]}; the test may measure memory."
+        )
 
 
 def _digest(*splits: Sequence[Example]) -> str:
@@ -77,7 +96,7 @@ def load_task(
     name_or_path: str | Path,
     prompt: str = "prompt",
     completion: str = "completion",
-    test_fraction: float = 0.2,
+    test_fraction: float = TEST_FRACTION,
     seed: int = 0,
     labelled: bool = False,
     subset: str | None = None,
@@ -85,22 +104,22 @@ def load_task(
     """Loads a built-in task ("orders", "tickets", "facts", "protocol"), a .jsonl or .csv file (UTF-8), a folder with
     train and, optionally, test files, or a dataset of the Hugging Face Hub (`subset`: its configuration).
 
-    `prompt` and `completion` name the columns. Without a test file, `test_fraction` of the prompts is held out, drawn
-    with `seed`. `labelled=True` makes the distinct completions the task's labels, for label accuracy.
+    `prompt` and `completion` name the columns. Validation rows are the test where there are no test rows; without
+    either, `test_fraction` of the prompts is held out, drawn with `seed`. A line on stderr names the columns, files and
+    splits left unread. `labelled=True` makes the distinct completions the task's labels, for label accuracy.
     Raises TaskError (a ValueError) that names file, row and fault.
     """
-    if not isinstance(name_or_path, str | Path):
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise TaskError(f"{name_or_path!r} must be a task's name or a path, e.g. 'orders' or 'mine.csv'.")
     name = str(name_or_path)
-    path = DATA / "tasks" / name if name in BUILT_IN else Path(name_or_path).expanduser()
-    if path.is_dir():
-        train, test = read_folder(path, prompt, completion)
-    elif path.is_file():
-        train, test = read_file(path, prompt, completion), None
-    elif name in BUILT_IN or path.suffix in SUFFIXES or path.is_absolute():
-        raise TaskError(f"{path}: no such file or folder.")
-    else:
-        train, test = read_hub(name, subset, prompt, completion)
+    path = DATA / "tasks" / name if name in BUILT_IN else _expanded(name)
+    try:
+        found = _read(name, path, prompt, completion, subset)
+    except OSError as error:
+        why = "you may not read it" if isinstance(error, PermissionError) else error.strerror or first_line(error)
+        raise TaskError(f"{shortened(name)} cannot be read: {why}. Check the path and its permissions.") from error
+    _tell_unread(name, found, test_fraction)
+    train, test = found.train, found.test
     if test is None:
         train, test = _hold_out(train, test_fraction, seed)
     if name not in RECALLED:
@@ -111,7 +130,36 @@ def load_task(
     return Task(shown, tuple(train), tuple(test), labels, str(name_or_path), _digest(train, test))
 
 
-# --- tokens -----------------------------------------------------------------------------------------------------
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:  # an unknown ~user, or an account without a home
+        raise TaskError(f"{shortened(name)}: its ~ names no home folder here. Write the path in full.") from error
+
+
+def _read(name: str, path: Path, prompt: str, completion: str, subset: str | None) -> Contents:
+    local = path.is_dir() or path.is_file()
+    if local and subset is not None:
+        raise TaskError(f"subset={subset!r} is for Hub datasets, and {name} is a file or folder. Leave it out.")
+    if local:
+        return read_folder(path, prompt, completion) if path.is_dir() else read_file(path, prompt, completion)
+    if name in BUILT_IN or path.suffix.lower() in SUFFIXES or path.is_absolute():
+        raise TaskError(f"{shortened(str(path))}: no such file or folder.")
+    return read_hub(name, subset, prompt, completion)
+
+
+def _tell_unread(name: str, found: Contents, test_fraction: float) -> None:
+    """One line about what is not read, if anything, and about validation rows that serve as the test."""
+    words = []
+    if found.tested_on and not found.tested_on.startswith("test"):
+        words.append(f'"{found.tested_on}" holds the test rows')
+    if found.unread:
+        words.append(f"left unread: {'; '.join(found.unread)}")
+    if found.test is not None and test_fraction != TEST_FRACTION:
+        words.append("test_fraction is not used, since there are test rows")
+    if words:
+        advice = " What the model should read belongs into the prompt." if "column" in "".join(found.unread) else ""
+        say(f"{name}: {'; '.join(words)}.{advice}")
 
 
 def information_bits(count: int) -> float:
