@@ -1,28 +1,45 @@
-"""Save and load what was trained, as PEFT adapters or full checkpoints; truncate, rescale and merge adapters."""
+"""Save and load what was trained, as PEFT adapters or full checkpoints; and compare what was saved with it."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft import (
+    PeftConfig,
+    PeftModel,
+    PeftModelForCausalLM,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from workbench.adapters import lowrank
+from workbench.adapters.adapter_files import (
+    BASE_PREFIX,
+    Entry,
+    check_brought_along,
+    check_finite,
+    check_header,
+    read_adapter_config,
+    read_header,
+    starts_in_the_base,
+)
+from workbench.adapters.guard import private, unmoved
+from workbench.adapters.merging import check_same_logits, merge
+from workbench.adapters.updates import change, spectra
 from workbench.console import first_line
 from workbench.errors import AdapterError
 from workbench.models.base import Base
 from workbench.models.cpu_kernels import quicken
 from workbench.models.padding_free import use_row_attention
 from workbench.models.sharing import share
+
+__all__ = ["change", "check_saved", "directory_bytes", "load", "merge", "save", "spectra"]
 
 # What PEFT, transformers and safetensors raise for damaged or unsuitable files.
 DAMAGES = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, SafetensorError)
@@ -56,18 +73,65 @@ def load(base: Base, directory: str | os.PathLike) -> PreTrainedModel | PeftMode
 
 
 def _load_adapter(base: Base, directory: Path) -> PeftModel:
+    config = _config_of(directory)
     try:
-        with warnings.catch_warnings():
+        header = read_header(directory)
+        check_header(config, header)
+        with unmoved(base.model, "Loading the adapter"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
-            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # these are refused below
-            model = PeftModel.from_pretrained(share(base.model), directory)
-        weights = load_peft_weights(str(directory), device=str(model.device))
-        _check_names(model, weights)
-        _restore_opened_modules(model, weights)
+            model = _with_empty_adapter(base, config, header)
+            _check_names(model, header)
+            weights = load_peft_weights(str(directory), device=str(base.model.device))
+            check_finite(weights)
+            own = dict(model.named_parameters(remove_duplicate=False))  # biases and embeddings stay in the base's dtype
+            weights = {name: each.to(own[name].dtype) if name in own else each for name, each in weights.items()}
+            # Assigned, not copied: biases and embeddings that come with the adapter must not overwrite the base's.
+            set_peft_model_state_dict(model, weights, low_cpu_mem_usage=True)
+            model.came_along = sorted(header.keys() & own.keys())  # for merge()
+            _raise(model)
+            set_peft_model_state_dict(model, weights)  # again: assigning has rounded them to the base's dtype
+    except AdapterError as error:
+        raise AdapterError(f"The adapter in {directory} is damaged or does not fit {base.name}: {error}") from error
     except DAMAGES as error:
         words = f"The adapter in {directory} is damaged or does not fit {base.name}: {first_line(error)}"
         raise AdapterError(words) from error
     return model
+
+
+def _config_of(directory: Path) -> PeftConfig:
+    try:
+        return read_adapter_config(directory)
+    except AdapterError as error:
+        raise AdapterError(f"The adapter in {directory} cannot be used here: {error}") from error
+    except DAMAGES as error:
+        raise AdapterError(
+            f"The configuration of the adapter in {directory} is damaged: {first_line(error)}"
+        ) from error
+
+
+def _with_empty_adapter(base: Base, config: PeftConfig, header: dict[str, Entry]) -> PeftModel:
+    """A copy of the base with the layers of the adapter, whose weights take no memory yet where PEFT can do that.
+
+    What PEFT then replaces or subtracts in the copy is not the base's.
+    """
+    copy = share(base.model)
+    adapted = {name.removeprefix(BASE_PREFIX).split(".lora_")[0] + ".weight" for name in header}
+    private(copy, adapted if starts_in_the_base(config) else ())
+    config.inference_mode = True
+    if hasattr(config, "init_lora_weights") and not starts_in_the_base(config):
+        config.init_lora_weights = True  # however it started, its weights come from the file
+    # PEFT repeats layers, and finds such a start, only with memory; the ranks of both are checked before.
+    empty = not starts_in_the_base(config) and getattr(config, "layer_replication", None) is None
+    return PeftModelForCausalLM(copy, config, "default", low_cpu_mem_usage=empty)
+
+
+def _raise(model: PeftModel) -> None:
+    """Adapters and opened modules in float32, as they are trained, whatever they are stored in."""
+    if hasattr(model.base_model, "_cast_adapter_dtype"):
+        model.base_model._cast_adapter_dtype(adapter_name="default", autocast_adapter_dtype=True)
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save.float()
 
 
 def _load_checkpoint(base: Base, directory: Path) -> PreTrainedModel:
@@ -85,134 +149,23 @@ def _load_checkpoint(base: Base, directory: Path) -> PreTrainedModel:
     return model
 
 
-def change(
-    model: PeftModel, rank: int | None = None, alpha: float | None = None, targets: Sequence[str] | None = None
-) -> PeftModel:
-    """A copy of an adapted model with changed updates; modules that were trained in full stay as they are.
-
-    rank: each update is truncated to the nearest matrix of this rank (see `lowrank.truncate`), unless its rank is
-        lower already. The factor alpha / r stays that of training.
-    alpha: each update is multiplied by alpha / (alpha in training); 0 turns them off.
-    targets: only the updates of modules with these names act, e.g. ["q_proj", "v_proj"]; none with [].
-
-    The copy shares every tensor that is not changed. Use it to compute, not to save: its PEFT configuration is still
-    that of training. Raises AdapterError for DoRA, whose update is not a product of two matrices, for a rank below 1,
-    a negative alpha, and a name without adapters.
-    """
-    steps = []
-    if model.peft_config["default"].use_dora:
-        raise AdapterError("A DoRA update is not a product of two small matrices; it cannot be cut or rescaled.")
-    if rank is not None:
-        steps.append(_truncate_to(rank))
-    if alpha is not None:
-        steps.append(_rescale(alpha))
-    if targets is not None:
-        steps.append(_turn_off_all_but(model, targets))
-    copy = share(model)
-    for name, layer in copy.named_modules():
-        if isinstance(layer, LoraLayer):
-            for step in steps:
-                step(name, layer)
-    return copy
-
-
-Step = Callable[[str, LoraLayer], None]  # changes a layer, given its full name
-
-
-def _truncate_to(rank: int) -> Step:
-    if not isinstance(rank, int) or rank < 1:
-        raise AdapterError(f"rank={rank!r} must be a whole number of at least 1; alpha=0 turns an adapter off.")
-
-    def truncate(_: str, layer: LoraLayer) -> None:
-        A, B = layer.lora_A["default"], layer.lora_B["default"]  # noqa: N806 - as in lowrank
-        if rank < min(layer.r["default"], layer.in_features, layer.out_features):
-            new_A, new_B = lowrank.truncate(A.weight.detach().float(), B.weight.detach().float(), rank)  # noqa: N806
-            A.weight, B.weight = (nn.Parameter(new, requires_grad=False) for new in (new_A, new_B))
-            A.out_features = B.in_features = layer.r["default"] = rank
-
-    return truncate
-
-
-def _rescale(alpha: float) -> Step:
-    if not alpha >= 0:
-        raise AdapterError(f"alpha={alpha} must be 0 or more.")
-
-    def rescale(_: str, layer: LoraLayer) -> None:
-        layer.scaling["default"] *= alpha / layer.lora_alpha["default"]
-
-    return rescale
-
-
-def _turn_off_all_but(model: PeftModel, targets: Sequence[str]) -> Step:
-    ends = tuple(targets)
-    adapted = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
-    if unknown := set(ends) - adapted:
-        raise AdapterError(f"The adapter has none on {sorted(unknown)}; it has them on {sorted(adapted)}.")
-
-    def turn_off(name: str, layer: LoraLayer) -> None:
-        if name.rpartition(".")[2] not in ends:
-            layer.scaling["default"] = 0.0
-
-    return turn_off
-
-
-def merge(onto: nn.Module, model: PeftModel, dtype: torch.dtype | None = None) -> nn.Module:
-    """A plain model: the linear weights of `onto` plus the updates of `model`; all else is shared with `onto`.
-
-    onto: unquantized, of the same architecture; it stays as it is (PEFT's own merge would change weights that are
-    shared). dtype: round the sums to it, as saving a checkpoint in it would; the model computes in the dtype of `onto`.
-    Raises AdapterError for DoRA, for a hybrid, and for a quantized `onto`.
-    """
-    if model.peft_config["default"].use_dora:
-        raise AdapterError("A DoRA update is no plain sum, so merge() cannot add it; PEFT's merge_and_unload can.")
-    if opened := model.peft_config["default"].modules_to_save:
-        raise AdapterError(
-            f"merge() adds updates, and {opened[0]} was trained whole; PEFT's merge_and_unload does both."
-        )
-    merged = share(onto)
-    for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
-            linear: Any = merged.get_submodule(name.removeprefix("base_model.model."))
-            if not linear.weight.is_floating_point():
-                raise AdapterError("merge() adds to plain weights; give it quantization.dequantize_base(base).model.")
-            A, B = (each["default"].weight.detach().float() for each in (layer.lora_A, layer.lora_B))  # noqa: N806
-            weight = linear.weight.float() + lowrank.delta_weight(A, B, layer.scaling["default"])
-            weight = weight.to(dtype or linear.weight.dtype).to(linear.weight.dtype)
-            linear.weight = nn.Parameter(weight, requires_grad=False)
-    return merged
-
-
-def spectra(model: PeftModel) -> dict[str, torch.Tensor]:
-    """Module name -> the r largest singular values of its update alpha / r B A, in falling order.
-
-    Where r exceeds the layer's smaller side, zeros are appended. For DoRA they are those of B A, not of the update.
-    """
-    found = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
-            A, B = (each["default"].weight.detach().float() for each in (layer.lora_A, layer.lora_B))  # noqa: N806
-            core = torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T
-            values = torch.linalg.svdvals(core)
-            found[name] = layer.scaling["default"] * nn.functional.pad(values, (0, len(A) - len(values)))
-    return found
-
-
-def _check_names(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
+def _check_names(model: PeftModel, header: dict[str, Entry]) -> None:
     """Compare tensor names, since PEFT skips extra tensors and leaves missing ones at their initial values."""
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if different := sorted(wanted.keys() ^ weights.keys()):
-        place = "model" if different[0] in wanted else "file"
-        raise AdapterError(f"{different[0]} is in the {place} only.")
+    if missing := sorted(wanted.keys() - header.keys()):
+        raise AdapterError(f"{missing[0]} is in the model only.")
+    check_brought_along(model, header, header.keys() - wanted.keys())
 
 
-def _restore_opened_modules(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
-    """Load a hybrid's opened modules again in float32, as they were trained: PEFT loads them in the base's dtype."""
-    if not model.peft_config["default"].modules_to_save:
-        return
-    for module in model.modules():
-        if isinstance(module, ModulesToSaveWrapper):
-            module.modules_to_save.float()
-    set_peft_model_state_dict(model, weights)
+def check_saved(base: Base, model: PreTrainedModel | PeftModel, directory: str | os.PathLike) -> None:
+    """Load what `save` has written and compare a few logits; raises AdapterError if they are not those of `model`."""
+    directory = Path(directory)
+    loaded = load(base, directory)
+    trained = model.training
+    try:
+        check_same_logits(model.eval(), loaded, f"What was saved in {directory} is not what was trained")
+    finally:
+        model.train(trained)
 
 
 def directory_bytes(directory: str | os.PathLike) -> int:

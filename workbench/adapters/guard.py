@@ -1,0 +1,64 @@
+"""A second look at the base: what is shared between adapters must be the same after each use as before it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import AdapterError
+
+SAMPLES = 64  # values of a tensor that are looked at; writing in the usual ways is seen without them
+
+
+@contextmanager
+def unmoved(base: nn.Module, what: str) -> Iterator[None]:
+    """Raise AdapterError if the tensors of `base` are others after the block than before. what: "load()".
+
+    Costs a few milliseconds: the place of each tensor in memory, how often torch has written to it, and some values.
+    """
+    before = _marks(base)
+    yield
+    after = _marks(base)
+    if moved := [name for name, mark in before.items() if name not in after or not _same(mark, after[name])]:
+        raise AdapterError(
+            f"{what} has changed {len(moved)} tensors of the base, first {moved[0]}: load the base again, and do not "
+            "use this adapter with it."
+        )
+
+
+def private(model: nn.Module, copied: Collection[str] = ()) -> None:
+    """Give a copy made by `share` Parameter objects of its own on the shared storage, tied ones still tied.
+
+    What then replaces a weight in the copy (`.data = ...`) leaves the original as it is. copied: names of parameters
+    that get a storage of their own too, since they will be written to.
+    """
+    own: dict[int, nn.Parameter] = {}
+    for prefix, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and type(parameter) is nn.Parameter:  # the codes of bitsandbytes hold their state
+                values = parameter.data.clone() if f"{prefix}.{name}" in copied else parameter.data
+                module._parameters[name] = own.setdefault(id(parameter), nn.Parameter(values, parameter.requires_grad))
+
+
+Mark = tuple[int, int, Tensor]  # address, number of writes, some values
+
+
+def _marks(model: nn.Module) -> dict[str, Mark]:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: (each.data_ptr(), _writes(each), _sample(each)) for name, each in tensors.items() if not each.is_meta}
+
+
+def _writes(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLES)].clone()
+
+
+def _same(before: Mark, after: Mark) -> bool:
+    return before[:2] == after[:2] and torch.equal(before[2].nan_to_num(), after[2].nan_to_num())
