@@ -6,19 +6,20 @@ import copy
 import warnings
 from collections.abc import Sequence
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from workbench.adapters.methods import Method
 from workbench.errors import MethodError
 from workbench.models.base import Base, linear_modules
+from workbench.models.checks import carries_adapter, is_unreached
 from workbench.models.sharing import head_lock, share
 from workbench.seeds import RandomNumbers
 
 
 def check_method(base: Base, method: Method) -> None:
     """Raise MethodError if `method` cannot be applied to `base`. Called before anything is scored or trained."""
-    if isinstance(base.model, PeftModel):  # it takes no second adapter, and after full() only the first would be saved
+    if carries_adapter(base.model):  # it takes no second adapter, and after full() only the first would be saved
         raise MethodError(
             f"This base ({base.revision}) carries an adapter: merge it into the plain one's weights, "
             "replace(base, model=adapters.merge(plain.model, base.model)), or train the plain base."
@@ -51,7 +52,10 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
     check_method(base, method)
     if method.name == "full":
         with head_lock:
-            return copy.deepcopy(base.model).float().requires_grad_(True)
+            model = copy.deepcopy(base.model).float()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not is_unreached(model, name))
+        return model
     init_seed = seed if method.init_seed is None else method.init_seed
     with RandomNumbers(init_seed), warnings.catch_warnings():
         # PEFT 0.21 still reads an attribute that transformers 5 has renamed.

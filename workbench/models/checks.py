@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.console import first_line, say
-from workbench.errors import ModelError
+from workbench.errors import ModelError, TaskError
 from workbench.seeds import RandomNumbers
 
 PROBE_TOKENS = 6
@@ -115,6 +115,19 @@ def table_rows(model: PreTrainedModel) -> int:
     """How many token ids the model has an embedding for and can predict."""
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
     return min(len(table.weight) for table in tables if getattr(table, "weight", None) is not None)
+
+
+def check_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], what: str
+) -> None:
+    """Raise TaskError for a text with a token that the model's embedding table does not have. `what` names the rows."""
+    known = table_rows(model)
+    for number, ids in enumerate(rows, start=1):
+        if (largest := max(ids, default=0)) >= known:
+            raise TaskError(
+                f"{what} {number} holds the token {tokenizer.convert_ids_to_tokens(largest)!r}, whose id {largest} is "
+                f"outside of the model's embedding table of {known} rows: take it out of the text, or resize the table."
+            )
 
 
 def check_causal(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from workbench.console import say
 from workbench.errors import ModelError
+from workbench.models.checks import is_unreached
 
 QUANTIZATIONS = (None, "nf4", "fp4", "int8")
 LEAST_SHARE = 0.9  # of the weights that a base called quantized must hold quantized, unless less is asked for
@@ -38,7 +39,7 @@ def quantized_share(model: PreTrainedModel) -> tuple[float, dict[str, int]]:
 
     Linear weights are all matrices that map to or from the hidden states, whatever holds them: nn.Linear and its
     subclasses, GPT-2's Conv1D, parameters that stack the experts of a mixture. Embeddings and the output head, which
-    QLoRA leaves in 16 bits, do not count.
+    QLoRA leaves in 16 bits, do not count, nor do parts that text does not reach.
     """
     quantized = 0
     left: dict[str, int] = {}
@@ -79,7 +80,7 @@ def _linear_weights(model: PreTrainedModel) -> Iterator[tuple[str, int, bool]]:
     widths = {getattr(config, "hidden_size", None) for config in (model.config, model.config.get_text_config())}
     head = model.get_output_embeddings()
     for prefix, module in model.named_modules():
-        if module is head or isinstance(module, (nn.Embedding, nn.modules.conv._ConvNd)):
+        if module is head or isinstance(module, (nn.Embedding, nn.modules.conv._ConvNd)) or is_unreached(model, prefix):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if type(parameter).__name__ in ("Params4bit", "Int8Params"):

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.models.base import Base
+from workbench.models.checks import check_ids
 from workbench.models.padding_free import completion_logits
 from workbench.models.sharing import head_lock, in_float32, share
 from workbench.paths import DATA
@@ -39,6 +40,7 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     """
     model = share(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
+    check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")
     scores = score(model, rows)
     if task.labels:
         scores["label_accuracy"] = label_accuracy(model, base.tokenizer, task, limit, max_length)
@@ -63,6 +65,7 @@ def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -
     written = []
     for example in examples:
         ids = prompt_ids(example.prompt, base.tokenizer)
+        check_ids(model, base.tokenizer, [ids], "Prompt")
         with head_lock:
             tokens = _greedy(model, ids, base.tokenizer.eos_token_id, max_new_tokens)
         written.append(base.tokenizer.decode(tokens, skip_special_tokens=True).strip())

@@ -13,6 +13,7 @@ from workbench.adapters.methods import Method
 from workbench.console import first_line, say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
+from workbench.models.checks import check_ids
 from workbench.tasks.encoding import encode
 from workbench.tasks.tasks import Task
 from workbench.training.keeping import end, finite_scores, is_out_of_memory, keep_all, noting_what_is_lost, scores_of
@@ -75,7 +76,7 @@ def run_trials(
 ) -> list[Run]:
     """Train the trials together, then save, score and store each of them.
 
-    together: the trials share a pass (see `passes.shares_a_pass`) and differ in method and seed alone; otherwise there
+    together: the trials share a pass (see `batched.fits_a_slice`) and differ in method and seed alone; otherwise there
     is one, of any method. compiled: put the model that they share through torch.compile. If memory runs out with
     several, each half of them is trained by itself; one that does not fit alone is recorded as "out_of_memory".
     After a stop, the runs have what was trained by then. Whatever else ends the training is raised after what was
@@ -89,6 +90,7 @@ def _run_trials(trials: Sequence[Trial], together: bool, compiled: bool, on_step
     first = trials[0]
     runs = [trial.new_run() for trial in trials]
     rows = encode(first.task.train, first.base.tokenizer, first.config.max_length, what="Train row")
+    check_ids(first.base.model, first.base.tokenizer, [row.ids for row in rows], "Train row")
     accelerator = accelerator_for(first.base)
     try:
         before = score_of_base(first.base, first.task, first.config)
