@@ -1,10 +1,12 @@
-"""The process that `runner` starts for each notebook: papermill, which starts the kernel."""
+"""The process that `supervisor` starts for a notebook: papermill, which starts the kernel."""
 
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from workbench.course.supervisor import PR_SET_PDEATHSIG, prctl
 
 KERNEL = "python3"
 
@@ -43,4 +45,5 @@ def _execute(job: Mapping[str, Any]) -> int:
 
 
 if __name__ == "__main__":
+    prctl(PR_SET_PDEATHSIG, 9)  # if the supervisor is killed, so is papermill; its kernel then ends by itself
     sys.exit(_execute(json.loads(sys.argv[1])))

@@ -150,12 +150,15 @@ def run_notebook(
 
 
 def _run_process(job: dict[str, Any], environment: dict[str, str], log_file: Path, timeout: float) -> int | None:
-    """Execute a notebook in a process of its own; returns its exit code, or None if it was killed after `timeout`."""
+    """Execute a notebook in processes of its own; returns the exit code, or None if they were killed after `timeout`.
+
+    Closing its standard input ends the supervisor, and with it all that the notebook started.
+    """
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "workbench.course.notebook_process", json.dumps(job)],
+            [sys.executable, "-m", "workbench.course.supervisor", json.dumps(job)],
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -164,7 +167,11 @@ def _run_process(job: dict[str, Any], environment: dict[str, str], log_file: Pat
         except subprocess.TimeoutExpired:
             return None
         finally:
-            if process.poll() is None:  # after it was waited for, its number may be another process's
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
                 _kill_family(process.pid)
                 process.wait()
 
@@ -243,7 +250,7 @@ def _environment(scratch: Path, tier: str) -> dict[str, str]:
 
 
 def _kill_family(pid: int) -> None:
-    """Kill a process and all that it started. (A kernel has a session of its own: a signal to the group misses it.)"""
+    """Kill a supervisor that does not end by itself, and all that it started."""
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
         family = [parent, *parent.children(recursive=True)]
