@@ -111,6 +111,8 @@ def _save(trial: Trial, run: Run, model: Model, scored_next: bool, write: bool) 
             with trial.store.saving(run) as folder:
                 run.artifact_bytes = checkpoints.save(model, folder)
                 run.artifact = run.id
+                if trial.method.name == "full":  # the folder is then a base by itself; its size is that of the weights
+                    trial.base.tokenizer.save_pretrained(folder)
         trial.store.keep(run)
 
 
