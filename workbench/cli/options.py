@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what add_subparsers() returns
@@ -13,6 +13,16 @@ DEFAULT = "default: %(default)s"  # argparse fills it in
 def targets_of(options: argparse.Namespace) -> str | list[str]:
     """--targets as `lora` takes it."""
     return "all-linear" if options.targets in (None, "all-linear") else options.targets.split(",")
+
+
+def list_of(kind: type) -> Callable[[str], list[Any]]:
+    """A type for argparse: a list of numbers with commas between them."""
+
+    def parse(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",")]
+
+    parse.__name__ = f"list of {'whole numbers' if kind is int else 'numbers'}"  # argparse shows it in its message
+    return parse
 
 
 def full_modules_of(options: argparse.Namespace) -> tuple[str, ...]:

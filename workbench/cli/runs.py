@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.cli.options import DEFAULT
+from workbench.cli.options import DEFAULT, given, list_of
 
 if TYPE_CHECKING:
     from workbench.models.base import Base
@@ -29,7 +29,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", default="orders", help=f"{data}; {DEFAULT}")
     parser.add_argument("--prompt-column", default="prompt", help=DEFAULT)
     parser.add_argument("--completion-column", default="completion", help=DEFAULT)
+    parser.add_argument("--subset", help="configuration of a Hub data set (default: its only one)")
+    parser.add_argument("--labelled", action="store_true", help="a task of labels: score label accuracy too")
+    parser.add_argument(
+        "--test-fraction", type=float, help="of the prompts, where there are no test rows (default: 0.2)"
+    )
     parser.add_argument("--targets", help="layer names: q_proj,v_proj (default: all-linear)")
+    parser.add_argument("--layers", type=list_of(int), metavar="0,1,2", help="blocks to adapt (default: all)")
+    parser.add_argument("--dropout", type=float, help="of the adapters' inputs (default: 0)")
     parser.add_argument("--steps", type=int, default=40, help=DEFAULT)
     parser.add_argument("--batch-size", type=int, default=16, help=f"rows; {DEFAULT}")
     parser.add_argument("--accumulation", type=int, default=1, help=f"batches a step; {DEFAULT}")
@@ -52,7 +59,9 @@ def task(options: argparse.Namespace) -> Task:
     """The task that was asked for."""
     from workbench.tasks.tasks import load_task
 
-    return load_task(options.task, prompt=options.prompt_column, completion=options.completion_column)
+    columns = {"prompt": options.prompt_column, "completion": options.completion_column}
+    fraction = given(options, ("test_fraction",))
+    return load_task(options.task, **columns, **fraction, labelled=options.labelled, subset=options.subset)
 
 
 def base(options: argparse.Namespace, default: str | None) -> Base:

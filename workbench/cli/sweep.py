@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workbench.cli.options import Commands, targets_of
+from workbench.cli.options import Commands, given, list_of, targets_of
 from workbench.cli.runs import QUANTIZED, add_run_options, base, config, print_step, record, task
 from workbench.errors import WorkbenchError
 
@@ -23,26 +23,16 @@ def add(commands: Commands) -> None:
     add_run_options(sweep)
     sweep.add_argument("--quantization", choices=QUANTIZED, help="of the frozen weights: QLoRA (default: plain LoRA)")
     ranks, rates = [1, 2, 4, 8, 16, 32], [2e-3]
-    sweep.add_argument("--ranks", type=_list_of(int), default=ranks, metavar="1,2,4", help="default: 1,2,4,8,16,32")
-    sweep.add_argument("--alphas", type=_list_of(float), default=[16], metavar="16,32", help="default: 16")
+    sweep.add_argument("--ranks", type=list_of(int), default=ranks, metavar="1,2,4", help="default: 1,2,4,8,16,32")
+    sweep.add_argument("--alphas", type=list_of(float), default=[16], metavar="16,32", help="default: 16")
     sweep.add_argument(
-        "--learning-rates", type=_list_of(float), default=rates, metavar="5e-4,2e-3", help="default: 2e-3"
+        "--learning-rates", type=list_of(float), default=rates, metavar="5e-4,2e-3", help="default: 2e-3"
     )
-    sweep.add_argument("--seeds", type=_list_of(int), default=[0], metavar="0,1,2", help="default: 0")
+    sweep.add_argument("--seeds", type=list_of(int), default=[0], metavar="0,1,2", help="default: 0")
     sweep.add_argument("--max-memory", type=float, metavar="GB", help="of tensors in one pass, the base included")
     sweep.add_argument("--compile", action="store_true", help="torch.compile first: minutes of compiling")
     sweep.add_argument("--ray", metavar="ADDRESS", help="run the passes on a Ray cluster ('auto' or host:port)")
     sweep.set_defaults(command=_sweep)
-
-
-def _list_of(kind: type) -> Callable[[str], list[Any]]:
-    """A type for argparse: a list of numbers with commas between them."""
-
-    def parse(text: str) -> list[Any]:
-        return [kind(part) for part in text.split(",")]
-
-    parse.__name__ = f"list of {'whole numbers' if kind is int else 'numbers'}"  # argparse shows it in its message
-    return parse
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -53,7 +43,8 @@ def _sweep(options: argparse.Namespace) -> int:
 
     make = qlora if options.quantization else lora
     grid = product(options.ranks, options.alphas, options.learning_rates)
-    methods = [make(rank, alpha, rate, targets_of(options)) for rank, alpha, rate in grid]
+    others = given(options, ("layers", "dropout"))
+    methods = [make(rank, alpha, rate, targets_of(options), **others) for rank, alpha, rate in grid]
     data = task(options)  # before the base, which takes longer to load
     asked = base(options, None), data, methods, config(options), RunStore(options.out)
     limit = None if options.max_memory is None else _bytes_of(options.max_memory)

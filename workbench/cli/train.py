@@ -26,7 +26,6 @@ def add(commands: Commands) -> None:
     train.add_argument("--rank", type=int, help="default: 8")
     train.add_argument("--alpha", type=float, help="default: 16")
     train.add_argument("--learning-rate", type=float, help="default: 1e-4 for full, 2e-3 for the others")
-    train.add_argument("--dropout", type=float, help="default: 0")
     train.add_argument("--rslora", action="store_true", default=None, help="alpha / sqrt(rank), not alpha / rank")
     train.add_argument("--dora", action="store_true", default=None, help="weight-decomposed adapters")
     train.add_argument("--full-modules", help="hybrid: modules to train whole, e.g. layers.29.mlp")
@@ -61,7 +60,7 @@ def _method(options: argparse.Namespace) -> Method | None:
     """The method that was asked for, None for "auto"; raises MethodError for options that it does not use."""
     from workbench.adapters.methods import Method
 
-    of_adapters = given(options, ("rank", "alpha", "dropout", "rslora", "dora"))
+    of_adapters = given(options, ("rank", "alpha", "layers", "dropout", "rslora", "dora"))
     others, rate = given(options, ("targets", "full_modules")), given(options, ("learning_rate",))
     if options.method in ("full", "auto"):
         refuse_unused([*of_adapters, *others, *(rate if options.method == "auto" else ())], options.method)
