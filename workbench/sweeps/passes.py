@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, cycle, islice
 
 import torch
 from torch import nn
 
 from workbench.adapters.inject import adapter_parameters
-from workbench.adapters.methods import Method
 from workbench.errors import SweepError
-from workbench.models.base import Base
-from workbench.tasks.encoding import Encoded, batches, collate, encode
+from workbench.tasks.encoding import Encoded, collate, each_batch, encode
 from workbench.training.lifecycle import alone_in_this_process
 from workbench.training.loop import accelerator_for, batched, held, make_slot, slots_at_once
 from workbench.training.peak_memory import LiveBytes
 from workbench.training.step import PAD_ID, backward
 from workbench.training.trial import Trial
 
+PLANNED_BATCHES = 20_000  # whose fullest is looked for
 BYTES_A_PARAMETER = 16  # float32: value, gradient and AdamW's two moments
 
 
@@ -40,18 +39,6 @@ class Needs:
         """Bytes of a pass of these members (indices)."""
         states = sum(self.members[index] for index in members)
         return self.base + states + self.activations * min(self.at_once, len(members))
-
-
-def shares_a_pass(base: Base, method: Method) -> bool:
-    """Whether a configuration can train together with others: plain low-rank adapters without dropout.
-
-    Dropout, of the adapter or of the model, would draw its masks for the whole pass; DoRA changes the frozen product
-    itself; float16 needs a loss scale for each run.
-    """
-    plain = method.name in ("lora", "qlora") and not method.dropout and not method.dora
-    settings = base.model.config.get_text_config().to_dict()
-    drops = any(value for name, value in settings.items() if "drop" in name and isinstance(value, float))
-    return plain and not drops and base.dtype != torch.float16
 
 
 def plan_passes(needs: Needs, room: int, at_most: int) -> list[list[int]]:
@@ -103,8 +90,14 @@ def _largest_batch(rows: list[Encoded], trials: Sequence[Trial]) -> dict[str, to
     """
     config, seeds = trials[0].config, {trial.config.seed for trial in trials}
     count = config.steps * config.accumulation
-    plan = [part for seed in seeds for part in batches(len(rows), config.batch_size, count, seed)]
-    fullest = max(plan, key=lambda part: sum(rows[index].completion_tokens for index in part))
+    tokens = [row.completion_tokens for row in rows]
+    if count * len(seeds) > PLANNED_BATCHES:  # of so many, one may hold the fullest rows
+        by_tokens = sorted(range(len(rows)), key=tokens.__getitem__, reverse=True)
+        plan = [list(islice(cycle(by_tokens), config.batch_size)), list(range(len(rows)))]
+        fullest = plan[0]
+    else:
+        plan = [part for seed in seeds for part in each_batch(len(rows), config.batch_size, count, seed)]
+        fullest = max(plan, key=lambda part: sum(tokens[index] for index in part))
     batch = collate([rows[index] for index in fullest], PAD_ID)
     ids, width = batch["input_ids"], max(len(rows[index].ids) for index in chain(*plan))
     most = max(sum(len(rows[index].ids) for index in part) for part in plan)

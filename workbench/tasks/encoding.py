@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,21 +112,30 @@ def batches(encoded_count: int, batch_size: int, steps: int, seed: int) -> list[
 
     It depends on these four numbers alone, so every method sees the same rows in the same order.
     """
+    return list(each_batch(encoded_count, batch_size, steps, seed))
+
+
+def each_batch(encoded_count: int, batch_size: int, steps: int, seed: int) -> Iterator[list[int]]:
+    """The same, one by one: the plan of a very long run would fill the memory."""
     if encoded_count < 1 or batch_size < 1:
         raise ValueError(f"At least one row and one row a batch are needed, not {encoded_count} and {batch_size}.")
     generator = random.Random(seed)
-    epochs = math.ceil(steps * batch_size / encoded_count)
-    order = [index for _ in range(epochs) for index in generator.sample(range(encoded_count), encoded_count)]
-    return [order[start : start + batch_size] for start in range(0, steps * batch_size, batch_size)]
+    order: list[int] = []
+    for _ in range(steps):
+        while len(order) < batch_size:
+            order += generator.sample(range(encoded_count), encoded_count)
+        yield order[:batch_size]
+        del order[:batch_size]
 
 
 def collate(encoded_rows: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
     """Tensors of int64 for one batch.
 
     `input_ids` (batch, length), padded on the right, so that under causal attention no token sees the padding; `real`,
-    the flat places of the tokens that are no padding, row by row; and, one entry per completion token (end-of-text included): `rows`, `columns`, the position whose hidden state predicts
-    the token, and `targets`, the token. The loss is then `cross_entropy(head(hidden[rows, columns]), targets)`;
-    index tensors, unlike a boolean mask, have a known length, so the step also runs on the meta device.
+    the flat places of the tokens that are no padding, row by row; and, one entry per completion token (end-of-text
+    included): `rows`, `columns`, the position whose hidden state predicts the token, and `targets`, the token. The loss
+    is then `cross_entropy(head(hidden[rows, columns]), targets)`; index tensors, unlike a boolean mask, have a known
+    length, so the step also runs on the meta device.
     """
     import torch  # lazily: reading and checking data needs no torch
 

@@ -111,7 +111,7 @@ def score(model: nn.Module, rows: Sequence[Encoded]) -> dict[str, float]:
         logits = completion_logits(model, batch).float()
         total += F.cross_entropy(logits, batch["targets"], reduction="sum").item()
         tokens += batch["targets"].numel()
-        wrong = torch.zeros(len(batch_rows), device=logits.device)
+        wrong = torch.zeros(len(batch_rows), device=logits.device, dtype=torch.float32)
         wrong.index_add_(0, batch["rows"], (logits.argmax(-1) != batch["targets"]).float())
         exact += (wrong == 0).sum().item()
     return {"loss": total / tokens, "exact_match": exact / len(rows)}

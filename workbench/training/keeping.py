@@ -25,6 +25,7 @@ from workbench.training.step import Model, TrainConfig
 from workbench.training.trial import Trial
 
 LAST_STEPS = 5  # whose median loss is that at the end of a training
+NO_BETTER = 0.95  # of the base's own loss
 GUESSING = 0.95  # of the loss of guessing, the logarithm of the vocabulary
 
 
@@ -137,23 +138,30 @@ def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
 def judge(run: Run, base: Base) -> None:
     """The status of a run that has come to its end: finished, or destroyed if its loss is far above the base's own.
 
-    The two losses are those of the test rows, or without scores those of the first step, before any update, and of the
-    last ones.
+    Destroyed is also what has gone up far on the way and ends no better than the base, or as bad as guessing. The two
+    losses are those of the test rows, or without scores those of the first step, before any update, and the last ones.
     """
     if run.status not in UNDER_WAY:
         return
     run.status = "finished"
+    if not run.history:
+        return
+    losses = [entry["loss"] for entry in run.history]
     first, last = run.before.get("loss"), run.metrics.get("loss")
     if first is None or last is None:
-        losses = [entry["loss"] for entry in run.history]
         first, last = losses[0], median(losses[-LAST_STEPS:])
     guessing = GUESSING * math.log(base.model.config.get_text_config().vocab_size)
-    if last > max(first + 1, min(2 * first + 1, guessing)):
+    blown_up = _far_above(max(losses), losses[0]) and last > NO_BETTER * first
+    if blown_up or _far_above(last, first) or last > max(first + 1, guessing):
         run.status = "destroyed"
         run.advice = (
-            f"The loss is {last:.3g} nats a token, and the base's own {first:.3g}: the model is destroyed. Lower the "
-            "learning rate, or lengthen the warm-up."
+            f"The loss is {last:.3g} nats a token, the base's own {first:.3g} and the highest on the way "
+            f"{max(losses):.3g}: the model is destroyed. Lower the learning rate, or lengthen the warm-up."
         )
+
+
+def _far_above(loss: float, base: float) -> bool:
+    return loss > 2 * base + 1
 
 
 def finite_scores(scores: dict[str, float]) -> tuple[dict[str, float], str | None]:

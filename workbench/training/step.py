@@ -20,7 +20,7 @@ from workbench.adapters.batched import set_slices, slice_losses, stack
 from workbench.errors import TrainingError
 from workbench.models.padding_free import completion_logits, leaves_padding_out
 from workbench.seeds import TORCH_SEEDS
-from workbench.tasks.encoding import Encoded, batches, collate
+from workbench.tasks.encoding import Encoded, collate, each_batch
 from workbench.training.runs import Run
 
 Model: TypeAlias = PreTrainedModel | PeftModel
@@ -192,7 +192,7 @@ def micro_batches(
 ) -> Iterator[tuple[list[Batch], int]]:
     """For each step: the micro-batches of this process, and the step's completion tokens over all processes."""
     whole = config.batch_size * config.accumulation * processes
-    for indices in batches(len(rows), whole, config.steps, config.seed):
+    for indices in each_batch(len(rows), whole, config.steps, config.seed):
         chosen = [rows[index] for index in indices]
         tokens = sum(row.completion_tokens for row in chosen)
         mine = chosen[process::processes]

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import cast
 
+import torch
+
 from workbench import machine
 from workbench.adapters.inject import adapter_parameters, opened_modules
 from workbench.adapters.methods import Method
@@ -92,7 +94,12 @@ class Trial:
 
 
 def check_kinds(**arguments: object) -> None:
-    """Raise TrainingError for an argument of the wrong type, such as a model's name where a loaded base is wanted."""
+    """Raise TrainingError for an argument of the wrong type, such as a model's name where a loaded base is wanted.
+
+    Raises it also where new tensors would be of a dtype in which no part of a model here computes.
+    """
+    if torch.get_default_dtype() != torch.float32:
+        raise TrainingError(f"torch's default is {torch.get_default_dtype()}; torch.set_default_dtype(torch.float32).")
     for name, value in arguments.items():
         kind, wanted = KINDS[name]
         if not isinstance(value, kind):
