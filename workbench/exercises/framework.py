@@ -13,8 +13,11 @@ import numbers
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import CodeType
 from typing import Any, Literal
+
+LONGEST_SHOWN = 300  # characters of a wrong value
 
 
 @dataclass(frozen=True)
@@ -141,17 +144,26 @@ def function_from(source: str, name: str) -> Callable[..., Any]:
     return namespace[name]
 
 
+def _tried(action: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
+    """What an action of the learner's code gives, or what it raises: anything, exit() included, but for a stop."""
+    try:
+        return action(*arguments), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return None, error
+
+
 def _try(answer: Callable[..., Any], case: tuple[Any, ...]) -> tuple[Any, str | None]:
     """The answer's value for a case, or what it raised in words."""
-    try:
-        return answer(*copy.deepcopy(case)), None
-    except Exception as error:  # the learner's function may raise anything
-        return None, _describe(error, answer, case)
+    value, error = _tried(answer, *copy.deepcopy(case))
+    return (value, None) if error is None else (None, _describe(error, answer, case))
 
 
-def _describe(error: Exception, answer: Callable[..., Any], case: tuple[Any, ...]) -> str:
-    what = f"{type(error).__name__} ({error})" if str(error) else type(error).__name__
-    code: CodeType | None = getattr(answer, "__code__", None)
+def _describe(error: BaseException, answer: Callable[..., Any], case: tuple[Any, ...]) -> str:
+    message, _ = _tried(str, error)
+    what = f"{type(error).__name__} ({message})" if message else type(error).__name__
+    code: CodeType | None = _tried(getattr, answer, "__code__", None)[0]
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
     if code is None or not lines:
         return f"Your function raised {what} when called with {', '.join(map(repr, case))}."
@@ -166,26 +178,26 @@ def _same(first: Sequence[Any], second: Sequence[Any]) -> bool:
 def _equal(a: Any, b: Any) -> bool:
     """Compare numbers (of any library, also tensors of one element) to six digits, everything else exactly."""
     if isinstance(b, numbers.Real) and not isinstance(a, str):
-        try:
-            return math.isclose(float(a), float(b), rel_tol=1e-6, abs_tol=1e-9)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            return False
-    try:
-        return type(a) is type(b) and bool(a == b)
-    except (ValueError, RuntimeError):  # a list of arrays or tensors has no single truth value
+        number, error = _tried(float, a)
+        return error is None and math.isclose(number, float(b), rel_tol=1e-6, abs_tol=1e-9)
+    if type(a) is not type(b):
         return False
+    same, error = _tried(lambda: bool(a == b))  # a list of arrays or tensors has no single truth value
+    return error is None and same
 
 
 def _is_other_list(got: Any, want: Any) -> bool:
     """Whether `got` is not a list but a tuple, an array or similar, with the values of the list `want`."""
     if not isinstance(want, list) or isinstance(got, list):
         return False
-    try:
-        values = list(got)
-    except TypeError:
-        return False
-    return len(values) == len(want) and _same(values, want)
+    values, error = _tried(lambda: list(islice(got, len(want) + 1)))
+    return error is None and len(values) == len(want) and _same(values, want)
 
 
 def _shown(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text, error = _tried(repr, value)
+    if error is not None:
+        return f"a {type(value).__name__} that cannot be shown (its repr raises {type(error).__name__})"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
