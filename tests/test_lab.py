@@ -17,13 +17,21 @@ pytestmark = pytest.mark.skipif(not BY_MAKE, reason="this environment was not ma
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address (with token) of a server started by `make lab`, for a person with another python3 kernel at home."""
+    """The address (with token) of a server started by `make lab`, for a person with other projects' settings at home.
+
+    They have another python3 kernel, and a server's configuration that switches the token off.
+    """
     home = tmp_path_factory.mktemp("home")
     kernel = home / ".local" / "share" / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     spec = {"argv": ["another-python", "{connection_file}"], "display_name": "Another", "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-    with lab_server(home) as address:
+    for place in (".jupyter", ".config/jupyter"):
+        (home / place).mkdir(parents=True)
+        for name in ("jupyter_server_config.json", "jupyter_lab_config.json", "jupyter_config.json"):
+            (home / place / name).write_text('{"IdentityProvider": {"token": ""}}', encoding="utf-8")
+    others = {"JUPYTER_CONFIG_PATH": str(home / ".jupyter"), "JUPYTER_CONFIG_DIR": str(home / ".config/jupyter")}
+    with lab_server(home, environment=others | {"JUPYTER_TOKEN": ""}) as address:
         yield address
 
 
