@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from support.failures import breaks_off
 from support.small_models import SIZES, write_model
 from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
+from workbench.adapters.batched import fits_a_slice
 from workbench.cli import main
 from workbench.errors import SweepError, WorkbenchError
-from workbench.sweeps.passes import Needs, needs, plan_passes, shares_a_pass
+from workbench.sweeps.passes import Needs, needs, plan_passes
 from workbench.sweeps.sweep import COMPILERS
 from workbench.tasks import Example
 from workbench.training import lifecycle
@@ -164,7 +165,7 @@ def test_what_cannot_share_a_pass_is_trained_alone_in_the_same_call(small, store
     runs = sweep(small, FACTS, methods, QUICK, store, on_step=lambda entry: told.append(len(entry["runs"])))
     assert told == [2] * 4 + [1] * 16  # the records of those that train at that time
     assert [run.method["name"] for run in runs] == [method.name for method in methods]
-    assert [bool(run.together) for run in runs] == [shares_a_pass(small, method) for method in methods]
+    assert [bool(run.together) for run in runs] == [fits_a_slice(small, method) for method in methods]
     assert [bool(run.together) for run in runs] == [True, False, False, False, True, False]
     for run, method in zip(runs, methods, strict=True):
         assert losses(run) == pytest.approx(losses(train(small, FACTS, method, QUICK, store)), rel=1e-5)
@@ -212,9 +213,9 @@ def test_the_same_configuration_twice_is_one_run(small, store):
 
 
 def test_a_base_with_dropout_of_its_own_shares_no_pass(small, monkeypatch):
-    assert shares_a_pass(small, VARIED[0])
+    assert fits_a_slice(small, VARIED[0])
     monkeypatch.setattr(small.model.config, "attention_dropout", 0.1)
-    assert not shares_a_pass(small, VARIED[0])
+    assert not fits_a_slice(small, VARIED[0])
 
 
 def test_a_score_that_is_no_number_is_one_runs_own_matter(small, store, monkeypatch):

@@ -15,11 +15,24 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from workbench.adapters.methods import Method
 from workbench.models.base import Base
 from workbench.models.sharing import share
 
 Scalings = Sequence[float | None]  # of each slice; None: it has no adapter here
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
+
+
+def fits_a_slice(base: Base, method: Method) -> bool:
+    """Whether `multi_adapter_model` can train a configuration: plain low-rank adapters without dropout.
+
+    Dropout, of the adapter or of the model, would draw its masks for the whole pass; DoRA changes the frozen product
+    itself; float16 needs a loss scale for each run.
+    """
+    plain = method.name in ("lora", "qlora") and not method.dropout and not method.dora
+    settings = base.model.config.get_text_config().to_dict()
+    drops = any(value for name, value in settings.items() if "drop" in name and isinstance(value, float))
+    return plain and not drops and base.dtype != torch.float16
 
 
 def multi_adapter_model(base: Base, models: Sequence[PeftModel]) -> nn.Module:
@@ -132,7 +145,8 @@ def stack(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     padded = [nn.functional.pad(batch["input_ids"], (0, longest - batch["input_ids"].shape[1])) for batch in batches]
     starts = list(accumulate((len(ids) for ids in padded), initial=0))[:-1]
     widths = [batch["input_ids"].shape[1] for batch in batches]
-    real = [(b["real"] // w + start) * longest + b["real"] % w for b, w, start in zip(batches, widths, starts)]
+    real = [batch["real"] for batch in batches]
+    real = [(r // width + start) * longest + r % width for r, width, start in zip(real, widths, starts, strict=True)]
     return {
         "input_ids": torch.cat(padded),
         "real": torch.cat(real),

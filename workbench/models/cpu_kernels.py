@@ -57,8 +57,8 @@ def short_attention(
     extras = any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     short = 1 < length == key.shape[2] <= SHORT
     usual = query.dtype == torch.float32 or query.device.type != "cpu"
-    usual = usual or attention_mask is not None or options.get("dropout")
-    if usual or extras or not causal or not short:
+    masked = attention_mask is not None or options.get("dropout")
+    if usual or masked or extras or not causal or not short:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     # Query heads that share a key head are stacked along the rows, so that keys and values need not be repeated.
     batch, heads, _, size = query.shape

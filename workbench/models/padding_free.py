@@ -110,11 +110,11 @@ def row_attention(
         return short_attention(module, query, key, value, attention_mask, **options)
     (source, real), (rows, length) = attention_mask[0].flatten(1), attention_mask.shape[2:]
     real = real[: query.shape[2]]
-    padded = (
+    query, key, value = (
         _Gather.apply(part, source, real).view(-1, rows, length, part.shape[-1]).transpose(0, 1)
         for part in (query, key, value)
     )
-    attended, weights = short_attention(module, *padded, None, **options)  # (rows, length, heads, size)
+    attended, weights = short_attention(module, query, key, value, None, **options)  # (rows, length, heads, size)
     return _Scatter.apply(attended.flatten(0, 1), source, real)[None], weights
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
-# Held while `padding_free.completion_logits` has a hook on a head: meanwhile no other thread (panels train in threads) may copy
-# that model or send other rows through it.
+# Held while `padding_free.completion_logits` has a hook on a head: meanwhile no other thread (panels train in threads)
+# may copy that model or send other rows through it.
 head_lock = threading.RLock()
 
 

@@ -21,12 +21,13 @@ from typing import Any, TypedDict, Unpack
 from accelerate import PartialState
 
 from workbench import machine
+from workbench.adapters.batched import fits_a_slice
 from workbench.adapters.inject import check_method
 from workbench.adapters.methods import Method
 from workbench.console import say
 from workbench.errors import SweepError
 from workbench.models.base import Base, load_base
-from workbench.sweeps.passes import needs, plan_passes, shares_a_pass
+from workbench.sweeps.passes import needs, plan_passes
 from workbench.sweeps.ray_executor import RayExecutor
 from workbench.tasks.tasks import Task
 from workbench.training.keeping import is_out_of_memory
@@ -107,7 +108,7 @@ def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Opti
     missing = list({each.id: each for each in wanted if each.id not in done}.values())
     if missing:
         missing[0].store.make_ready(sum(each.artifact_bytes for each in missing))
-    together = [each for each in missing if shares_a_pass(each.base, each.method)]
+    together = [each for each in missing if fits_a_slice(each.base, each.method)]
     passes = _plan(together, asked.max_memory, executor.workers if executor else 1)
     passes += [[each] for each in missing if each not in together]
     if done:
@@ -152,7 +153,7 @@ def _check_methods(base: Base, methods: list[Method], seeds: list[int], max_memo
     for method in methods:
         check_kinds(method=method)
         check_method(base, method)
-        if max_memory is not None and not shares_a_pass(base, method):
+        if max_memory is not None and not fits_a_slice(base, method):
             raise SweepError(f"{method.label} is trained alone, where max_memory has no effect: sweep it without.")
 
 
@@ -205,7 +206,7 @@ def _plan(trials: list[Trial], max_memory: int | None, workers: int) -> list[lis
 
 def _share(trials: list[Trial]) -> bool:
     """Whether the trials of a pass train together."""
-    return all(shares_a_pass(trial.base, trial.method) for trial in trials)
+    return all(fits_a_slice(trial.base, trial.method) for trial in trials)
 
 
 def _here(passes: list[list[Trial]], compiled: bool, on_step: OnStep | None) -> Iterator[Run]:

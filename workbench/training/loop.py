@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from workbench.adapters.batched import multi_adapter_model
+from workbench.adapters.batched import fits_a_slice, multi_adapter_model
 from workbench.adapters.inject import apply, trainable_parameters
 from workbench.console import say
 from workbench.models.base import Base
@@ -77,7 +77,10 @@ def make_slot(trial: Trial, run: Run, rows: Sequence[Encoded], accelerator: Acce
     optimizer = accelerator.prepare(adamw(trained, trial.method.learning_rate, trial.config))
     steps = micro_batches(rows, trial.config, accelerator.process_index, accelerator.num_processes)
     longest = trial.config.batch_size * max(len(row.ids) for row in rows)
-    return Slot(run, model, trial.method.learning_rate, trial.config, trained, optimizer, steps, longest)
+    # On a GPU a run alone keeps PEFT's own layers, whose memory `memory.simulate` predicts.
+    sliced = accelerator.num_processes == 1 and accelerator.device.type == "cpu"
+    sliced = sliced and fits_a_slice(trial.base, trial.method)
+    return Slot(run, model, trial.method.learning_rate, trial.config, trained, optimizer, steps, longest, sliced)
 
 
 def alone(accelerator: Accelerator, slot: Slot, numbers: RandomNumbers | None = None) -> Group:
@@ -140,7 +143,8 @@ def fit(
             for slot in active:
                 slot.next_step()
             if not groups:
-                groups = batched(base, active, compiled) if together else [alone(accelerator, active[0], numbers)]
+                sliced = together or active[0].sliced
+                groups = batched(base, active, compiled) if sliced else [alone(accelerator, active[0], numbers)]
             if step == 0:
                 _rehearse(accelerator, groups, numbers)
                 started = time.perf_counter()

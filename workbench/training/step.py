@@ -104,7 +104,7 @@ class Slot:
 
     model: the PEFT wrapper around the shared base, or the copy that full fine-tuning trains. steps: for each step the
     micro-batches of this process and the completion tokens over all of them and all processes. longest: tokens of the
-    largest micro-batch that may come.
+    largest micro-batch that may come. sliced: the adapter can be computed by `adapters.batched.multi_adapter_model`.
     """
 
     run: Run
@@ -115,6 +115,7 @@ class Slot:
     optimizer: torch.optim.Optimizer
     steps: Iterator[tuple[list[Batch], int]]
     longest: int
+    sliced: bool = False
     batches: list[Batch] = field(default_factory=list)  # the micro-batches of the present step,
     tokens: int = 0  # and their completion tokens
 
