@@ -89,6 +89,11 @@ new:
 # In a container people are root, and Jupyter wants to be told that this is meant.
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# Folders named relative to here must not be others for the kernels, which start among the notebooks.
+full_path = $(if $(filter-out /% ~%,$(firstword $(1))),$(CURDIR)/$(1),$(1))
+lab: export WORKBENCH_CACHE := $(call full_path,$(WORKBENCH_CACHE))
+lab: export WORKBENCH_RUNS := $(call full_path,$(WORKBENCH_RUNS))
+
 # An environment that cannot be brought up to date, for example without a network, still opens the course.
 lab:
 	@$(MAKE) --silent setup || { [ $(STATE) = changed ] && [ -x $(BIN)/jupyter ] && \

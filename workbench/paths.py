@@ -16,8 +16,19 @@ _PACKAGE = Path(__file__).resolve().parent
 # setup.py puts the repository's data/ inside the package; where it is not, the package is used from a clone.
 _INSTALLED = (_PACKAGE / "data").is_dir()
 
+CACHE_VARIABLE, RUNS_VARIABLE = "WORKBENCH_CACHE", "WORKBENCH_RUNS"
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was deleted meanwhile
+        return Path(os.environ.get("PWD", "/"))
+
+
+_STARTED_IN = _current_folder()
 # The clone of the repository; for an installed wheel, the folder in which Python was started.
-CHECKOUT = Path.cwd() if _INSTALLED else _PACKAGE.parent
+CHECKOUT = _STARTED_IN if _INSTALLED else _PACKAGE.parent
 DATA = _PACKAGE / "data" if _INSTALLED else CHECKOUT / "data"
 
 
@@ -26,9 +37,9 @@ def cache_dir() -> Path:
 
     Raises WorkbenchError if there is no such user, or no home folder to put it into.
     """
-    if given := os.environ.get("WORKBENCH_CACHE"):
-        return _at_home("WORKBENCH_CACHE", lambda: Path(given).expanduser())
-    return _at_home("WORKBENCH_CACHE", lambda: platformdirs.user_cache_path("lora-workbench", appauthor=False))
+    return _named_folder(CACHE_VARIABLE) or _at_home(
+        CACHE_VARIABLE, lambda: platformdirs.user_cache_path("lora-workbench", appauthor=False)
+    )
 
 
 def runs_dir() -> Path:
@@ -36,8 +47,22 @@ def runs_dir() -> Path:
 
     Raises WorkbenchError as `cache_dir` does.
     """
-    given = os.environ.get("WORKBENCH_RUNS")
-    return _at_home("WORKBENCH_RUNS", lambda: Path(given).expanduser()) if given else CHECKOUT / "runs"
+    return _named_folder(RUNS_VARIABLE) or CHECKOUT / "runs"
+
+
+def named_folders() -> dict[str, str]:
+    """The variables that name folders, with full paths: for processes that start in another folder."""
+    folders = {variable: _named_folder(variable) for variable in (CACHE_VARIABLE, RUNS_VARIABLE)}
+    return {variable: str(folder) for variable, folder in folders.items() if folder}
+
+
+def _named_folder(variable: str) -> Path | None:
+    """The folder that a variable names, as a full path; None for a variable that is unset or empty.
+
+    A relative one starts where Python was started, so that it stays the same folder when a cell changes the current.
+    """
+    given = os.environ.get(variable, "").strip()
+    return _at_home(variable, lambda: _STARTED_IN / Path(given).expanduser()) if given else None
 
 
 def _at_home(variable: str, find: Callable[[], Path]) -> Path:

@@ -153,3 +153,11 @@ def test_the_lab_reads_no_settings_from_elsewhere(course, name):
     assert make(course, "lab", **{name: "/somebody/elses"}).returncode == 0
     seen = dict(line.split("=", 1) for line in (course.parent / "env").read_text().splitlines() if "=" in line)
     assert seen.get(name, f"{course}/.venv/").startswith(f"{course}/.venv/")
+
+
+@pytest.mark.parametrize("name", ["WORKBENCH_CACHE", "WORKBENCH_RUNS"])
+@pytest.mark.parametrize(("given", "seen"), [("my own", "{}/my own"), ("/all", "/all"), ("~/all", "~/all"), ("", "")])
+def test_kernels_take_the_folders_that_the_shell_means(course, name, given, seen):
+    assert make(course, "lab", **{name: given}).returncode == 0
+    variables = (course.parent / "env").read_text().splitlines()
+    assert f"{name}={seen.format(course)}" in variables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 
 from workbench import machine
 from workbench.console import first_line
+from workbench.errors import WorkbenchError
 from workbench.paths import cache_dir
 
 GB = 1e9
@@ -38,12 +40,15 @@ def examine() -> list[Finding]:
 
 
 def _tried(name: str, check: Callable[[], Finding]) -> Finding:
-    """A full disk or a folder that cannot be used is a finding too."""
+    """A full disk or a folder that cannot be used, or is not known, is a finding too."""
     try:
-        return check()
-    except OSError as error:
-        remedy = f"Make {cache_dir()} a writable folder with free space, or set WORKBENCH_CACHE to another folder."
-        return Finding(name, "blocked", first_line(error), remedy)
+        try:
+            return check()
+        except OSError as error:
+            remedy = f"Make {cache_dir()} a writable folder with free space, or set WORKBENCH_CACHE to another folder."
+            return Finding(name, "blocked", first_line(error), remedy)
+    except WorkbenchError as error:
+        return Finding(name, "blocked", "cannot be used", str(error))
 
 
 def _python() -> Finding:
@@ -83,6 +88,10 @@ def _disk() -> Finding:
     cache, runs = cache_dir(), RunStore().path
     cache.mkdir(parents=True, exist_ok=True)
     there = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())  # the store may not be yet
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        return Finding(
+            "Disk", "blocked", f"{runs} cannot be made or written to", "Set WORKBENCH_RUNS to another folder."
+        )
     free, free_for_runs = (shutil.disk_usage(place).free for place in (cache, there))
     value = f"{free / GB:.0f} GB free at {cache}, {free_for_runs / GB:.0f} at {runs}"
     if free < 1 * GB:

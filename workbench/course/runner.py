@@ -23,7 +23,7 @@ from typing import Any
 import nbformat
 import psutil
 
-from workbench.paths import CHECKOUT
+from workbench.paths import CHECKOUT, named_folders
 
 NOTEBOOKS = CHECKOUT / "notebooks"
 # fixed, because the order in which threads add up numbers changes their last digits
@@ -231,12 +231,11 @@ def _environment(scratch: Path, tier: str) -> dict[str, str]:
     Only the gpu tier may download: its model is not packaged.
     """
     offline = {} if tier == "gpu" else {"HF_HUB_OFFLINE": "1"}
-    threads = dict.fromkeys(
-        ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"],
-        THREADS,
-    )
+    libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "VECLIB_MAXIMUM", "NUMEXPR_NUM")
+    threads = {f"{library}_THREADS": THREADS for library in libraries}
     return {
         **os.environ,
+        **named_folders(),
         **threads,
         **offline,
         "PYTHONHASHSEED": "0",
