@@ -145,3 +145,13 @@ def test_labels_are_read_as_what_goes_on_with_their_prompt(kind, monkeypatch):
     label_accuracy(base.model, base.tokenizer, Task("done", rows, rows, LABELS, "test", "0"))
     wanted = encode([Example(rows[0].prompt, label) for label in LABELS], base.tokenizer, 99)
     assert {*asked} == {tuple(row.ids[row.prompt_length :] for row in wanted)}
+
+
+@pytest.mark.parametrize("family", ["recurrent_gemma", "mamba", "rwkv", "llama"])
+def test_a_model_is_scored_whatever_its_last_training_step_left_in_it(family):
+    """RecurrentGemma keeps the states of its last pass, with their graph, which cannot be copied."""
+    base = make_base(family)
+    base.model.requires_grad_(True)
+    base.model(input_ids=torch.arange(12)[None], use_cache=False)
+    with torch.no_grad():
+        assert evaluate(base, TASK, limit=4)["label_accuracy"] == plain_accuracy(base)

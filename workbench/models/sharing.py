@@ -49,4 +49,6 @@ def _shared_tensors(model: nn.Module) -> dict[int, torch.Tensor]:
     tensors = [*model.parameters(), *model.buffers()]
     states: list[Any] = [module.state for module in model.modules() if hasattr(module, "init_8bit_state")]
     tensors += [tensor for state in states for tensor in (state.CB, state.SCB) if tensor is not None]
-    return {id(tensor): tensor for tensor in tensors}
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    graphs = {id(tensor): tensor.detach() for tensor in kept if tensor.grad_fn is not None}  # states of the last pass
+    return {id(tensor): tensor for tensor in tensors} | graphs
