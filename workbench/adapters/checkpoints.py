@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from peft import (
@@ -17,7 +19,7 @@ from peft import (
 )
 from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from workbench.adapters.adapter_files import (
     BASE_PREFIX,
@@ -32,17 +34,21 @@ from workbench.adapters.adapter_files import (
 from workbench.adapters.guard import private, unmoved
 from workbench.adapters.merging import check_same_logits, merge
 from workbench.adapters.updates import change, spectra
-from workbench.console import first_line
-from workbench.errors import AdapterError
+from workbench.errors import AdapterError, ModelError
 from workbench.models.base import Base
+from workbench.models.checks import check_weights
 from workbench.models.cpu_kernels import quicken
+from workbench.models.explain import in_words
 from workbench.models.padding_free import use_row_attention
 from workbench.models.sharing import share
 
 __all__ = ["change", "check_saved", "directory_bytes", "load", "merge", "save", "spectra"]
 
 # What PEFT, transformers and safetensors raise for damaged or unsuitable files.
-DAMAGES = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, SafetensorError)
+DAMAGES = (
+    *(RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, EOFError),
+    *(SafetensorError, UnpicklingError),
+)
 
 
 def save(model: PreTrainedModel | PeftModel, directory: str | os.PathLike) -> int:
@@ -93,7 +99,7 @@ def _load_adapter(base: Base, directory: Path) -> PeftModel:
     except AdapterError as error:
         raise AdapterError(f"The adapter in {directory} is damaged or does not fit {base.name}: {error}") from error
     except DAMAGES as error:
-        words = f"The adapter in {directory} is damaged or does not fit {base.name}: {first_line(error)}"
+        words = f"The adapter in {directory} is damaged or does not fit {base.name}: {in_words(error)}"
         raise AdapterError(words) from error
     return model
 
@@ -104,9 +110,7 @@ def _config_of(directory: Path) -> PeftConfig:
     except AdapterError as error:
         raise AdapterError(f"The adapter in {directory} cannot be used here: {error}") from error
     except DAMAGES as error:
-        raise AdapterError(
-            f"The configuration of the adapter in {directory} is damaged: {first_line(error)}"
-        ) from error
+        raise AdapterError(f"The configuration of the adapter in {directory} is damaged: {in_words(error)}") from error
 
 
 def _with_empty_adapter(base: Base, config: PeftConfig, header: dict[str, Entry]) -> PeftModel:
@@ -136,13 +140,20 @@ def _raise(model: PeftModel) -> None:
 
 def _load_checkpoint(base: Base, directory: Path) -> PreTrainedModel:
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        # The text part of a multimodal model has a class, but no entry in the automatic choice.
+        alike = isinstance(base.model, PreTrainedModel) and type(config) is type(base.model.config)
+        kind: Any = type(base.model) if alike else AutoModelForCausalLM
+        model, loading = kind.from_pretrained(
             directory, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )
         if missing := sorted(loading["missing_keys"]):  # transformers would initialise them at random
             raise AdapterError(f"its weights lack {missing[0]}.")
+        check_weights(str(directory), model, loading)
+    except ModelError as error:
+        raise AdapterError(str(error)) from error
     except DAMAGES as error:
-        raise AdapterError(f"The checkpoint in {directory} is damaged: {first_line(error)}") from error
+        raise AdapterError(f"The checkpoint in {directory} is damaged: {in_words(error)}") from error
     model.to(base.model.device)
     quicken(model)
     use_row_attention(model)

@@ -20,7 +20,7 @@ from transformers import (
 
 from workbench.errors import ModelError
 from workbench.machine import preferred_dtype
-from workbench.models import catalogue, folders
+from workbench.models import catalogue, folders, hub
 from workbench.models.checks import check_causal, check_plain, check_tokenizer, check_weights, is_unreached
 from workbench.models.cpu_kernels import quicken
 from workbench.models.explain import explain
@@ -109,14 +109,15 @@ def load_base(
     location, source, found = locate(name, revision)
     if revision and source != "hub":
         raise ModelError("revision= is for Hub models; the packaged model and directories have one revision only.")
-    transformers.utils.logging.disable_progress_bar()  # loading takes a second; downloads keep their bars
     options = {"dtype": dtype, "device_map": device, "quantization_config": quantization_config(quantization, dtype)}
+    silent = source == "hub" and not hub.answers(location, revision)
+    of_hub = {"revision": revision, "trust_remote_code": False, "local_files_only": silent}
     try:
-        model, tokenizer = _read(name, location, {"revision": revision, "trust_remote_code": False}, options)
+        model, tokenizer = _read(name, location, of_hub, options)
     except ModelError:
         raise
     except Exception as error:  # transformers reads foreign files; what it raises for them is not documented
-        raise ModelError(explain(name, source, error)) from error
+        raise ModelError(explain(name, source, error, silent)) from error
     share = check_quantized(name, model, quantization, dtype, partial_quantization)
     quicken(model)
     use_row_attention(model)
@@ -133,6 +134,7 @@ def _read(
 
     of_hub: options of every `from_pretrained`; options: those for the model.
     """
+    transformers.utils.logging.disable_progress_bar()  # loading takes a second; downloads keep their bars
     if stored := getattr(AutoConfig.from_pretrained(location, **of_hub), "quantization_config", None):
         raise ValueError(f"its weights are quantized already ({stored.get('quant_method')}); give the original")
     model, loading = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **options, **of_hub)

@@ -6,6 +6,7 @@ import os
 import pickle
 
 from workbench.console import first_line
+from workbench.models.hub import is_transport_error
 from workbench.models.packaged import PACKAGED
 
 PICKLE = (
@@ -27,9 +28,14 @@ def is_pickle_error(error: BaseException) -> bool:
     return any(isinstance(link, pickle.UnpicklingError) or "weights_only" in str(link) for link in chain(error))
 
 
-def explain(name: str, source: str, error: Exception) -> str:
-    """What is wrong with a base and what to do. source: as in `Base.source`."""
-    if source == "hub" and (words := _explain_hub(name, error)):
+def in_words(error: BaseException) -> str:
+    """What is wrong with a file of weights, as the end of a sentence."""
+    return PICKLE if is_pickle_error(error) else first_line(error)
+
+
+def explain(name: str, source: str, error: Exception, silent: bool = False) -> str:
+    """What is wrong with a base and what to do. source: as in `Base.source`; silent: the Hub did not answer."""
+    if source == "hub" and (words := _explain_hub(name, error, silent)):
         return words
     if is_pickle_error(error):
         return f"{name} could not be loaded: {PICKLE}."
@@ -49,7 +55,7 @@ def explain(name: str, source: str, error: Exception) -> str:
     return f"{name} could not be loaded: {first_line(error)[:200]}"
 
 
-def _explain_hub(name: str, error: Exception) -> str | None:
+def _explain_hub(name: str, error: Exception, silent: bool) -> str | None:
     """What the Hub's answer, or its silence, means; None if the fault lies elsewhere."""
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -70,7 +76,9 @@ def _explain_hub(name: str, error: Exception) -> str | None:
     if RepositoryNotFoundError in kinds or "is not a valid model identifier" in text:
         return f"The Hub has no model {name!r} that you can read; check the spelling, or log in if it is private."
     unreachable = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)
-    silent = any(isinstance(link, unreachable) or _is_network(link) or "cached files" in str(link) for link in links)
+    silent |= any(
+        isinstance(link, unreachable) or is_transport_error(link) or "cached files" in str(link) for link in links
+    )
     if not silent:
         return None
     offline = "HF_HUB_OFFLINE is set, and " if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
@@ -78,8 +86,3 @@ def _explain_hub(name: str, error: Exception) -> str | None:
         f"{name} could not be loaded from the Hub: {offline}it is not in the local cache or the network is down; "
         f"load it once with a network, give a local directory, or use '{PACKAGED}'. ({first_line(error)[:200]})"
     )
-
-
-def _is_network(error: BaseException) -> bool:
-    """Whether an error is one of httpx's, which do not derive from Python's own."""
-    return type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3")

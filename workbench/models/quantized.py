@@ -43,7 +43,7 @@ def quantized_share(model: PreTrainedModel) -> tuple[float, dict[str, int]]:
     """
     quantized = 0
     left: dict[str, int] = {}
-    for name, entries, is_quantized in _linear_weights(model):
+    for name, entries, is_quantized in linear_weights(model):
         if is_quantized:
             quantized += entries
         else:
@@ -75,7 +75,7 @@ def check_quantized(
     return share
 
 
-def _linear_weights(model: PreTrainedModel) -> Iterator[tuple[str, int, bool]]:
+def linear_weights(model: PreTrainedModel) -> Iterator[tuple[str, int, bool]]:
     """Name, size and whether it is quantized, of each linear weight outside of embeddings and output head."""
     widths = {getattr(config, "hidden_size", None) for config in (model.config, model.config.get_text_config())}
     head = model.get_output_embeddings()
