@@ -229,10 +229,10 @@ def test_a_worker_that_is_killed_costs_no_run(small, store, executor, tmp_path):
 
 
 def test_a_pass_that_fails_leaves_the_others(small, store, executor, tmp_path):
-    def job(fn, address, task, members, compiled):
+    def job(fn, address, task, members):
         if any(method.rank == 8 for _, method, _ in members):
             raise TaskError("This pass was meant to fail.")
-        return fn(address, task, members, compiled)
+        return fn(address, task, members)
 
     with pytest.raises(SweepError, match=r"1 of 2 passes failed \(TaskError: This pass was meant to fail\.\)") as error:
         sweep(small, FACTS, METHODS, CONFIG, store, Around(executor, job))

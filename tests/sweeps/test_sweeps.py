@@ -17,13 +17,12 @@ from hypothesis import given, strategies as st
 from safetensors.torch import load_file
 
 from support.failures import breaks_off
-from support.small_models import SIZES, write_model
+from support.small_models import write_model
 from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task, lora, qlora, sweep, train
 from workbench.adapters.batched import fits_a_slice
 from workbench.cli import main
 from workbench.errors import SweepError, WorkbenchError
 from workbench.sweeps.passes import Needs, needs, plan_passes
-from workbench.sweeps.sweep import COMPILERS
 from workbench.tasks import Example
 from workbench.training import lifecycle
 from workbench.training.lifecycle import run_trials
@@ -521,26 +520,6 @@ def test_the_command_line_sweeps_through_ray_without_telling_each_step(small_dir
     arguments += ["--steps", "1", "--batch-size", "1", "--ranks", "1", "--out", str(tmp_path), "--ray", "auto"]
     assert main(arguments) == 0, capsys.readouterr().err
     assert len(RunStore(tmp_path).all()) == 1
-
-
-@pytest.mark.quick
-def test_compiling_without_a_compiler_is_a_sentence(small, store, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(SweepError, match=r"needs a C\+\+ compiler"):
-        sweep(small, FACTS, VARIED[:2], QUICK, store, compiled=True)
-
-
-@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="torch.compile needs a C++ compiler")
-def test_torch_compile_is_an_option_that_changes_nothing(base, tmp_path, monkeypatch):
-    """On one layer with few adapters: compiling takes half a minute for each layer that has adapters everywhere."""
-    monkeypatch.setitem(SIZES, "num_hidden_layers", 1)
-    one_layer = load_base(str(write_model(tmp_path / "model", "llama", base.tokenizer)), dtype="float32")
-    methods = [lora(rank=1, targets=["q_proj"]), lora(rank=4, targets=["q_proj", "down_proj"])]
-    config = replace(QUICK, steps=3, save=True)
-    plain = sweep(one_layer, FACTS, methods, config, RunStore(tmp_path / "a"))
-    compiled = sweep(one_layer, FACTS, methods, config, RunStore(tmp_path / "b"), compiled=True)
-    for a, b in zip(plain, compiled, strict=True):
-        assert_the_same(b, a)
 
 
 def test_the_stop_button_of_jupyter_is_a_signal(small, store):

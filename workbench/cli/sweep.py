@@ -30,7 +30,6 @@ def add(commands: Commands) -> None:
     )
     sweep.add_argument("--seeds", type=list_of(int), default=[0], metavar="0,1,2", help="default: 0")
     sweep.add_argument("--max-memory", type=float, metavar="GB", help="of tensors in one pass, the base included")
-    sweep.add_argument("--compile", action="store_true", help="torch.compile first: minutes of compiling")
     sweep.add_argument("--ray", metavar="ADDRESS", help="run the passes on a Ray cluster ('auto' or host:port)")
     sweep.set_defaults(command=_sweep)
 
@@ -48,7 +47,7 @@ def _sweep(options: argparse.Namespace) -> int:
     data = task(options)  # before the base, which takes longer to load
     asked = base(options, None), data, methods, config(options), RunStore(options.out)
     limit = None if options.max_memory is None else _bytes_of(options.max_memory)
-    settings = {"seeds": options.seeds, "max_memory": limit, "compiled": options.compile}
+    settings = {"seeds": options.seeds, "max_memory": limit}
     if options.ray:
         from workbench.sweeps.ray_executor import RayExecutor
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +37,6 @@ from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore, slug
 from workbench.training.trial import Trial, check_kinds
 
-COMPILERS = ("g++", "clang++", "cl")
 Packed = tuple[dict[str, Any], dict[str, bytes]]  # a run's record, and its artifact's files by name
 BaseAddress = tuple[str, str | None, str, str, str]  # name, quantization, dtype, revision, source
 Configuration = tuple[str, Method, TrainConfig]  # a trial's id and what is its own
@@ -50,7 +48,6 @@ class SweepOptions(TypedDict, total=False):
 
     seeds: Sequence[int] | None
     max_memory: int | None
-    compiled: bool
     on_step: OnStep | None
 
 
@@ -60,7 +57,6 @@ class _Options:
 
     seeds: Sequence[int] | None = None
     max_memory: int | None = None
-    compiled: bool = False
     on_step: OnStep | None = None
 
 
@@ -80,7 +76,6 @@ def sweep(
     seeds: each orders the data and initialises the adapters as `TrainConfig.seed` does; default: the one of `config`.
     max_memory: bytes of tensors that a pass may hold, the base included; default: the base and 70 % of what is free.
         Not with methods that cannot share a pass, such as full(): each is trained alone, as `train` does it.
-    compiled: put the model through torch.compile first: minutes of compiling, worth it in long sweeps only.
     on_step: called after each step with a `loop.StepReport`, whose `runs` are those of the pass and whose seconds_left
         are those of the whole sweep; returning True stops the sweep, as Ctrl-C and Jupyter's stop button do. Not with
         an executor.
@@ -113,8 +108,7 @@ def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Opti
     passes += [[each] for each in missing if each not in together]
     if done:
         say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
-    compiled = asked.compiled
-    runs = _on_cluster(executor, passes, compiled) if executor else _here(passes, compiled, asked.on_step)
+    runs = _on_cluster(executor, passes) if executor else _here(passes, asked.on_step)
     done |= {run.id: run for run in runs}
     left = sum(each.id not in done or done[each.id].status == "interrupted" for each in missing)
     if left:
@@ -131,8 +125,6 @@ def _check_options(base: Base, asked: _Options, executor: RayExecutor | None) ->
             "The weights of this base were changed in memory, and an executor's processes load it anew: save it into a "
             "folder that they see and load_base() that, or leave out the executor."
         )
-    if asked.compiled and base.model.device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise SweepError("compiled=True needs a C++ compiler on a CPU: install g++ or clang, or leave it out.")
 
 
 def _list(values: object, name: str, example: str) -> list[Any]:
@@ -209,11 +201,11 @@ def _share(trials: list[Trial]) -> bool:
     return all(fits_a_slice(trial.base, trial.method) for trial in trials)
 
 
-def _here(passes: list[list[Trial]], compiled: bool, on_step: OnStep | None) -> Iterator[Run]:
+def _here(passes: list[list[Trial]], on_step: OnStep | None) -> Iterator[Run]:
     """Train pass by pass; a stopped pass is the last one."""
     for number, trials in enumerate(passes):
         later = sum(len(group) for group in passes[number + 1 :])
-        runs = run_trials(trials, _share(trials), compiled, _with_later_passes(on_step, len(trials), later))
+        runs = run_trials(trials, _share(trials), _with_later_passes(on_step, len(trials), later))
         yield from runs
         if any(run.status == "interrupted" for run in runs):
             return
@@ -231,9 +223,9 @@ def _with_later_passes(on_step: OnStep | None, present: int, later: int) -> OnSt
     return with_outlook
 
 
-def _on_cluster(executor: RayExecutor, passes: list[list[Trial]], compiled: bool) -> Iterator[Run]:
+def _on_cluster(executor: RayExecutor, passes: list[list[Trial]]) -> Iterator[Run]:
     """Submit every pass and store its runs when it ends; a pass that fails leaves the others alone."""
-    futures = [executor.submit(_train_and_pack, *_sendable(trials), compiled) for trials in passes]
+    futures = [executor.submit(_train_and_pack, *_sendable(trials)) for trials in passes]
     failures = []
     try:
         for number, future in enumerate(as_completed(futures), start=1):
@@ -260,15 +252,13 @@ def _sendable(trials: list[Trial]) -> tuple[BaseAddress, Task, list[Configuratio
     return address, task, [(trial.id, trial.method, trial.config) for trial in trials]
 
 
-def _train_and_pack(
-    address: BaseAddress, task: Task, configurations: list[Configuration], compiled: bool
-) -> list[Packed]:
+def _train_and_pack(address: BaseAddress, task: Task, configurations: list[Configuration]) -> list[Packed]:
     """In a worker: train, and return each run's record with its artifact's files."""
     base = _base_at(*address)
     with TemporaryDirectory() as scratch:
         store, packed = RunStore(scratch), []
         trials = [Trial(id, base, task, method, config, store) for id, method, config in configurations]
-        for run in run_trials(trials, _share(trials), compiled):
+        for run in run_trials(trials, _share(trials)):
             files = [file for file in Path(scratch, run.id).rglob("*") if file.is_file()]
             content = {file.relative_to(scratch).as_posix(): file.read_bytes() for file in files}
             packed.append((run.to_dict(), content))

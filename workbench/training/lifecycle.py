@@ -71,22 +71,20 @@ def alone_in_this_process() -> Iterator[None]:
         _running.release()
 
 
-def run_trials(
-    trials: Sequence[Trial], together: bool = False, compiled: bool = False, on_step: OnStep | None = None
-) -> list[Run]:
+def run_trials(trials: Sequence[Trial], together: bool = False, on_step: OnStep | None = None) -> list[Run]:
     """Train the trials together, then save, score and store each of them.
 
     together: the trials share a pass (see `batched.fits_a_slice`) and differ in method and seed alone; otherwise there
-    is one, of any method. compiled: put the model that they share through torch.compile. If memory runs out with
-    several, each half of them is trained by itself; one that does not fit alone is recorded as "out_of_memory".
-    After a stop, the runs have what was trained by then. Whatever else ends the training is raised after what was
-    trained is saved and recorded, without scores, as "interrupted" and with the reason.
+    is one, of any method. If memory runs out with several, each half of them is trained by itself; one that does not
+    fit alone is recorded as "out_of_memory". After a stop, the runs have what was trained by then. Whatever else ends
+    the training is raised after what was trained is saved and recorded, without scores, as "interrupted" and with the
+    reason.
     """
     with alone_in_this_process(), termination_raised(), torch.inference_mode(False), torch.enable_grad():
-        return _run_trials(trials, together, compiled, on_step)
+        return _run_trials(trials, together, on_step)
 
 
-def _run_trials(trials: Sequence[Trial], together: bool, compiled: bool, on_step: OnStep | None) -> list[Run]:
+def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None) -> list[Run]:
     first = trials[0]
     runs = [trial.new_run() for trial in trials]
     rows = encode(first.task.train, first.base.tokenizer, first.config.max_length, what="Train row")
@@ -104,7 +102,7 @@ def _run_trials(trials: Sequence[Trial], together: bool, compiled: bool, on_step
     try:
         with first.store.room(sum(trial.artifact_bytes for trial in trials)):
             slots += [make_slot(trial, run, rows, accelerator) for trial, run in zip(trials, runs, strict=True)]
-            fit(accelerator, first.base, slots, together, compiled, on_step)
+            fit(accelerator, first.base, slots, together, on_step)
     except KeyboardInterrupt:
         end(runs, "interrupted")
     except BaseException as error:
@@ -124,18 +122,18 @@ def _run_trials(trials: Sequence[Trial], together: bool, compiled: bool, on_step
     del ended  # its traceback holds the tensors that did not fit
     if len(trials) > 1:
         models.clear()
-        return _run_in_halves(trials, compiled, on_step)
+        return _run_in_halves(trials, on_step)
     end(runs, "out_of_memory", OUT_OF_MEMORY_ADVICE)
     return keep_all(trials, runs, models, accelerator)
 
 
-def _run_in_halves(trials: Sequence[Trial], compiled: bool, on_step: OnStep | None) -> list[Run]:
+def _run_in_halves(trials: Sequence[Trial], on_step: OnStep | None) -> list[Run]:
     """Train a pass that did not fit into memory as two; a stop in the first is the end of both."""
     half = len(trials) // 2
     say(f"Out of memory with {len(trials)} configurations at once: first {half} of them, then the rest.")
-    runs = _run_trials(trials[:half], True, compiled, on_step)
+    runs = _run_trials(trials[:half], True, on_step)
     stopped = any(run.status == "interrupted" for run in runs)
-    return runs if stopped else runs + _run_trials(trials[half:], True, compiled, on_step)
+    return runs if stopped else runs + _run_trials(trials[half:], True, on_step)
 
 
 def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:

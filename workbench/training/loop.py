@@ -91,7 +91,7 @@ def alone(accelerator: Accelerator, slot: Slot, numbers: RandomNumbers | None = 
     return Group(accelerator.prepare(slot.model), [slot], batched=False)
 
 
-def batched(base: Base, slots: Sequence[Slot], compiled: bool = False) -> list[Group]:
+def batched(base: Base, slots: Sequence[Slot]) -> list[Group]:
     """One model for all slots; on a CPU one for every few of them, so that a forward pass stays within CPU_TOKENS."""
     size = slots_at_once(base, slots)
     groups = []
@@ -100,8 +100,6 @@ def batched(base: Base, slots: Sequence[Slot], compiled: bool = False) -> list[G
         model: Any = multi_adapter_model(base, [slot.model for slot in members])
         if members[0].config.checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        if compiled:
-            model = torch.compile(model)
         groups.append(Group(model, members, batched=True))
     return groups
 
@@ -124,7 +122,6 @@ def fit(
     base: Base,
     slots: Sequence[Slot],
     together: bool,
-    compiled: bool = False,
     on_step: OnStep | None = None,
 ) -> None:
     """Train the slots; fills in history, status, seconds and peak memory of their runs.
@@ -144,7 +141,7 @@ def fit(
                 slot.next_step()
             if not groups:
                 sliced = together or active[0].sliced
-                groups = batched(base, active, compiled) if sliced else [alone(accelerator, active[0], numbers)]
+                groups = batched(base, active) if sliced else [alone(accelerator, active[0], numbers)]
             if step == 0:
                 _rehearse(accelerator, groups, numbers)
                 started = time.perf_counter()
