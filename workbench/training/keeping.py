@@ -25,6 +25,7 @@ from workbench.training.step import Model, TrainConfig
 from workbench.training.trial import Trial
 
 LAST_STEPS = 5  # whose median loss is that at the end of a training
+SAME = 1e-4  # two losses differ by less than this share
 NO_BETTER = 0.95  # of the base's own loss
 GUESSING = 0.95  # of the loss of guessing, the logarithm of the vocabulary
 
@@ -138,8 +139,9 @@ def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
 def judge(run: Run, base: Base) -> None:
     """The status of a run that has come to its end: finished, or destroyed if its loss is far above the base's own.
 
-    Destroyed is also what has gone up far on the way and ends no better than the base, or as bad as guessing. The two
-    losses are those of the test rows, or without scores those of the first step, before any update, and the last ones.
+    Destroyed is also what has gone up far on the way, or finds every token equally likely at the end, and is no better
+    than the base, or is as bad as guessing. The two losses are those of the test rows, or without scores those of the
+    first step, before any update, and of the last ones.
     """
     if run.status not in UNDER_WAY:
         return
@@ -150,9 +152,11 @@ def judge(run: Run, base: Base) -> None:
     first, last = run.before.get("loss"), run.metrics.get("loss")
     if first is None or last is None:
         first, last = losses[0], median(losses[-LAST_STEPS:])
-    guessing = GUESSING * math.log(base.model.config.get_text_config().vocab_size)
+    guessing = math.log(base.model.config.get_text_config().vocab_size)
     blown_up = _far_above(max(losses), losses[0]) and last > NO_BETTER * first
-    if blown_up or _far_above(last, first) or last > max(first + 1, guessing):
+    as_likely = all(abs(loss / guessing - 1) < SAME for loss in losses[-LAST_STEPS:])  # every token is
+    dead = as_likely and last > NO_BETTER * first and len(losses) > LAST_STEPS
+    if blown_up or dead or _far_above(last, first) or last > max(first + 1, GUESSING * guessing):
         run.status = "destroyed"
         run.advice = (
             f"The loss is {last:.3g} nats a token, the base's own {first:.3g} and the highest on the way "
