@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -81,7 +82,11 @@ def scratch_name(run_id: str) -> str:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Put a folder into the place of another."""
+    """Put a folder into the place of another, its files readable by whom the umask says: safetensors hides its own."""
+    rights = stat.S_IMODE(new.stat().st_mode) & 0o666
+    for file in new.rglob("*"):
+        if file.is_file():
+            file.chmod(rights)
     if old.exists():
         shutil.rmtree(old)
     new.rename(old)
