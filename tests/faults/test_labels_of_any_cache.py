@@ -35,7 +35,7 @@ LINEAR = {
     "linear_value_head_dim": 8,
 }
 EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
-MAMBA = {"mamba_n_heads": 4, "mamba_n_groups": 1, "mamba_d_state": 8}
+MAMBA = {"mamba_n_heads": 4, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_chunk_size": 16}
 JAMBA = {"num_experts": 2, "num_experts_per_tok": 1, "attn_layer_period": 2, "attn_layer_offset": 1}
 REPEATABLE = {
     "llama": {},
@@ -48,7 +48,7 @@ STATES = {
     "qwen3_next": {**LINEAR, **EXPERTS, "shared_expert_intermediate_size": 16},
     "qwen3_5_text": LINEAR,
     "mamba": {**NO_HEADS, "state_size": 8},
-    "mamba2": {**NO_HEADS, "state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1},
+    "mamba2": {**NO_HEADS, "state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 16},
     "falcon_h1": {**MAMBA, "head_dim": 8, "mamba_d_ssm": 32, "mamba_d_head": 8},
     "bamba": {**MAMBA, "mamba_d_head": 16, "attn_layer_indices": [1]},
     "jamba": {**JAMBA, "mamba_d_state": 8, "mamba_dt_rank": 4, "use_mamba_kernels": False},
