@@ -25,6 +25,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
     dtypes = ("float32", "bfloat16", "float16")
     parser.add_argument("--dtype", choices=dtypes, help="of the frozen weights (default: what `doctor` found fast)")
+    parser.add_argument(
+        "--partial-quantization", action="store_true", help="accept a base of which less than 90 %% can be quantized"
+    )
     data = "a shipped task, or your own CSV, JSONL, folder or Hub data set"
     parser.add_argument("--task", default="orders", help=f"{data}; {DEFAULT}")
     parser.add_argument("--prompt-column", default="prompt", help=DEFAULT)
@@ -69,7 +72,11 @@ def base(options: argparse.Namespace, default: str | None) -> Base:
     from workbench.models.base import load_base
 
     return load_base(
-        options.model, quantization=options.quantization or default, dtype=options.dtype, revision=options.revision
+        options.model,
+        quantization=options.quantization or default,
+        dtype=options.dtype,
+        revision=options.revision,
+        partial_quantization=options.partial_quantization,
     )
 
 

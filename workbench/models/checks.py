@@ -16,7 +16,7 @@ from workbench.seeds import RandomNumbers
 
 PROBE_TOKENS = 6
 # Buffers that older versions of transformers stored along with the weights.
-OLD_BUFFERS = re.compile(r"(inv_freq|masked_bias|position_ids|attn\.bias|attention\.bias)$")
+OLD_BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids|attn\.bias|attention\.bias)$")
 
 
 def carries_adapter(model: nn.Module) -> bool:

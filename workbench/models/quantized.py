@@ -68,7 +68,7 @@ def check_quantized(
     if share < LEAST_SHARE and not partial:
         raise ModelError(
             f"{name} cannot be loaded in {quantization}: bitsandbytes quantizes {share:.0%} of its linear weights; "
-            f"{kept}. Load it without quantization, or as it is with partial_quantization=True."
+            f"{kept}. Load it unquantized, or as it is with partial_quantization=True (--partial-quantization)."
         )
     if share < 0.995:
         say(f"{name}: {share:.0%} of the linear weights are in {quantization}; {kept}.")
