@@ -15,11 +15,15 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from workbench.adapters.carriers import see_every_token
+from workbench.adapters.inject import target_modules
 from workbench.adapters.methods import Method
+from workbench.errors import TrainingError
 from workbench.models.base import Base
 from workbench.models.sharing import share
 
 Scalings = Sequence[float | None]  # of each slice; None: it has no adapter here
+QUANTIZED = ("Linear4bit", "Linear8bitLt")  # whose product, like that of nn.Linear itself, is x W^T + b
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
 
 
@@ -27,9 +31,11 @@ def fits_a_slice(base: Base, method: Method) -> bool:
     """Whether `multi_adapter_model` can train a configuration: plain low-rank adapters without dropout.
 
     Dropout, of the adapter or of the model, would draw its masks for the whole pass; DoRA changes the frozen product
-    itself; float16 needs a loss scale for each run.
+    itself; float16 needs a loss scale for each run; and layers that get a part of the tokens, as single experts do, do
+    not know whose they are.
     """
     plain = method.name in ("lora", "qlora") and not method.dropout and not method.dora
+    plain = plain and see_every_token(base.model, target_modules(base, method))
     settings = base.model.config.get_text_config().to_dict()
     drops = any(value for name, value in settings.items() if "drop" in name and isinstance(value, float))
     return plain and not drops and base.dtype != torch.float16
@@ -76,10 +82,40 @@ class SlicedLinear(nn.Module):
         self.scalings = [part and part.scaling["default"] for part in parts]
         present = [part for part in parts if part]
         self.factors = nn.ParameterList(w["default"].weight for p in present for w in (p.lora_A, p.lora_B))
+        # The models' own code reads these of the layer that this one takes the place of.
+        self.in_features, self.out_features = frozen.in_features, frozen.out_features
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight."""
+        return self.frozen.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The frozen bias."""
+        return self.frozen.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, length, in) -> (batch, length, out); the slices are cut from all its tokens, in order."""
-        return _SlicedUpdates.apply(x, self.frozen, self.scalings, tuple(self.sizes), *self.factors)
+        tokens = x.numel() // x.shape[-1]
+        sizes = tuple(self.sizes) if len(self.scalings) > 1 else (tokens,)
+        if sum(sizes) != tokens:
+            raise TrainingError(
+                f"A linear layer got {tokens} of {sum(sizes)} tokens, so that it cannot tell whose they are: train "
+                "these configurations one by one."
+            )
+        if type(self.frozen) is nn.Linear or type(self.frozen).__name__ in QUANTIZED:
+            return _SlicedUpdates.apply(x, self.frozen, self.scalings, sizes, *self.factors)
+        return self._with_updates(x, sizes)
+
+    def _with_updates(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The same for a layer that computes more than x W^T + b, for all that is known: differentiated by torch."""
+        y = self.frozen(x)
+        flat, updates = x.flatten(0, -2), torch.zeros_like(y).flatten(0, -2)
+        for rows, scaling, a, b in _slices(sizes, self.scalings, list(self.factors)):
+            update = scaling * (flat[rows].to(a.dtype) @ a.T @ b.T)
+            updates = updates.slice_scatter(update.to(y.dtype), 0, rows.start, rows.stop)
+        return y + updates.view(y.shape)
 
 
 class _SlicedUpdates(torch.autograd.Function):
@@ -89,16 +125,16 @@ class _SlicedUpdates(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, frozen: nn.Linear, scalings: Scalings, sizes: Sequence[int], *factors: Tensor
     ) -> Tensor:
-        y = frozen(x).flatten(0, -2)
-        flat = x.flatten(0, -2)
+        y = frozen(x).contiguous()
+        whole, flat = y.view(-1, y.shape[-1]), x.flatten(0, -2)
         lowered = [factor.to(x.dtype) for factor in factors]  # once for both passes; outside they are in float32
         projected: list[Tensor] = []
         for rows, scaling, a, b in _slices(sizes, scalings, lowered):
             projected.append(flat[rows] @ a.T)
-            y[rows].addmm_(projected[-1], b.T, alpha=scaling)
+            whole[rows].addmm_(projected[-1], b.T, alpha=scaling)
         ctx.frozen, ctx.scalings, ctx.sizes, ctx.shape = frozen, scalings, sizes, x.shape
         ctx.save_for_backward(flat, *lowered, *projected)
-        return y.view(*x.shape[:-1], -1)
+        return y.clone() if y._is_view() else y  # the model may write into it, which torch forbids for a view
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -128,11 +164,19 @@ def _slices(
 
 
 def _frozen_weight(module: Any, dtype: torch.dtype) -> Tensor:
-    """The weight (out, in) that a linear layer computes with; the layers of bitsandbytes hold it as codes."""
+    """The weight (out, in) that a linear layer computes with; the layers of bitsandbytes hold it as codes.
+
+    Raises TrainingError for 4-bit weights in the layout that bitsandbytes has for scoring on a CPU.
+    """
     kind = type(module).__name__
     if kind == "Linear4bit":
         from bitsandbytes.functional import dequantize_4bit
 
+        if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
+            raise TrainingError(
+                "A 4-bit layer was packed for scoring by bitsandbytes, so that it gives no usable gradient; nothing was "
+                "trained. Load the base through load_base()."
+            )
         return dequantize_4bit(module.weight, module.weight.quant_state).to(dtype)
     if kind == "Linear8bitLt":
         return (module.state.CB.float() * module.state.SCB.unsqueeze(1) / 127).to(dtype)

@@ -10,18 +10,19 @@ from torch import Tensor, nn
 
 from workbench.errors import AdapterError
 
-SAMPLES = 64  # values of a tensor that are looked at; writing in the usual ways is seen without them
+SAMPLES = 512  # values of a tensor that are looked at; writing in the usual ways is seen without them
 
 
 @contextmanager
-def unmoved(base: nn.Module, what: str) -> Iterator[None]:
+def unmoved(base: nn.Module, what: str, writes: bool = True) -> Iterator[None]:
     """Raise AdapterError if the tensors of `base` are others after the block than before. what: "load()".
 
     Costs a few milliseconds: the place of each tensor in memory, how often torch has written to it, and some values.
+    writes: False for blocks in which the model trains, since a few families clamp their own weights there.
     """
-    before = _marks(base)
+    before = _marks(base, writes)
     yield
-    after = _marks(base)
+    after = _marks(base, writes)
     if moved := [name for name, mark in before.items() if name not in after or not _same(mark, after[name])]:
         raise AdapterError(
             f"{what} has changed {len(moved)} tensors of the base, first {moved[0]}: load the base again, and do not "
@@ -46,13 +47,13 @@ def private(model: nn.Module, copied: Collection[str] = ()) -> None:
 Mark = tuple[int, int, Tensor]  # address, number of writes, some values
 
 
-def _marks(model: nn.Module) -> dict[str, Mark]:
+def _marks(model: nn.Module, writes: bool) -> dict[str, Mark]:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: (each.data_ptr(), _writes(each), _sample(each)) for name, each in tensors.items() if not each.is_meta}
-
-
-def _writes(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+    return {
+        name: (each.data_ptr(), each._version if writes and not each.is_inference() else 0, _sample(each))
+        for name, each in tensors.items()
+        if not each.is_meta
+    }
 
 
 def _sample(tensor: Tensor) -> Tensor:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
+from workbench.adapters.adapter_files import BASE_PREFIX
+from workbench.adapters.carriers import carriers, inject
+from workbench.adapters.guard import unmoved
 from workbench.adapters.methods import Method
+from workbench.console import say
 from workbench.errors import MethodError
 from workbench.models.base import Base, linear_modules
 from workbench.models.checks import carries_adapter, is_unreached
+from workbench.models.quantized import linear_weights
 from workbench.models.sharing import head_lock, share
 from workbench.seeds import RandomNumbers
+
+FEW = 0.9  # of the linear weights: if "all-linear" adapts less, it says so
 
 
 def check_method(base: Base, method: Method) -> None:
@@ -57,15 +64,22 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
             parameter.requires_grad_(not is_unreached(model, name))
         return model
     init_seed = seed if method.init_seed is None else method.init_seed
-    with RandomNumbers(init_seed), warnings.catch_warnings():
-        # PEFT 0.21 still reads an attribute that transformers 5 has renamed.
-        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
-        model = get_peft_model(share(base.model), peft_config(base, method))
+    with unmoved(base.model, "Adding the adapters"), RandomNumbers(init_seed):
+        model = inject(share(base.model), peft_config(base, method))
+    _check_opened(model, opened_modules(base, method))
     for parameter in model.parameters():
         if parameter.requires_grad:
             # PEFT's copies of opened modules keep the base's dtype; in bfloat16 most updates would round to nothing.
             parameter.data = parameter.data.float()
     return model
+
+
+def _check_opened(model: nn.Module, wanted: Sequence[str]) -> None:
+    """Raise MethodError unless PEFT has opened the modules that were asked for, and no others."""
+    names = {name for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)}
+    found = {name.removeprefix(BASE_PREFIX) for name in names}
+    if different := sorted(found ^ set(wanted)):
+        raise MethodError(f"PEFT opens other modules than full_modules names, first {different[0]}; give longer names.")
 
 
 def peft_config(base: Base, method: Method) -> LoraConfig:
@@ -93,9 +107,48 @@ def opened_modules(base: Base, method: Method) -> list[str]:
 
 
 def target_modules(base: Base, method: Method) -> list[str]:
-    """Full names of the linear layers that get an adapter."""
+    """Full names of the linear layers that get an adapter.
+
+    "all-linear" leaves out those that cannot carry one; raises MethodError where `method.targets` names them.
+    """
     modules = [name for name, _ in base.model.named_modules()]
-    return choose_targets(method, list(linear_modules(base.model)), modules, base.name)
+    chosen = choose_targets(method, list(linear_modules(base.model)), modules, base.name)
+    able = carriers(base.model)
+    fit = [name for name in chosen if name in able]
+    if len(fit) < len(chosen) and (method.targets != "all-linear" or not fit):
+        unable = [name for name in chosen if name not in able]
+        kinds = sorted({name.rpartition(".")[2] for name in able})
+        raise MethodError(
+            f"{base.name} has {len(unable)} layers among the targets that cannot carry an adapter, first {unable[0]}: "
+            f"PEFT or the model passes them by. Targets that work, in some of its layers: {kinds}."
+        )
+    return fit
+
+
+def adapted_share(base: Base, method: Method) -> float | None:
+    """The share of the model's linear weights, experts and all, that lie in layers with an adapter; None for full()."""
+    if method.name == "full":
+        return None
+    shapes = linear_modules(base.model)
+    adapted = sum(out * into for out, into in (shapes[name] for name in target_modules(base, method)))
+    every = sum(entries for _, entries, _ in linear_weights(base.model))
+    return adapted / every if every else None
+
+
+def tell_left_out(base: Base, method: Method) -> None:
+    """Say which linear weights "all-linear" does not adapt, if they are more than a few."""
+    if method.name == "full" or method.targets != "all-linear" or method.layers is not None or method.full_modules:
+        return
+    linear, chosen = linear_modules(base.model), target_modules(base, method)
+    kinds = sorted({name.rpartition(".")[2] for name in linear.keys() - set(chosen)})
+    share_of_all = adapted_share(base, method) or 0.0
+    if kinds:
+        say(f"{base.name}: {', '.join(kinds)} cannot carry adapters in some layers, and these are left out.")
+    if share_of_all < FEW:
+        say(
+            f"{base.name}: adapters go on {share_of_all:.0%} of its linear weights; the others, such as fused experts, "
+            "are no nn.Linear layers and stay as they are."
+        )
 
 
 def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str], model_name: str) -> list[str]:

@@ -1,0 +1,152 @@
+"""Which linear layers of a model can carry an adapter: tried out, since PEFT and the model's own code decide it.
+
+PEFT rewrites the names of layers that mixtures of experts had in older versions, and refuses some of Mamba's. A model
+may read a layer's weight instead of calling it, or use its output only to choose: an adapter would not be trained.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from workbench.adapters.adapter_files import BASE_PREFIX
+from workbench.console import first_line
+from workbench.errors import MethodError
+from workbench.models.base import linear_modules
+from workbench.models.checks import table_rows
+from workbench.models.sharing import share
+from workbench.seeds import RandomNumbers
+
+PROBE_TOKENS = 16
+Shapes = dict[str, tuple[int, int]]  # (out, in), by name
+_found: WeakKeyDictionary[nn.Module, Shapes] = WeakKeyDictionary()
+_partial: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+
+
+def carriers(model: PreTrainedModel) -> Shapes:
+    """Name -> (out, in) of every linear layer that an adapter can be trained on; found once for each model.
+
+    Raises MethodError if that is none. Costs one forward and backward pass of a few tokens.
+    """
+    if model not in _found:
+        every = linear_modules(model)
+        _partial[model] = set()
+        usable = _usable(model, list(every))
+        _found[model] = {name: shape for name, shape in every.items() if name in usable}
+    return dict(_found[model])
+
+
+def see_every_token(model: PreTrainedModel, names: Iterable[str]) -> bool:
+    """Whether each of these layers gets all tokens of a batch, in one call; single experts get those routed to them."""
+    carriers(model)
+    return not _partial[model] & set(names)
+
+
+def injected(model: nn.Module) -> set[str]:
+    """The names, in the base, of all modules that PEFT has put a LoRA adapter on."""
+    names = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    return {name.removeprefix(BASE_PREFIX) for name in names}
+
+
+def inject(model: nn.Module, config: LoraConfig) -> PeftModel:
+    """PEFT's wrapper around `model`, whose layers are replaced.
+
+    Raises MethodError, with the names, unless they are those that `config.target_modules` gives in full.
+    """
+    wanted = set(config.target_modules or ())
+    try:
+        with warnings.catch_warnings():
+            # PEFT 0.21 still reads an attribute that transformers 5 has renamed.
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+            adapted = get_peft_model(model, config)
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+        raise MethodError(f"PEFT puts no adapters on {_few(wanted)}: {first_line(error)}") from error
+    found = injected(adapted)
+    if found != wanted:
+        missing, extra = _few(wanted - found) or "none", _few(found - wanted) or "none"
+        raise MethodError(
+            f"PEFT puts adapters on other modules than asked for: missing {missing}; in their place {extra}. "
+            "Name other targets."
+        )
+    return adapted
+
+
+def _usable(model: PreTrainedModel, names: list[str]) -> set[str]:
+    """Those of the layers whose adapter can be trained."""
+    if not names:
+        return set()
+    try:
+        return _trained(model, names)
+    except MethodError as error:
+        failure = error
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(name.rpartition(".")[2], []).append(name)
+    usable: set[str] = set()
+    for kind in kinds.values():
+        try:
+            usable |= _trained(model, kind)
+        except MethodError as error:
+            failure = error
+    if not usable:
+        raise MethodError(f"{type(model).__name__} cannot be trained with adapters: {failure}")
+    return usable
+
+
+def _trained(model: PreTrainedModel, names: list[str]) -> set[str]:
+    """Those of the layers whose adapter gets a gradient, with adapters on all of them; MethodError if that fails."""
+    abstract = model.device.type == "meta"
+    if abstract and not any(parameter.dim() == 3 for parameter in model.parameters()):
+        return set(names)  # PEFT has nothing against layers outside of mixtures, and nothing can be computed
+    with RandomNumbers(0):
+        adapted = inject(share(model), LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=names))
+        if abstract:
+            return set(names)
+        try:
+            with _counting(adapted, _partial[model]), torch.inference_mode(False), torch.enable_grad():
+                ids = torch.randint(table_rows(model), (1, PROBE_TOKENS)).to(model.device)
+                logits = adapted.train()(input_ids=ids, use_cache=False).logits.float()
+                (logits.clamp(-1e4, 1e4) * torch.randn_like(logits)).sum().backward()
+        except Exception as error:  # whatever the model's own code raises
+            raise MethodError(
+                f"with adapters on {_few(names)} it cannot be trained ({first_line(error)[:150]})."
+            ) from error
+    reached = {name for name in names if _has_gradient(adapted.base_model.model.get_submodule(name))}
+    # Few tokens do not go to every expert; more will.
+    experts = {name.rpartition(".")[2] for name in reached if ".experts." in name}
+    return reached | {name for name in names if ".experts." in name and name.rpartition(".")[2] in experts}
+
+
+@contextmanager
+def _counting(adapted: PeftModel, partial: set[str]) -> Iterator[None]:
+    """Within the block, add to `partial` the layers with adapters that do not get all tokens of the probe at once."""
+    calls: dict[str, list[int]] = {name: [] for name in injected(adapted)}
+
+    def counting(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _, inputs: calls[name].append(inputs[0].numel() // inputs[0].shape[-1])
+
+    for name in calls:
+        adapted.base_model.model.get_submodule(name).register_forward_pre_hook(counting(name))
+    yield
+    partial |= {name for name, tokens in calls.items() if set(tokens) != {PROBE_TOKENS}}
+
+
+def _has_gradient(layer: LoraLayer) -> bool:
+    gradient = layer.lora_B["default"].weight.grad
+    return gradient is not None and bool(gradient.any())
+
+
+def _few(names: Iterable[str]) -> str:
+    """The first names of some, and how many more there are."""
+    some = sorted(names)
+    more = f" and {len(some) - 3} more" if len(some) > 3 else ""
+    return ", ".join(some[:3]) + more
