@@ -142,7 +142,7 @@ def test_a_full_run_is_a_base_by_itself(llama, tmp_path):
     ("family", "fields", "change", "first"),
     [
         ("llama", {}, {"num_hidden_layers": 1}, "model.layers.1.input_layernorm.weight"),
-        ("gpt2", {}, {"n_layer": 1}, "transformer.h.1.attn.c_attn.bias"),
+        ("gpt2", {}, {"n_layer": 1}, "transformer.h.1.attn.c_attn."),
         ("qwen2", {}, {"num_hidden_layers": 1, "layer_types": ["full_attention"]}, "model.layers.1."),
         ("llama", {"attention_bias": True}, {"attention_bias": False}, "model.layers.0.self_attn.k_proj.bias"),
         ("qwen3", {"head_dim": 8}, {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "k_norm.weight"),
