@@ -26,6 +26,7 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [OFFLINE, os.environ.get("PYTHONPATH")])),
     TOKENIZERS_PARALLELISM="false",
     WORKBENCH_PROGRESS="0",
+    WORKBENCH_DTYPE="float32",  # whatever is fast where the tests run
     WORKBENCH_RUNS=str(Path(SCRATCH.name, "runs")),
 )
 if OFFLINE not in sys.path:

@@ -11,6 +11,7 @@ import time
 import nbformat
 import psutil
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from workbench import machine
@@ -284,7 +285,7 @@ def test_the_doctor_tells_a_person_that_a_slow_machine_is_ready(tmp_path, monkey
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("ok       Python: ") and lines[-1] == "Ready: the laptop tier runs here."
-    assert lines[-3].startswith("warning  Speed: ") and lines[-3].endswith("; runs will use float32")
+    assert lines[-3].startswith("warning  Speed: ") and lines[-3].endswith("; runs will use float32 (WORKBENCH_DTYPE)")
     assert lines[-2] == "         -> Expect minutes to become tens of minutes; lower `steps`."
 
 
@@ -298,7 +299,8 @@ def test_the_doctor_tells_a_person_that_a_slow_machine_is_ready(tmp_path, monkey
 )
 def test_the_doctor_chooses_the_precision_that_is_faster_here(product, steps, told, tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(doctor, "_product_seconds", {"float32": 1.0, "bfloat16": product}.get)
+    monkeypatch.delenv("WORKBENCH_DTYPE")
+    monkeypatch.setattr(machine, "layer_seconds", {torch.float32: 1.0, torch.bfloat16: product}.get)
     monkeypatch.setattr(doctor, "probe_step", steps.__getitem__)
     assert doctor._steps().value.endswith(told)
 

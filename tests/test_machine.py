@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import psutil
 import pytest
@@ -10,6 +11,7 @@ import torch
 from workbench import TrainConfig, full, hybrid, load_base, load_task, lora, machine, sweep, train
 from workbench.adapters.inject import apply
 from workbench.console import first_line
+from workbench.errors import ModelError
 from workbench.models import completion_logits
 from workbench.paths import write_json
 from workbench.tasks import Encoded, collate
@@ -98,24 +100,50 @@ def test_the_peak_on_a_gpu_is_the_trainings_own_also_after_a_stop(small, store, 
     assert peak == held[0] + 7 * MB and held[0] >= 4 * run.total_parameters
 
 
-def test_step_times_pick_the_precision_of_this_machine_only(tmp_path, monkeypatch):
+@pytest.fixture
+def no_choice_yet(tmp_path, monkeypatch):
+    """A cache without times, and no dtype in the environment."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    assert machine.step_times() is None and machine.preferred_dtype() == torch.float32
-    machine.save_step_times({"float32": 1.0, "bfloat16": 0.5})
+    monkeypatch.delenv("WORKBENCH_DTYPE", raising=False)
+    return tmp_path / "step_times.json"
+
+
+def test_step_times_pick_the_precision_of_this_machine_only(no_choice_yet, monkeypatch):
+    seconds = {torch.float32: 1.0, torch.bfloat16: 0.5}
+    monkeypatch.setattr(machine, "layer_seconds", seconds.__getitem__)
+    assert machine.step_times() is None
+    machine.save_step_times({"float32": 1.0, "bfloat16": 0.8})
     assert machine.preferred_dtype() == torch.bfloat16
     for slow in (0.95, 7.0, None):
         machine.save_step_times({"float32": 1.0, "bfloat16": slow})
         assert machine.preferred_dtype() == torch.float32
-    file = tmp_path / "step_times.json"
-    file.write_text(json.dumps({"machine": "another", "seconds": {"float32": 1.0, "bfloat16": 0.1}}))
-    assert machine.step_times() is None and machine.preferred_dtype() == torch.float32
-    file.write_text("{")
-    assert machine.step_times() is None
+    for damaged in (json.dumps({"machine": "another", "seconds": {"float32": 1.0, "bfloat16": 0.1}}), "{"):
+        no_choice_yet.write_text(damaged)
+        assert machine.step_times() is None and machine.preferred_dtype() == torch.bfloat16  # timed again
 
 
-def test_a_timing_with_other_threads_does_not_undo_this_one(tmp_path, monkeypatch):
+def test_the_first_use_times_a_layer_once_and_says_what_it_chose(no_choice_yet, monkeypatch, capsys):
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    started = time.perf_counter()
+    chosen = machine.preferred_dtype()
+    assert time.perf_counter() - started < 10
+    said = capsys.readouterr().err
+    assert "First use on this machine" in said and f"loaded in {str(chosen).removeprefix('torch.')}" in said
+    assert machine.preferred_dtype() == chosen and capsys.readouterr().err == ""
+    assert set(machine.step_times()) == {"float32", "bfloat16"}
+
+
+def test_a_variable_overrides_what_was_timed(no_choice_yet, monkeypatch):
+    machine.save_step_times({"float32": 1.0, "bfloat16": 0.1})
+    monkeypatch.setenv("WORKBENCH_DTYPE", "float32")
+    assert machine.preferred_dtype() == torch.float32
+    monkeypatch.setenv("WORKBENCH_DTYPE", "float8")
+    with pytest.raises(ModelError, match="WORKBENCH_DTYPE='float8' must be float32, bfloat16 or float16"):
+        machine.preferred_dtype()
+
+
+def test_a_timing_with_other_threads_does_not_undo_this_one(no_choice_yet, monkeypatch):
     """Notebooks that run unattended take two threads, whatever the learner's kernel takes."""
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     for threads, bfloat16 in ((8, 0.5), (2, 3.0)):
         monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
         machine.save_step_times({"float32": 1.0, "bfloat16": bfloat16})

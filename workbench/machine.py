@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NotRequired, TypedDict, TypeGuard
@@ -11,11 +12,14 @@ from typing import NotRequired, TypedDict, TypeGuard
 import psutil
 import torch
 
-from workbench.errors import DamagedError
+from workbench.console import say
+from workbench.errors import DamagedError, ModelError
 from workbench.paths import cache_dir, write_json
 from workbench.stored import check_shape, read_json
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LONG = 1.0  # seconds for a layer
 CGROUP, OWN_GROUPS, MOUNTS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")
 # version 2 and version 1: the limit, what is in use, and the line that tells how much of that is unused file cache
 CGROUP_FILES = (
@@ -134,25 +138,63 @@ def _processor_name() -> str:
 
 
 def preferred_dtype() -> torch.dtype:
-    """The dtype for frozen weights: bfloat16 where it is known to be fast, float16 on GPUs without it, else float32.
+    """The dtype for frozen weights: bfloat16 where it is fast, float16 on GPUs without it, else float32.
 
-    On a CPU only `workbench doctor`'s timing of a real step decides: bfloat16 without hardware for it is many times
-    slower than float32.
+    The environment variable WORKBENCH_DTYPE overrides it. On a CPU the stored times decide: those of `workbench
+    doctor`, or else of a probe that runs now, once a machine; bfloat16 without hardware for it is many times slower
+    than float32. Raises ModelError if the variable names another dtype.
     """
+    if asked := os.environ.get("WORKBENCH_DTYPE"):
+        if asked not in DTYPES:
+            raise ModelError(f"WORKBENCH_DTYPE={asked!r} must be float32, bfloat16 or float16, or not be set.")
+        return DTYPES[asked]
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
     record = step_times()
-    if record:
-        quick, usual = record["bfloat16"], record["float32"]
-        if quick is not None and usual is not None and quick < 0.9 * usual:
-            return torch.bfloat16
-    return torch.float32
+    if record is None:
+        record = {name: layer_seconds(DTYPES[name]) for name in ("float32", "bfloat16")}
+        save_step_times(record)
+        say(_chosen(record))
+    return torch.bfloat16 if _bfloat16_pays(record) else torch.float32
+
+
+def _bfloat16_pays(record: dict[str, float | None]) -> bool:
+    quick, usual = record["bfloat16"], record["float32"]
+    return quick is not None and usual is not None and quick < 0.9 * usual
+
+
+def _chosen(record: dict[str, float | None]) -> str:
+    """The line that says what the probe found."""
+    told = " and ".join(f"{1000 * (taken or 0):.0f} ms in {name}" for name, taken in record.items())
+    chosen = "bfloat16" if _bfloat16_pays(record) else "float32"
+    return (
+        f"First use on this machine: a layer takes {told}, so models are loaded in {chosen} "
+        "(dtype= or WORKBENCH_DTYPE overrides; `workbench doctor` times a whole step)."
+    )
+
+
+def layer_seconds(dtype: torch.dtype) -> float:
+    """Seconds of forward and backward through a gated layer of the packaged model's sizes, 512 tokens, on the CPU.
+
+    The fastest of six, unless the first takes longer than LONG: then the processor has to imitate the dtype.
+    """
+    up, down = torch.full((2, 1536, 576), 1 / 24, dtype=dtype), torch.full((576, 1536), 1 / 39, dtype=dtype)
+    x = torch.full((512, 576), 0.01, dtype=dtype, requires_grad=True)
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        y = (torch.nn.functional.silu(x @ up[0].T) * (x @ up[1].T)) @ down.T
+        torch.autograd.grad((x + y).sum(), x)
+        return time.perf_counter() - started
+
+    first = seconds()
+    return first if first > LONG else min(seconds() for _ in range(5))
 
 
 def step_times() -> dict[str, float | None] | None:
-    """Seconds of the doctor's probe step by dtype, if it was run on this machine with this torch; else None.
+    """Stored seconds by dtype for this machine with this torch: of the doctor's step or of a layer; else None.
 
-    bfloat16 is None where it was too slow to be worth a whole step.
+    bfloat16 is None where it was too slow to be worth timing.
     """
     return _all_step_times().get(_fingerprint())
 

@@ -324,7 +324,7 @@ def test_adapter_gradients_are_those_of_a_step(small):
     batch = collate(encode(FACTS.train[:2], small.tokenizer, 512), 0)
     accelerator, slot = slot_of(small, lora(rank=2), replace(QUICK, batch_size=2))
     slot.batches, slot.tokens = [batch], batch["targets"].numel()
-    backward(accelerator, alone(accelerator, slot))
+    backward(accelerator, alone(accelerator, small, slot))
     expected = {name: parameter.grad for name, parameter in slot.model.named_parameters() if "lora_B" in name}
     found = adapter_gradients(apply(small, lora(rank=2)), batch)
     assert found.keys() == expected.keys() and all(gradient.any() for gradient in found.values())
@@ -468,7 +468,7 @@ def slot_of(base, method, config):
 @pytest.mark.slow
 def test_a_train_step_returns_the_loss_before_its_update(small):
     accelerator, slot = slot_of(small, lora(rank=2, learning_rate=1e-2), replace(QUICK, warmup=0.0))
-    group = alone(accelerator, slot)
+    group = alone(accelerator, small, slot)
     slot.next_step()
     (first,), (second,) = (train_step(accelerator, group, step=0) for _ in range(2))
     assert second < first

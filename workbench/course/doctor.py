@@ -160,15 +160,17 @@ CHECKS: dict[str, Callable[[], Finding]] = {
 
 def _steps() -> Finding:
     seconds: dict[str, float | None] = {"float32": probe_step("float32")}
-    # A CPU without bfloat16 arithmetic would take minutes for a step, so one matrix product is timed first.
-    worth_a_step = _product_seconds("bfloat16") < 3 * _product_seconds("float32")
+    # A CPU without bfloat16 arithmetic would take minutes for a step, so one layer is timed first.
+    quick, usual = machine.layer_seconds(torch.bfloat16), machine.layer_seconds(torch.float32)
+    worth_a_step = torch.cuda.is_available() or quick < 3 * usual
     seconds["bfloat16"] = probe_step("bfloat16") if worth_a_step else None
     machine.save_step_times(seconds)
     chosen = str(machine.preferred_dtype()).removeprefix("torch.")
     told = ", ".join(
         f"{name} {'too slow to use' if taken is None else f'{taken:.2f} s'}" for name, taken in seconds.items()
     )
-    value = f"one LoRA step of {PROBE_ROWS} x {PROBE_TOKENS} tokens: {told}; runs will use {chosen}"
+    why = " (WORKBENCH_DTYPE)" if os.environ.get("WORKBENCH_DTYPE") else ""
+    value = f"one LoRA step of {PROBE_ROWS} x {PROBE_TOKENS} tokens: {told}; runs will use {chosen}{why}"
     if min(taken for taken in seconds.values() if taken) > 4:
         return Finding("Speed", "warning", value, "Expect minutes to become tens of minutes; lower `steps`.")
     return Finding("Speed", "ok", value)
@@ -191,7 +193,7 @@ def probe_step(dtype: str) -> float:
     trial = Trial("probe", base, load_task("facts"), lora(), config, RunStore())  # of which nothing is stored
     accelerator = accelerator_for(base)
     slot = make_slot(trial, trial.new_run(), rows, accelerator)
-    group = alone(accelerator, slot)
+    group = alone(accelerator, base, slot)
     times = []
     for step in range(config.steps):
         slot.next_step()
@@ -199,18 +201,6 @@ def probe_step(dtype: str) -> float:
         train_step(accelerator, group, step)
         times.append(time.perf_counter() - started)
     return min(times[1:])
-
-
-def _product_seconds(dtype: str) -> float:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    left = torch.randn(256, 576, dtype=getattr(torch, dtype), device=device)
-    right = torch.randn(576, 1536, dtype=getattr(torch, dtype), device=device)
-    times = []
-    for _ in range(4):
-        started = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 def as_markdown(findings: list[Finding]) -> str:

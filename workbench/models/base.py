@@ -93,7 +93,8 @@ def load_base(
     name: a name of `catalogue` ("smollm2-135m" is packaged and works offline, the others are fetched from the Hub), a
     Hub id "org/name", or a directory, which comes before a name of the catalogue that is spelled alike.
     quantization: None, "nf4", "fp4" (4 bits a weight) or "int8", applied to the linear layers by bitsandbytes.
-    dtype: what the unquantized weights are kept in; None takes what `workbench doctor` found fast here (else float32).
+    dtype: what the unquantized weights are kept in; None takes what is fast here: what WORKBENCH_DTYPE says, or
+    `workbench doctor` found, or a probe of a second at the first use.
     revision: a branch, tag or commit of a Hub repository; the commit it resolved to is recorded.
     device: None takes the GPU where there is one, else the CPU.
     partial_quantization: accept a base of which bitsandbytes can quantize less than 90 %, such as a mixture of experts.
@@ -204,7 +205,7 @@ def _as_name(name: object) -> str:
 
 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    """The dtype that was asked for; None is the one that the doctor found fast. Raises ModelError for another."""
+    """The dtype that was asked for; None is the one that is fast here, see `preferred_dtype`. Raises ModelError for another."""
     if dtype is None:
         return preferred_dtype()
     if isinstance(dtype, str):

@@ -83,8 +83,10 @@ def make_slot(trial: Trial, run: Run, rows: Sequence[Encoded], accelerator: Acce
     return Slot(run, model, trial.method.learning_rate, trial.config, trained, optimizer, steps, longest, sliced)
 
 
-def alone(accelerator: Accelerator, slot: Slot, numbers: RandomNumbers | None = None) -> Group:
+def alone(accelerator: Accelerator, base: Base, slot: Slot, numbers: RandomNumbers | None = None) -> Group:
     """The group of a slot that trains alone. numbers: what its dropout draws from."""
+    if slot.sliced:
+        return batched(base, [slot])[0]
     if slot.config.checkpointing:
         options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
         slot.model.activation_checkpointing_enable(options | ({"context_fn": numbers.checkpointed} if numbers else {}))
@@ -140,8 +142,7 @@ def fit(
             for slot in active:
                 slot.next_step()
             if not groups:
-                sliced = together or active[0].sliced
-                groups = batched(base, active) if sliced else [alone(accelerator, active[0], numbers)]
+                groups = batched(base, active) if together else [alone(accelerator, base, active[0], numbers)]
             if step == 0:
                 _rehearse(accelerator, groups, numbers)
                 started = time.perf_counter()
