@@ -4,6 +4,7 @@
 # make bench    the same set-up plus the libraries we compare with, then the benchmarks (hours)
 # make study    the same set-up, then the reference study; hours, and it goes on where it was stopped
 # make setup    only the set-up
+# make families the same set-up, then what runs with which family of decoders, written to FAMILIES.md
 # make strip    remove outputs from the notebooks before a commit
 # make clean    remove the environment and everything built; your runs stay
 #
@@ -54,7 +55,7 @@ else
   STATE := ready
 endif
 
-.PHONY: help setup lab lint check test bench study strip clean new
+.PHONY: help setup lab lint check test bench study families strip clean new
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -128,6 +129,9 @@ bench: $(INSTALLED_BENCH)
 study: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m workbench.study.plan $(ARGS)
 	$(BIN)/python -m workbench.study.findings
+
+families: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m support.families
 
 $(INSTALLED_BENCH): $(INSTALLED)
 	$(PIP) -e ".[test,bench]"
