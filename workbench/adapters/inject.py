@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from peft import LoraConfig
 from peft.utils import ModulesToSaveWrapper
@@ -135,9 +135,11 @@ def adapted_share(base: Base, method: Method) -> float | None:
     return adapted / every if every else None
 
 
-def tell_left_out(base: Base, method: Method) -> None:
-    """Say which linear weights "all-linear" does not adapt, if they are more than a few."""
-    if method.name == "full" or method.targets != "all-linear" or method.layers is not None or method.full_modules:
+def tell_left_out(base: Base, methods: Iterable[Method]) -> None:
+    """Say, once for all methods, which linear weights "all-linear" does not adapt, if they are more than a few."""
+    low_rank = (each for each in methods if each.name != "full" and each.targets == "all-linear")
+    method = next((each for each in low_rank if each.layers is None and not each.full_modules), None)
+    if method is None:
         return
     linear, chosen = linear_modules(base.model), target_modules(base, method)
     kinds = sorted({name.rpartition(".")[2] for name in linear.keys() - set(chosen)})

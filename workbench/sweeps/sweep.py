@@ -21,7 +21,7 @@ from accelerate import PartialState
 
 from workbench import machine
 from workbench.adapters.batched import fits_a_slice
-from workbench.adapters.inject import check_method
+from workbench.adapters.inject import check_method, tell_left_out
 from workbench.adapters.methods import Method
 from workbench.console import say
 from workbench.errors import SweepError
@@ -32,6 +32,7 @@ from workbench.tasks.tasks import Task
 from workbench.training.keeping import is_out_of_memory
 from workbench.training.lifecycle import run_trials
 from workbench.training.loop import OnStep, StepReport
+from workbench.training.records import as_run
 from workbench.training.runs import Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore, slug
@@ -105,7 +106,10 @@ def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Opti
         missing[0].store.make_ready(sum(each.artifact_bytes for each in missing))
     together = [each for each in missing if fits_a_slice(each.base, each.method)]
     passes = _plan(together, asked.max_memory, executor.workers if executor else 1)
-    passes += [[each] for each in missing if each not in together]
+    alone = [each for each in missing if each not in together]
+    if alone:
+        say(f"{len(alone)} of {len(missing)} configurations cannot share a pass, and are trained one by one.")
+    passes += [[each] for each in alone]
     if done:
         say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
     runs = _on_cluster(executor, passes) if executor else _here(passes, asked.on_step)
@@ -147,6 +151,7 @@ def _check_methods(base: Base, methods: list[Method], seeds: list[int], max_memo
         check_method(base, method)
         if max_memory is not None and not fits_a_slice(base, method):
             raise SweepError(f"{method.label} is trained alone, where max_memory has no effect: sweep it without.")
+    tell_left_out(base, methods)
 
 
 def _trials(
@@ -278,7 +283,7 @@ def _base_at(name: str, quantization: str | None, dtype: str, revision: str, sou
 def _unpack(packed: Packed, store: RunStore) -> Run:
     """Write artifact and record; returns the run that the store then holds, which another process may have finished."""
     record, files = packed
-    run = Run(**record)
+    run = as_run(record)
     with store.saving(run) as folder:
         for name, content in files.items():
             file = folder / Path(name).relative_to(run.id)

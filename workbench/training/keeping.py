@@ -116,6 +116,18 @@ def _save(trial: Trial, run: Run, model: Model, scored_next: bool, write: bool) 
                 if trial.method.name == "full":  # the folder is then a base by itself; its size is that of the weights
                     trial.base.tokenizer.save_pretrained(folder)
         trial.store.keep(run)
+    if run.artifact:
+        _check_saved(trial, run, model)
+
+
+def _check_saved(trial: Trial, run: Run, model: Model) -> None:
+    """Raise AdapterError, which ends the run as interrupted, if what was saved is not what was trained."""
+    try:
+        checkpoints.check_saved(trial.base, model, trial.store.path / run.id)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        say(f"{run.label}: too little memory to load back what was saved; it is not compared with what was trained.")
 
 
 def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
-from workbench.adapters.inject import check_method
+from workbench.adapters.guard import unmoved
+from workbench.adapters.inject import check_method, tell_left_out
 from workbench.adapters.methods import Method
 from workbench.console import first_line, say
 from workbench.errors import TrainingError
@@ -52,6 +53,7 @@ def train(
     check_kinds(base=base, task=task, method=method, config=config, store=store)
     store.make_ready()
     check_method(base, method)  # fail before the base is scored
+    tell_left_out(base, [method])
     trial = Trial(store.new_id(task.name, method.label, f"s{config.seed}"), base, task, method, config, store)
     store.make_ready(trial.artifact_bytes)
     return run_trials([trial], on_step=on_step)[0]
@@ -102,7 +104,8 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
     try:
         with first.store.room(sum(trial.artifact_bytes for trial in trials)):
             slots += [make_slot(trial, run, rows, accelerator) for trial, run in zip(trials, runs, strict=True)]
-            fit(accelerator, first.base, slots, together, on_step)
+            with unmoved(first.base.model, "Training", writes=False):
+                fit(accelerator, first.base, slots, together, on_step)
     except KeyboardInterrupt:
         end(runs, "interrupted")
     except BaseException as error:

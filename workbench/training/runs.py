@@ -50,7 +50,10 @@ class TaskRecord(TypedDict):
 
 
 class MethodRecord(TypedDict):
-    """The fields of a `Method`, its label and the factor in front of B A (None for full fine-tuning)."""
+    """The fields of a `Method`, its label and the factor in front of B A (None for full fine-tuning).
+
+    adapted_share: of the base's linear weights, experts included, how many lie in layers with an adapter.
+    """
 
     name: str
     learning_rate: float
@@ -66,6 +69,7 @@ class MethodRecord(TypedDict):
     reasons: NotRequired[list[str]]
     label: str
     scaling: float | None
+    adapted_share: NotRequired[float | None]
 
 
 class ConfigRecord(TypedDict):

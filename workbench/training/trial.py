@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from workbench import machine
-from workbench.adapters.inject import adapter_parameters, opened_modules
+from workbench.adapters.inject import adapted_share, adapter_parameters, opened_modules
 from workbench.adapters.methods import Method
 from workbench.errors import TrainingError
 from workbench.models.base import Base
@@ -44,6 +44,7 @@ class Trial:
     def new_run(self) -> Run:
         """The record as far as it is known before the first step; raises RunError if the store could not keep it."""
         described = self.method.to_dict() | {"label": self.method.label, "scaling": self.method.scaling}
+        described["adapted_share"] = adapted_share(self.base, self.method)
         run = Run(
             id=self.id,
             status="training",
