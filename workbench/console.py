@@ -16,6 +16,11 @@ def say(words: str) -> None:
         tell(words)
 
 
+def on_terminal() -> bool:
+    """Whether stderr is a terminal, where a line can be written over."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def tell(words: str) -> None:
     """Print a line on stderr. Nobody reads it where the reader has gone or the disk is full: that ends no training."""
     with suppress(OSError, ValueError, AttributeError):  # the last two: stderr is closed, or there is none

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from workbench.cli.options import DEFAULT, given, list_of
 if TYPE_CHECKING:
     from workbench.models.base import Base
     from workbench.tasks.tasks import Task
-    from workbench.training.loop import StepReport
+    from workbench.training.loop import OnStep, StepReport
     from workbench.training.runs import Run
     from workbench.training.step import TrainConfig
 
@@ -85,10 +86,34 @@ def record(run: Run) -> dict[str, Any]:
     return run.to_dict() | {"artifact_dir": str(run.artifact_dir) if run.artifact_dir else None}
 
 
-def print_step(entry: StepReport) -> None:
-    """Print the losses of all runs of a step, and the time left, on stderr."""
-    from workbench.console import say
+def step_printer() -> OnStep:
+    """What shows each step on stderr: the losses of all its runs, tokens a second and the time left.
 
-    losses = [run.history[-1]["loss"] for run in entry["runs"] if run.history]
-    words = " ".join(f"{loss:.3f}" for loss in losses)
-    say(f"step {entry['step']}/{entry['steps']}  loss {words}  {entry['seconds_left']:.0f} s left")
+    One line that changes on a terminal; a line a step where stderr goes into a file.
+    """
+    from workbench.console import on_terminal, progress_wanted, say
+    from workbench.training.pace import spoken
+
+    bar: Any = None
+
+    def show(entry: StepReport) -> None:
+        nonlocal bar
+        runs = [run for run in entry["runs"] if run.history]
+        losses = " ".join(f"{run.history[-1]['loss']:.3f}" for run in runs)
+        seconds = sum(run.seconds for run in runs)
+        pace = f"{sum(run.tokens for run in runs) / seconds:.0f} answer tokens/s" if seconds else ""
+        words = f"loss {losses}  {pace}  {spoken(entry['seconds_left'])} left"
+        if not (progress_wanted() and on_terminal()):
+            say(f"step {entry['step']}/{entry['steps']}  {words}")
+            return
+        if entry["step"] == 1:
+            from tqdm import tqdm
+
+            bar = tqdm(total=entry["steps"], bar_format="step {n_fmt}/{total_fmt} {bar:20} {desc}")
+        with suppress(OSError, ValueError):  # nobody reads it any more, which ends no training
+            bar.set_description_str(words, refresh=False)
+            bar.update()
+            if entry["step"] == entry["steps"]:
+                bar.close()
+
+    return show

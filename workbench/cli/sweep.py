@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from workbench.cli.options import Commands, given, list_of, targets_of
-from workbench.cli.runs import QUANTIZED, add_run_options, base, config, print_step, record, task
+from workbench.cli.runs import QUANTIZED, add_run_options, base, config, record, step_printer, task
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _sweep(options: argparse.Namespace) -> int:
         with RayExecutor(options.ray) as executor:
             runs = sweep(*asked, executor, **settings)
     else:
-        runs = sweep(*asked, on_step=print_step, **settings)
+        runs = sweep(*asked, on_step=step_printer(), **settings)
     if options.json:
         print(json.dumps([record(run) for run in runs], indent=1))
     else:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.cli.options import DEFAULT, Commands, full_modules_of, given, refuse_unused, targets_of
-from workbench.cli.runs import QUANTIZED, add_run_options, base, config, print_step, record, task
+from workbench.cli.runs import QUANTIZED, add_run_options, base, config, record, step_printer, task
 
 if TYPE_CHECKING:
     from workbench.adapters.methods import Method
@@ -46,7 +46,7 @@ def _train(options: argparse.Namespace) -> int:
     if method is None:
         method = recommend(start, data, settings)
         print("\n".join([f"Chosen: {method.label}", *(f"  {reason}" for reason in method.reasons)]), file=sys.stderr)
-    run = train(start, data, method, settings, RunStore(options.out), on_step=print_step)
+    run = train(start, data, method, settings, RunStore(options.out), on_step=step_printer())
     if not PartialState().is_main_process:
         return 0
     if options.json:

@@ -205,7 +205,7 @@ def _as_name(name: object) -> str:
 
 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    """The dtype that was asked for; None is the one that is fast here, see `preferred_dtype`. Raises ModelError for another."""
+    """The dtype that was asked for, or the one that is fast here. Raises ModelError for another."""
     if dtype is None:
         return preferred_dtype()
     if isinstance(dtype, str):

@@ -86,6 +86,7 @@ def _keep(trial: Trial, run: Run, model: Model | None, evaluate: bool, write: bo
         if model is not None and run.history and run.status in (*UNDER_WAY, "interrupted", "out_of_memory"):
             _save(trial, run, model, evaluate and run.status == "training", write)
             if evaluate and run.status != "out_of_memory":
+                say(f"Scoring {run.label} ...")
                 _score(run, replace(trial.base, model=model), trial.task, trial.config)
         judge(run, trial.base)
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from workbench.console import say
 from workbench.models.base import Base
 from workbench.seeds import RandomNumbers
 from workbench.tasks.encoding import Encoded
+from workbench.training.pace import Pace
 from workbench.training.peak_memory import LiveBytes, gpu_peak
 from workbench.training.runs import Run
 from workbench.training.step import (
@@ -44,8 +45,8 @@ class StepReport(TypedDict):
     """What `on_step` receives after each step.
 
     loss (nats per completion token), learning_rate and model are those of the first run that still trains; the loss is
-    NaN when none does. seconds: of this step. seconds_left: until the last step, at the pace so far. runs: the records
-    of all that train together, with their history so far.
+    NaN when none does. seconds: of this step. seconds_left: until the scores are there, at the pace of the last steps.
+    runs: the records of all that train together, with their history so far.
     """
 
     step: int
@@ -125,18 +126,19 @@ def fit(
     slots: Sequence[Slot],
     together: bool,
     on_step: OnStep | None = None,
+    scoring: float = 0.0,
 ) -> None:
     """Train the slots; fills in history, status, seconds and peak memory of their runs.
 
     together: they share forward passes over `base`; otherwise there is one, with a model of its own. A slot whose loss
-    is not finite is dropped and marked as diverged; the others continue. Raises KeyboardInterrupt when `on_step` asks
-    to stop.
+    is not finite is dropped and marked as diverged; the others continue. scoring: seconds that the scores will take,
+    for the time left. Raises KeyboardInterrupt when `on_step` asks to stop.
     """
     config, active = slots[0].config, list(slots)
     numbers = RandomNumbers(config.seed) if any(draws(slot.model) for slot in slots) else None
     groups: list[Group] = []
     peak_of_gpu = gpu_peak(accelerator.device, held(slots))
-    started = time.perf_counter()
+    pace = Pace(config.steps, scoring)
     try:
         for step in range(config.steps):
             for slot in active:
@@ -145,15 +147,17 @@ def fit(
                 groups = batched(base, active) if together else [alone(accelerator, base, active[0], numbers)]
             if step == 0:
                 _rehearse(accelerator, groups, numbers)
-                started = time.perf_counter()
+                pace = Pace(config.steps, scoring)
             # The second step is the first with the optimizers' states in place.
             measured = step == min(1, config.steps - 1) and not peak_of_gpu
             with numbers or nullcontext():  # not around on_step, which may draw too
                 losses, seconds, peak = _step(accelerator, groups, step, measured)
             _record_peak(slots, together, peak_of_gpu() if peak_of_gpu else peak)
             surviving = _record_step(active, losses, step, seconds / len(active))
-            left = (time.perf_counter() - started) / (step + 1) * (config.steps - step - 1)
-            if on_step and on_step(_report(slots, surviving, step, seconds, left)):
+            pace.tick()
+            if (words := pace.announcement) and accelerator.is_main_process:
+                say(f"{slots[0].run.label if len(slots) == 1 else f'{len(slots)} configurations together'}: {words}")
+            if on_step and on_step(_report(slots, surviving, step, seconds, pace.seconds_left)):
                 raise KeyboardInterrupt
             if not surviving:
                 break
@@ -232,20 +236,14 @@ def _report(slots: Sequence[Slot], surviving: Sequence[Slot], step: int, seconds
 
 
 def _rehearse(accelerator: Accelerator, groups: Sequence[Group], numbers: RandomNumbers | None) -> None:
-    """One forward and backward pass without an update: checks the gradients and announces how long the steps take."""
+    """One forward and backward pass without an update: checks the gradients."""
     slots = [slot for group in groups for slot in group.slots]
     with numbers.kept() if numbers else nullcontext():
-        started = time.perf_counter()
         for group in groups:
-            backward(accelerator, group).tolist()  # which waits for a GPU to be done
-        seconds = time.perf_counter() - started
+            backward(accelerator, group)
     for slot in slots:
         check_gradients(slot.model, scaled=accelerator.scaler is not None)
         slot.optimizer.zero_grad(set_to_none=True)
-    if accelerator.is_main_process:
-        what = slots[0].run.label if len(slots) == 1 else f"{len(slots)} configurations together"
-        steps = slots[0].config.steps
-        say(f"{what}: {steps} steps of about {seconds:.2g} s, about {steps * seconds / 60:.1f} minutes")
 
 
 def _check_overflow(accelerator: Accelerator, slots: Sequence[Slot]) -> None:
