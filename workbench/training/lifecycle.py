@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -28,6 +29,7 @@ from workbench.training.trial import Trial, check_kinds
 __all__ = ["TrainConfig", "TrainingError", "train"]
 
 BASE_SCORES: dict[tuple[object, ...], dict[str, float]] = {}  # see `score_of_base`
+SCORING_SECONDS: dict[tuple[object, ...], float] = {}  # what they took, and those of a tuned model will take
 OUT_OF_MEMORY_ADVICE = (
     "Halve batch_size and double accumulation (same result), turn on checkpointing, shorten max_length, "
     "or train less: lora() instead of full(), qlora() instead of lora()."
@@ -104,8 +106,9 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
     try:
         with first.store.room(sum(trial.artifact_bytes for trial in trials)):
             slots += [make_slot(trial, run, rows, accelerator) for trial, run in zip(trials, runs, strict=True)]
+            scoring = len(trials) * SCORING_SECONDS.get(_scores_key(first.base, first.task, first.config), 0.0)
             with unmoved(first.base.model, "Training", writes=False):
-                fit(accelerator, first.base, slots, together, on_step)
+                fit(accelerator, first.base, slots, together, on_step, scoring)
     except KeyboardInterrupt:
         end(runs, "interrupted")
     except BaseException as error:
@@ -146,8 +149,16 @@ def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, floa
     """
     if not config.evaluate:
         return {}
-    own = (base.name, base.identity, base.quantization, base.dtype_name)
-    key = (*own, task.sha256, tuple(task.labels or ()), config.test_limit, config.max_length)
+    key = _scores_key(base, task, config)
     if key not in BASE_SCORES:
+        say(f"Scoring the base on {len(task.test[: config.test_limit])} test rows, general text and facts ...")
+        started = time.perf_counter()
         BASE_SCORES[key] = scores_of(base, task, config)
+        SCORING_SECONDS[key] = time.perf_counter() - started
     return dict(BASE_SCORES[key])
+
+
+def _scores_key(base: Base, task: Task, config: TrainConfig) -> tuple[object, ...]:
+    """What the scores of a base depend on."""
+    own = (base.name, base.identity, base.quantization, base.dtype_name)
+    return (*own, task.sha256, tuple(task.labels or ()), config.test_limit, config.max_length)
