@@ -44,12 +44,15 @@ def read_run(file: Path) -> Run:
         raise RunError(f"{error}; delete it or restore it from a copy.") from error
     except ValueError as error:
         raise RunError(f"{file} is damaged ({error}); delete it or restore it from a copy.") from error
+    run = as_run(record)
+    run.folder, run.as_stored = str(file.parent), fingerprint(record)
+    return run
+
+
+def as_run(record: dict[str, Any]) -> Run:
+    """The run of a record, without what only a newer version knows."""
     known = {each.name for each in fields(Run)} - {*NOT_STORED}
-    return Run(
-        **{name: value for name, value in record.items() if name in known},
-        folder=str(file.parent),
-        as_stored=fingerprint(record),
-    )
+    return Run(**{name: value for name, value in record.items() if name in known})
 
 
 def fingerprint(record: dict[str, Any]) -> str:
