@@ -15,7 +15,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from workbench.adapters.carriers import see_every_token
+from workbench.adapters.carriers import injected, see_every_token
 from workbench.adapters.inject import target_modules
 from workbench.adapters.methods import Method
 from workbench.errors import TrainingError
@@ -49,11 +49,11 @@ def multi_adapter_model(base: Base, models: Sequence[PeftModel]) -> nn.Module:
     """
     combined = share(base.model).train()
     sizes: list[int] = []
-    for name, module in list(combined.named_modules()):
-        parts = [model.base_model.model.get_submodule(name) for model in models]
-        parts = [part if hasattr(part, "lora_A") else None for part in parts]
-        if not any(parts):
-            continue
+    adapted = [injected(model) for model in models]
+    for name in sorted(set().union(*adapted)):
+        module = combined.get_submodule(name)
+        inner = [model.base_model.model for model in models]
+        parts = [part.get_submodule(name) if name in own else None for part, own in zip(inner, adapted, strict=True)]
         parent, _, own_name = name.rpartition(".")
         setattr(combined.get_submodule(parent), own_name, SlicedLinear(module, parts, sizes))
     return combined
@@ -174,8 +174,8 @@ def _frozen_weight(module: Any, dtype: torch.dtype) -> Tensor:
 
         if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
             raise TrainingError(
-                "A 4-bit layer was packed for scoring by bitsandbytes, so that it gives no usable gradient; nothing was "
-                "trained. Load the base through load_base()."
+                "A 4-bit layer was packed for scoring by bitsandbytes, so that it gives no usable gradient; nothing "
+                "was trained. Load the base through load_base()."
             )
         return dequantize_4bit(module.weight, module.weight.quant_state).to(dtype)
     if kind == "Linear8bitLt":

@@ -1,0 +1,205 @@
+"""Adapters go where they were asked to go, or the model says which targets work; and several share a pass exactly.
+
+huggingface/peft#3711: PEFT rewrites full names of shared and dense MLPs to the fused experts of a mixture.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from support.random_bases import IDS, logits, random_base
+from workbench.adapters.batched import fits_a_slice, multi_adapter_model, set_slices
+from workbench.adapters.carriers import carriers, injected
+from workbench.adapters.inject import (
+    adapted_share,
+    adapter_parameters,
+    apply,
+    target_modules,
+    tell_left_out,
+    trainable_parameters,
+)
+from workbench.adapters.methods import hybrid, lora
+from workbench.errors import MethodError
+from workbench.models import linear_modules
+
+FAMILIES = ("llama", "glm4_moe", "qwen2_moe", "qwen3_moe", "olmoe", "mixtral", "falcon", "mamba", "bloom", "gemma2")
+METHODS = (lora(rank=3), lora(rank=3, layers=[1]), hybrid(["norm"], rank=2), lora(rank=2, dora=True))
+
+
+@pytest.fixture(scope="module")
+def bases():
+    return {family: random_base(family, **SIZES.get(family, {})) for family in FAMILIES}
+
+
+SIZES = {
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "mamba": {"state_size": 8},
+    "falcon": {"new_decoder_architecture": False},
+}
+
+
+@pytest.mark.parametrize("method", METHODS[:2], ids=["all", "one block"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_injected_is_what_was_asked_for(bases, family, method):
+    base = bases[family]
+    wanted = target_modules(base, method)
+    model = apply(base, method)
+    assert injected(model) == set(wanted)
+    assert trainable_parameters(model) == adapter_parameters(base, method)
+    assert method.layers is None or all(".1." in name for name in wanted)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_adapter_gets_a_gradient(bases, family):
+    model = apply(bases[family], lora(rank=2)).train()
+    model(input_ids=IDS).logits.square().sum().backward()
+    without = [name for name, each in model.named_parameters() if "lora_B" in name and not each.grad.any()]
+    assert not without
+
+
+@pytest.mark.parametrize(
+    "family, target", [("glm4_moe", "down_proj"), ("glm4_moe", "gate_proj"), ("mamba", "out_proj")]
+)
+def test_targets_that_cannot_work_are_refused_with_those_that_do(bases, family, target):
+    assert any(name.endswith(target) for name in linear_modules(bases[family].model))
+    with pytest.raises(MethodError, match=r"cannot carry an adapter.*Targets that work"):
+        apply(bases[family], lora(rank=2, targets=[target]))
+
+
+@pytest.mark.parametrize("family, little", [("llama", False), ("bloom", False), ("mixtral", True), ("glm4_moe", True)])
+def test_all_linear_says_what_it_covers(bases, family, little, capsys, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    share = adapted_share(bases[family], lora())
+    assert (share < 0.5) if little else share == pytest.approx(1)
+    tell_left_out(bases[family], [lora(rank=1), lora(rank=2)])
+    said = capsys.readouterr().err
+    assert said.count("of its linear weights") == int(little)
+    assert (f"{share:.0%}" in said) == little
+
+
+class Scaled(nn.Linear):
+    """A product that is more than x W^T."""
+
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+class InPlace(nn.Linear):
+    """A layer that writes into its own output."""
+
+    def forward(self, x):
+        return super().forward(x).mul_(2)
+
+
+def put(base, kind):
+    """Replace every up_proj of a llama by a layer of this kind."""
+    for block in base.model.model.layers:
+        old = block.mlp.up_proj
+        block.mlp.up_proj = kind(old.in_features, old.out_features, bias=False)
+        block.mlp.up_proj.weight = old.weight
+    base.model.requires_grad_(False)
+    return base
+
+
+class Writing(nn.Module):
+    """An owner that writes into the output of a layer, as OLMo's clipping and Falcon do."""
+
+    def __init__(self, mlp):
+        super().__init__()
+        self.up_proj, self.down_proj = mlp.up_proj, mlp.down_proj
+
+    def forward(self, x):
+        return self.down_proj(self.up_proj(x).clamp_(-1, 1))
+
+
+class Reading(Writing):
+    """An owner that computes with the weight and never calls the layer, as Mamba's kernels do."""
+
+    def forward(self, x):
+        return self.down_proj(nn.functional.linear(x, self.up_proj.weight, self.up_proj.bias))
+
+
+def owned(base, kind):
+    for block in base.model.model.layers:
+        block.mlp = kind(block.mlp)
+    return base
+
+
+def parametrized(base):
+    for block in base.model.model.layers:
+        nn.utils.parametrizations.weight_norm(block.mlp.up_proj)
+    base.model.requires_grad_(False)
+    return base
+
+
+LAYERS = {
+    "plain": lambda base: base,
+    "scaled": lambda base: put(base, Scaled),
+    "in place": lambda base: put(base, InPlace),
+    "parametrized": parametrized,
+    "output written to": lambda base: owned(base, Writing),
+    "weight read": lambda base: owned(base, Reading),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_adapters_in_one_pass_are_those_alone(kind):
+    """Values and gradients, whatever the linear layers compute and their owners do with them."""
+    base = LAYERS[kind](random_base("llama"))
+    methods = [lora(rank=2), lora(rank=3, targets=["q_proj"] if kind == "weight read" else ["q_proj", "up_proj"])]
+    assert all(fits_a_slice(base, method) for method in methods)
+    assert ("model.layers.0.mlp.up_proj" in carriers(base.model)) == (kind != "weight read")
+    models = [apply(base, method).train() for method in methods]
+    for model in models:
+        with torch.no_grad():
+            for name, each in model.named_parameters():
+                if "lora_B" in name:
+                    each.normal_(0, 0.1)
+    combined = multi_adapter_model(base, models)
+    set_slices(combined, [IDS.numel()] * 2)
+    together = combined(input_ids=IDS.repeat(2, 1)).logits
+    together.square().sum().backward()
+    found = [[each.grad.clone() for each in model.parameters() if each.grad is not None] for model in models]
+    for number, model in enumerate(models):
+        model.zero_grad()
+        alone = model(input_ids=IDS).logits
+        alone.square().sum().backward()
+        torch.testing.assert_close(together[number : number + 1], alone, rtol=1e-4, atol=1e-5)
+        own = [each.grad for each in model.parameters() if each.grad is not None]
+        assert len(own) == len(found[number]) > 0
+        for one, two in zip(found[number], own, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_base_computes_as_before(kind):
+    base = LAYERS[kind](random_base("llama"))
+    before = logits(base.model)
+    for method in METHODS:
+        apply(base, method)
+    assert torch.equal(logits(base.model), before)
+
+
+class Experts(nn.Module):
+    """Experts that are layers of their own, each with the tokens that are routed to it."""
+
+    def __init__(self, mlp):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(32, 32, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        flat, out = x.reshape(-1, x.shape[-1]), torch.zeros_like(x.reshape(-1, x.shape[-1]))
+        chosen = (flat[:, 0] > 0).long()
+        for number, expert in enumerate(self.experts):
+            out = out.index_copy(0, (chosen == number).nonzero()[:, 0], expert(flat[chosen == number]))
+        return out.view(x.shape)
+
+
+def test_experts_that_get_some_tokens_are_trained_one_by_one():
+    base = random_base("llama")
+    for block in base.model.model.layers:
+        block.mlp = Experts(block.mlp)
+    base.model.requires_grad_(False)
+    assert "model.layers.0.mlp.experts.1" in target_modules(base, lora())
+    assert not fits_a_slice(base, lora())
+    assert fits_a_slice(base, lora(targets=["q_proj"]))
