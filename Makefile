@@ -120,7 +120,7 @@ test: lint
 	$(PYTEST) --durations=20 $(ARGS)
 
 bench: $(INSTALLED_BENCH)
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/train_step.py $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/roofline.py $(ARGS)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py $(ARGS)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py --growth $(ARGS)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/panels.py

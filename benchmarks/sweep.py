@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from train_step import WARM_UP, PeakMemory, dtypes, in_own_process, median_of, run_plain, run_trl, run_workbench
+from contenders import WARM_UP, PeakMemory, dtypes, in_own_process, median_of, run_plain, run_trl, run_workbench
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 ONE_PASS = "one pass"

@@ -1,15 +1,11 @@
-"""Speed and memory of a training step, compared with TRL's SFTTrainer and with a plain PEFT loop.
+"""What `roofline.py` and `sweep.py` compare: `workbench.train`, a plain PEFT loop, and TRL's SFTTrainer.
 
-    .venv/bin/python benchmarks/train_step.py          # make bench
-
-Every contender trains the same model from the same initial adapter weights on the same batches in the same dtype, each
-in a process of its own, so that peak resident memory can be compared. Three rounds, contenders in turn; it prints
-medians.
+Each trains the same model from the same initial adapter weights on the same batches in the same dtype, and returns the
+seconds and the loss of every step. `in_own_process` runs one of them, so that peak resident memory can be compared.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,54 +15,14 @@ import threading
 import time
 from statistics import median
 
-BATCH, WARM_UP = 8, 3
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=3, metavar=("CONTENDER", "METHOD", "DTYPE"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print("RESULT " + json.dumps(contend(*options.one, options.steps)))
-        return
-    print_imports()
-    print("| method | dtype | contender | s a step | tokens/s | speed against TRL | peak resident MB | last loss |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for method, dtype in [*(("lora", dtype) for dtype in dtypes()), ("full", "float32")]:
-        rounds = [
-            [in_own_process(__file__, options.steps, name, method, dtype) for name in CONTENDERS]
-            for _ in range(options.rounds)
-        ]
-        results = [median_of(each) for each in zip(*rounds, strict=True)]
-        slowest = results[-1]["seconds"]
-        for name, result in zip(CONTENDERS, results, strict=True):
-            print(
-                f"| {method} | {dtype} | {name} | {result['seconds']:.2f} | "
-                f"{result['tokens'] / result['seconds']:.0f} | "
-                f"{slowest / result['seconds']:.2f} | {result['peak_rss'] / 1e6:.0f} | {result['loss']:.4f} |",
-                flush=True,
-            )
+WARM_UP = 3  # steps that are not timed
 
 
 def dtypes() -> list[str]:
-    """bfloat16 only where `workbench doctor` found it fast: on other CPUs a step takes thirty times as long."""
+    """bfloat16 only where it is fast: on other CPUs a step takes thirty times as long."""
     from workbench.machine import preferred_dtype
 
     return ["float32", "bfloat16"] if str(preferred_dtype()) == "torch.bfloat16" else ["float32"]
-
-
-def print_imports() -> None:
-    """Seconds to import the package, and to load the base a second time."""
-    code = "import time; t = time.perf_counter(); import workbench; print(time.perf_counter() - t)"
-    imports = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
-    code = (
-        "from workbench.models import load_base; import time; load_base('smollm2-135m'); "
-        "t = time.perf_counter(); load_base('smollm2-135m'); print(time.perf_counter() - t)"
-    )
-    loads = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
-    print(f"import workbench: {median(imports):.3f} s; second load_base: {median(loads):.2f} s\n")
 
 
 def in_own_process(script: str, steps: int, *arguments: str) -> dict[str, float]:
@@ -81,30 +37,6 @@ def in_own_process(script: str, steps: int, *arguments: str) -> dict[str, float]
 
 def median_of(results: list[dict[str, float]]) -> dict[str, float]:
     return {name: median(result[name] for result in results) for name in results[0]}
-
-
-def contend(contender: str, method_name: str, dtype: str, steps: int) -> dict[str, float]:
-    """Train; return median seconds a step after the warm-up, median tokens a step, peak RSS, mean of last losses."""
-    from workbench import TrainConfig, full, load_base, load_task, lora
-    from workbench.tasks import batches, encode
-
-    base = load_base("smollm2-135m", dtype=dtype)
-    if contender != "workbench":
-        base.model.set_attn_implementation("sdpa")  # without our attention kernel
-    method = lora(rank=16, alpha=16, learning_rate=1e-3) if method_name == "lora" else full(learning_rate=5e-5)
-    config = TrainConfig(steps=steps, batch_size=BATCH, warmup=0.0, evaluate=False, save=False)
-    task = load_task("orders")
-    rows = encode(task.train, base.tokenizer, config.max_length)
-    order = batches(len(rows), BATCH, steps, config.seed)
-    tokens = median(sum(len(rows[index].ids) for index in batch) for batch in order)
-    with PeakMemory() as memory:
-        seconds, losses = CONTENDERS[contender](base, task, method, config, rows, order)
-    return {
-        "seconds": median(seconds[WARM_UP:]),
-        "tokens": tokens,
-        "peak_rss": memory.peak,
-        "loss": sum(losses[-5:]) / len(losses[-5:]),
-    }
 
 
 class PeakMemory:
@@ -204,7 +136,7 @@ def run_trl(base, task, method, config, rows, order):
         arguments = SFTConfig(
             output_dir=scratch,
             max_steps=config.steps,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=config.batch_size,
             learning_rate=method.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=0,
@@ -228,10 +160,3 @@ def run_trl(base, task, method, config, rows, order):
         )
         trainer.train()
     return [end - start for start, end in ends], losses
-
-
-# TRL comes last: `main` prints speeds relative to the last one.
-CONTENDERS = {"workbench": run_workbench, "plain PEFT loop": run_plain, "TRL SFTTrainer": run_trl}
-
-if __name__ == "__main__":
-    main()
