@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from workbench import full, load_base, lora, memory, qlora
+from workbench.adapters import adapter_parameters
 from workbench.cli import main
 from workbench.errors import MemoryModelError
 from workbench.models.base import Base
@@ -42,7 +43,7 @@ FAMILIES = {
     "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
     "falcon": {},
 }
-UNQUANTIZED = {"gptj": "", "lfm2": "", "recurrent_gemma": "rg_lru", "bamba": "conv1d", "falcon": "dense_h_to_4h"}
+UNQUANTIZED = {"gptj": "", "lfm2": "", "recurrent_gemma": "", "bamba": "", "falcon": "dense_h_to_4h"}
 
 
 def config_of(family: str):
@@ -59,7 +60,7 @@ def test_the_command_gives_a_number_for_the_folder_and_names_what_is_not_in_4_bi
     out, err = capfd.readouterr()
     report = json.loads(out)
     assert err == "" and report["peak_allocated_bytes"] == sum(report["components"].values())
-    said = "% of the blocks' weights stay in float32" in report["note"]
+    said = "% of the linear weights stay in float32" in report["note"]
     assert said == bool(UNQUANTIZED.get(family, "experts")) and UNQUANTIZED.get(family, "experts") in report["note"]
     assert ("by itself runs this family with eager attention" in report["note"]) == (family == "gpt_oss")
 
@@ -79,13 +80,28 @@ def test_the_16_bit_experts_of_a_mixture_are_counted_under_qlora():
     experts = 2 * config.num_hidden_layers * 4 * 3 * 256 * 1024
     report = memory.simulate(config, qlora(2), 1, 8, "mixed")
     assert experts < report.components["weights"] < 1.1 * experts
-    assert "99% of the blocks' weights stay in bfloat16" not in report.note and "% of the blocks'" in report.note
+    assert "99% of the linear weights stay in bfloat16" not in report.note and "% of the linear" in report.note
     assert "mlp.experts.gate_up_proj" in report.note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["phimoe", "jamba", "mamba", "qwen3_moe", "bamba"])
+def test_the_layers_that_train_leaves_out_get_no_adapter(family):
+    own = {"state_size": 8} if family == "mamba" else FAMILIES.get(family, EXPERTS)
+    if family == "jamba":
+        own = own | {"mamba_d_state": 8, "mamba_dt_rank": 4, "attn_layer_period": 2, "attn_layer_offset": 1}
+        own |= {"use_mamba_kernels": False, "expert_layer_period": 2, "expert_layer_offset": 1}
+    config = AutoConfig.for_model(family, **SIZES | own)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).requires_grad_(False).eval()
+    trained = adapter_parameters(Base(model, None, family, "", "config", None, torch.float32), lora(2))
+    report = memory.simulate(config, lora(2), 1, 8, "float32")
+    assert report.trainable_parameters == trained
+    assert ("cannot carry adapters" in report.note) == (family in ("phimoe", "jamba", "mamba"))
 
 
 def test_dense_models_have_no_remark():
     config = AutoConfig.for_model("llama", **SIZES)
-    assert "blocks' weights" not in memory.simulate(config, qlora(2), 1, 8).note
+    assert "linear weights" not in memory.simulate(config, qlora(2), 1, 8).note
 
 
 def gemma3():

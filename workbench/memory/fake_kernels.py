@@ -13,6 +13,7 @@ from typing import Any
 
 import bitsandbytes as bnb
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -20,8 +21,10 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
+from workbench.adapters.adapter_files import BASE_PREFIX
 from workbench.adapters.quantization import stored_parts
 from workbench.memory.setup import BLOCK_4BIT, BLOCK_8BIT, CODE_BOOK_VALUES, SMALLEST_8BIT
+from workbench.models.quantized import linear_weights
 
 
 def efficient_attention(
@@ -149,25 +152,30 @@ def store_in_4_bits(model: PreTrainedModel) -> None:
 
 
 def kept_unquantized(model: PreTrainedModel) -> str:
-    """Words for the matrices of the blocks that are not in 4 bits: their share of the weights, and which they are.
+    """Words for the linear weights that are not in 4 bits, as `load_base` counts them: their share, and the largest.
 
     Experts of a mixture are often one tensor without a linear layer. Empty if they are less than one in a hundred.
     """
-    head, modules = model.get_output_embeddings(), model.modules()
-    held = {id(module.weight) for module in modules if isinstance(module, nn.Embedding) or module is head}
     quantized = sum(m.in_features * m.out_features for m in model.modules() if isinstance(m, Linear4bit))
     kept: Counter[str] = Counter()
-    dtypes = set()
-    for name, weight in model.named_parameters():
-        if weight.dim() > 1 and weight.dtype != torch.uint8 and id(weight) not in held and ".lora_" not in name:
-            path = [part for part in name.split(".") if not part.isdigit() and part != "base_layer"]  # of PEFT
-            kept[".".join(path[-3:])] += weight.numel()
-            dtypes.add(str(weight.dtype).removeprefix("torch."))
+    for name, entries, _ in linear_weights(model):
+        holder, _, last = name.rpartition(".")
+        if ".lora_" not in name and not isinstance(model.get_submodule(holder), Linear4bit):
+            path = [part for part in holder.split(".") if not part.isdigit() and part != "base_layer"]  # of PEFT
+            kept[".".join([*path[-2:], last]).removesuffix(".weight")] += entries
     share = kept.total() / (quantized + kept.total() or 1)
     if share < 0.01:
         return ""
     most = ", ".join(name for name, _ in kept.most_common(2))
-    return f"{share:.0%} of the blocks' weights stay in {' and '.join(sorted(dtypes))}, not in 4 bits, most in {most}"
+    dtype = str(model.get_input_embeddings().weight.dtype).removeprefix("torch.")
+    return f"{share:.0%} of the linear weights stay in {dtype}, not in 4 bits, most in {most}"
+
+
+def with_own_forward(model: nn.Module) -> set[str]:
+    """The adapted layers that compute something else than nn.Linear, such as a mixture's choice of experts."""
+    layers = {name: module.base_layer for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    usual = (nn.Linear.forward, Linear4bit.forward)
+    return {name.removeprefix(BASE_PREFIX) for name, layer in layers.items() if type(layer).forward not in usual}
 
 
 class FakeAdamW8bit(torch.optim.Optimizer):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
-from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import PeftModel, prepare_model_for_kbit_training
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -26,9 +26,18 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from workbench.adapters.adapter_files import BASE_PREFIX
+from workbench.adapters.carriers import inject
 from workbench.adapters.inject import peft_config
 from workbench.errors import MemoryModelError, WorkbenchError
-from workbench.memory.fake_kernels import ATTENTION, FakeAdamW8bit, fuse_dropout, kept_unquantized, store_in_4_bits
+from workbench.memory.fake_kernels import (
+    ATTENTION,
+    FakeAdamW8bit,
+    fuse_dropout,
+    kept_unquantized,
+    store_in_4_bits,
+    with_own_forward,
+)
 from workbench.memory.recorder import Recorder, Storage
 from workbench.memory.setup import Setup, language_model, quiet, shortened
 from workbench.models.base import Base
@@ -68,15 +77,34 @@ def fake_steps(config: PreTrainedConfig, setup: Setup) -> Steps:
 
     Raises MemoryModelError if the model cannot be built, or its steps cannot run on fake tensors.
     """
-    family = config.model_type
+    left_out: set[str] = set()
+    while True:
+        try:
+            with quiet():
+                return _fake_steps(config, setup, left_out)
+        except UnfitLayersError as error:
+            if setup.method.targets != "all-linear" or error.layers <= left_out:
+                raise
+            left_out |= error.layers
+
+
+class UnfitLayersError(MemoryModelError):
+    """Layers that cannot carry an adapter, by name: the model reads their weights, or their output is no tensor."""
+
+    def __init__(self, words: str, layers: set[str]) -> None:
+        super().__init__(words)
+        self.layers = layers
+
+
+def _fake_steps(config: PreTrainedConfig, setup: Setup, left_out: set[str]) -> Steps:
+    family, odd = config.model_type, set[str]()
     try:
-        with quiet():
-            with torch.device("meta"):
-                model = build(config, setup)
-            remarks = _remarks(model, setup)
-            with FakeTensorMode():
-                make_fake(model)
-                return replace(_follow(model, setup, config.vocab_size), remarks=remarks)
+        with torch.device("meta"):
+            model = build(config, setup, left_out)
+        odd, remarks = with_own_forward(model), _remarks(model, setup, left_out)
+        with FakeTensorMode():
+            make_fake(model)
+            return replace(_follow(model, setup, config.vocab_size), remarks=remarks)
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
         raise MemoryModelError(
             f"simulate() does not support {family!r}: its steps depend on the contents of tensors, and fake tensors "
@@ -87,7 +115,8 @@ def fake_steps(config: PreTrainedConfig, setup: Setup) -> Steps:
     except Exception as error:
         if not _raised_by_a_library(error):
             raise
-        raise MemoryModelError(f"A step of {family!r} does not run as configured: {shortened(error)}") from error
+        words = f"A step of {family!r} does not run as configured: {shortened(error)}"
+        raise UnfitLayersError(words, odd) if odd else MemoryModelError(words) from error
 
 
 def _raised_by_a_library(error: Exception) -> bool:
@@ -96,12 +125,15 @@ def _raised_by_a_library(error: Exception) -> bool:
     return isinstance(error, RuntimeError | ValueError) or (bool(frames) and "site-packages" in frames[-1].filename)
 
 
-def _remarks(model: TrainedModule, setup: Setup) -> tuple[str, ...]:
+def _remarks(model: TrainedModule, setup: Setup, left_out: set[str]) -> tuple[str, ...]:
+    kinds = sorted({name.rpartition(".")[2] for name in left_out})
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     remarks = [kept_unquantized(inner)] if setup.method.name == "qlora" else []
     has_attention = any("att" in name for name, _ in inner.named_modules())
     if setup.attention != "eager" and has_attention and not inner._supports_sdpa:
         remarks.append("transformers by itself runs this family with eager attention")
+    if kinds:
+        remarks.append(f"{', '.join(kinds)} cannot carry adapters in some layers, and these are left out")
     return tuple(filter(None, remarks))
 
 
@@ -141,9 +173,10 @@ def _check_gradients(model: TrainedModule) -> None:
     """Raise MemoryModelError if a trainable parameter has no gradient after the backward pass."""
     idle = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
     if idle:
-        raise MemoryModelError(
+        raise UnfitLayersError(
             f"{len(idle)} trainable parameters of {model.config.model_type!r}, {idle[0]} among them, get no gradient "
-            "from a step of a decoder on tokens alone, which simulate() follows; train other modules or another model."
+            "from a step of a decoder on tokens alone, which simulate() follows; train other modules or another model.",
+            {name.removeprefix(BASE_PREFIX).partition(".lora_")[0] for name in idle if ".lora_" in name},
         )
 
 
@@ -184,13 +217,16 @@ def make_batch(setup: Setup, vocabulary: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones(size, dtype=torch.long), "labels": ids.clone()}
 
 
-def build(config: PreTrainedConfig, setup: Setup) -> TrainedModule:
-    """The model ready for training: quantized, with adapters, in its dtypes, checkpointed. Its weights are not set."""
+def build(config: PreTrainedConfig, setup: Setup, left_out: Collection[str] = ()) -> TrainedModule:
+    """The model ready for training: quantized, with adapters, in its dtypes, checkpointed. Its weights are not set.
+
+    left_out: layers that get no adapter.
+    """
     with no_init_weights(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 still reads names that transformers 5 has renamed
         masters = setup.method.name == "full" and setup.dtype == "mixed"
         dtype = torch.float32 if masters or setup.dtype == "float32" else torch.bfloat16
-        model = _prepare(_build_base(config, setup, dtype), setup, dtype).train()
+        model = _prepare(_build_base(config, setup, dtype), setup, dtype, left_out).train()
         if setup.device == "cuda":
             fuse_dropout(model)
         if setup.checkpointing:
@@ -214,7 +250,7 @@ def _build_base(config: PreTrainedConfig, setup: Setup, dtype: torch.dtype) -> P
     return model
 
 
-def _prepare(model: PreTrainedModel, setup: Setup, dtype: torch.dtype) -> TrainedModule:
+def _prepare(model: PreTrainedModel, setup: Setup, dtype: torch.dtype, left_out: Collection[str]) -> TrainedModule:
     """Quantize the base and add adapters, if the method does."""
     method = setup.method
     model.requires_grad_(method.name == "full")
@@ -225,7 +261,9 @@ def _prepare(model: PreTrainedModel, setup: Setup, dtype: torch.dtype) -> Traine
         if setup.dtype != "mixed":
             prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     base = Base(model, None, model.config.model_type, "", "config", method.base_quantization, dtype)
-    adapted = get_peft_model(model, peft_config(base, method), low_cpu_mem_usage=True)
+    adapters = peft_config(base, method)
+    adapters.target_modules = set(adapters.target_modules or ()).difference(left_out)
+    adapted = inject(model, adapters)
     if setup.dtype == "mixed":
         for parameter in adapted.parameters():
             if parameter.requires_grad:
