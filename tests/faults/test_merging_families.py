@@ -79,7 +79,7 @@ def test_a_merge_that_forgets_something_is_refused(forgotten, tmp_path, monkeypa
         "a transposition": lambda layer, name: right(layer, name).T,
     }
     monkeypatch.setattr(LoraLinear, "get_delta_weight", wrong[forgotten])
-    with pytest.raises(AdapterError, match="on random tokens their logits, of up to .*, differ by"):
+    with pytest.raises(AdapterError, match=r"on random tokens their logits, of up to .*, differ by"):
         merge(base.model, tuned)
 
 
@@ -113,5 +113,5 @@ def test_what_is_saved_is_compared_with_what_was_trained(method, family, tmp_pat
     tensors = load_file(file)
     name = next(each for each in tensors if "lora_B" in each or "v_proj" in each or "query_key_value" in each)
     save_file(tensors | {name: 2 * tensors[name]}, file, {"format": "pt"})
-    with pytest.raises(AdapterError, match="What was saved in .* is not what was trained"):
+    with pytest.raises(AdapterError, match=r"What was saved in .* is not what was trained"):
         check_saved(base, model, tmp_path)
