@@ -33,7 +33,6 @@ from workbench.training.keeping import is_out_of_memory
 from workbench.training.lifecycle import run_trials
 from workbench.training.loop import OnStep, StepReport
 from workbench.training.records import as_run
-from workbench.training.records import as_run
 from workbench.training.runs import Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore, slug

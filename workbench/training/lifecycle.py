@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -107,7 +107,9 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
         with first.store.room(sum(trial.artifact_bytes for trial in trials)):
             slots += [make_slot(trial, run, rows, accelerator) for trial, run in zip(trials, runs, strict=True)]
             scoring = len(trials) * SCORING_SECONDS.get(_scores_key(first.base, first.task, first.config), 0.0)
-            with unmoved(first.base.model, "Training", writes=False):
+            # Several processes begin by giving all weights the place and the values that the first one has.
+            alone = accelerator.num_processes == 1
+            with unmoved(first.base.model, "Training", writes=False) if alone else nullcontext():
                 fit(accelerator, first.base, slots, together, on_step, scoring)
     except KeyboardInterrupt:
         end(runs, "interrupted")
