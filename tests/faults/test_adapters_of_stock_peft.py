@@ -11,11 +11,14 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from support.random_bases import logits, random_base, stock_adapter
 from workbench.adapters import change, load, merge, spectra
 from workbench.adapters.guard import unmoved
 from workbench.errors import AdapterError
+from workbench.tasks import encode, load_task
+from workbench.training.evaluation import score
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own
 LORA = {
@@ -223,3 +226,31 @@ def test_a_base_that_was_written_to_is_noticed():
             write()
     with unmoved(base.model, "This"):
         logits(base.model)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "ia3"])
+def test_what_is_for_evaluation_is_scored_as_stock_peft_computes_it(kind, small, tmp_path):
+    """Batches without padding and a repeated cache would leave out the prefix, which lies in the cache."""
+    wanted = 0.0
+    stock_adapter(small, OTHERS[kind], tmp_path)
+    task = load_task("facts").head(4)
+    own = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(small.name), tmp_path).eval()
+    rows = encode(task.test[:2], small.tokenizer, 512)
+    for row in rows:
+        with torch.no_grad():
+            predicted = own(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        wanted -= sum(predicted[i - 1, row.ids[i]].item() for i in range(row.prompt_length, len(row.ids)))
+    found = score(load(small, tmp_path), rows)["loss"]
+    assert found == pytest.approx(wanted / sum(row.completion_tokens for row in rows), rel=1e-5)
+
+
+def test_a_pickled_adapter_is_read_too(tmp_path):
+    base = random_base("llama")
+    wanted = stock_adapter(base, lora_config(), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    torch.save(load_file(file), tmp_path / "adapter_model.bin")
+    file.unlink()
+    torch.testing.assert_close(logits(load(base, tmp_path)), wanted, rtol=0, atol=1e-6)
+    edit(tmp_path, r=200_000)
+    with pytest.raises(AdapterError, match="says r=200000"):
+        load(base, tmp_path)

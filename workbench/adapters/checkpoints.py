@@ -121,6 +121,10 @@ def _with_empty_adapter(base: Base, config: PeftConfig, header: dict[str, Entry]
     copy = share(base.model)
     adapted = {name.removeprefix(BASE_PREFIX).split(".lora_")[0] + ".weight" for name in header}
     private(copy, adapted if starts_in_the_base(config) else ())
+    if config.is_prompt_learning:
+        # Its prefix lies in the cache: neither batches without padding nor a repeated cache go with it.
+        copy.set_attn_implementation("eager" if copy.config._attn_implementation == "eager" else "sdpa")
+        copy.config.num_virtual_tokens = config.num_virtual_tokens  # tells it from the base where results are kept
     config.inference_mode = True
     if hasattr(config, "init_lora_weights") and not starts_in_the_base(config):
         config.init_lora_weights = True  # however it started, its weights come from the file
