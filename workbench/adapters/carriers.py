@@ -111,6 +111,8 @@ def _trained(model: PreTrainedModel, names: list[str]) -> set[str]:
         adapted = inject(share(model), LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=names))
         if abstract:
             return set(names)
+        for module in adapted.modules():
+            module._forward_hooks.clear()  # a gradient that a hook cuts off is for `check_gradients` to name
         try:
             with _counting(adapted, _partial[model]), torch.inference_mode(False), torch.enable_grad():
                 ids = torch.randint(table_rows(model), (1, PROBE_TOKENS)).to(model.device)
