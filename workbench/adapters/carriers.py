@@ -7,8 +7,7 @@ may read a layer's weight instead of calling it, or use its output only to choos
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -113,24 +112,30 @@ def _trained(model: PreTrainedModel, names: list[str]) -> set[str]:
             return set(names)
         for module in adapted.modules():
             module._forward_hooks.clear()  # a gradient that a hook cuts off is for `check_gradients` to name
+        calls = _count_calls(adapted)
         try:
-            with _counting(adapted, _partial[model]), torch.inference_mode(False), torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 ids = torch.randint(table_rows(model), (1, PROBE_TOKENS)).to(model.device)
                 logits = adapted.train()(input_ids=ids, use_cache=False).logits.float()
                 (logits.clamp(-1e4, 1e4) * torch.randn_like(logits)).sum().backward()
         except Exception as error:  # whatever the model's own code raises
-            raise MethodError(
-                f"with adapters on {_few(names)} it cannot be trained ({first_line(error)[:150]})."
-            ) from error
-    reached = {name for name in names if _has_gradient(adapted.base_model.model.get_submodule(name))}
+            words = f"with adapters on {_few(names)} it cannot be trained ({first_line(error)[:150]})."
+            raise MethodError(words) from error
+    _partial[model] |= {name for name, tokens in calls.items() if set(tokens) != {PROBE_TOKENS}}
+    # Where quantized layers pass no gradient on, the base is at fault: `check_gradients` refuses to train it.
+    packed = any(not parameter.is_floating_point() for parameter in model.parameters())
+    reached = {
+        name
+        for name in names
+        if (calls[name] if packed else _has_gradient(adapted.base_model.model.get_submodule(name)))
+    }
     # Few tokens do not go to every expert; more will.
     experts = {name.rpartition(".")[2] for name in reached if ".experts." in name}
     return reached | {name for name in names if ".experts." in name and name.rpartition(".")[2] in experts}
 
 
-@contextmanager
-def _counting(adapted: PeftModel, partial: set[str]) -> Iterator[None]:
-    """Within the block, add to `partial` the layers with adapters that do not get all tokens of the probe at once."""
+def _count_calls(adapted: PeftModel) -> dict[str, list[int]]:
+    """For each layer with an adapter a list, into which each call from now on puts its number of tokens."""
     calls: dict[str, list[int]] = {name: [] for name in injected(adapted)}
 
     def counting(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -138,8 +143,7 @@ def _counting(adapted: PeftModel, partial: set[str]) -> Iterator[None]:
 
     for name in calls:
         adapted.base_model.model.get_submodule(name).register_forward_pre_hook(counting(name))
-    yield
-    partial |= {name for name, tokens in calls.items() if set(tokens) != {PROBE_TOKENS}}
+    return calls
 
 
 def _has_gradient(layer: LoraLayer) -> bool:
