@@ -14,7 +14,15 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from support.small_models import write_model
 from workbench import full, load_base
 from workbench.adapters.inject import apply
-from workbench.models.cpu_kernels import PADDING_FREE, SHORT, _FrozenNorm, quicken, short_attention
+from workbench.models.cpu_kernels import (
+    PADDING_FREE,
+    SHORT,
+    _CausalAttention,
+    _FrozenNorm,
+    quicken,
+    short_attention,
+    unmasked_attention,
+)
 
 LAYER = SimpleNamespace(num_key_value_groups=3, is_causal=True, training=True)
 
@@ -57,9 +65,19 @@ def test_everything_else_is_left_to_torch(length, options):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_float32_is_left_to_torch():
+def test_float32_is_left_to_torch_but_in_rows():
+    """The logits of a model that is called as usual stay those of transformers, to the last bit."""
     ours, theirs = (attend(f, 9, torch.float32) for f in (short_attention, sdpa_attention_forward))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    in_rows = attend(lambda *given, **options: unmasked_attention(*given[:4], **options), 9, torch.float32)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(in_rows, theirs, strict=True))
+
+
+def test_the_gradients_of_attention_are_the_derivatives():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 6, 4), (2, 3, 4), (2, 3, 4))  # two groups of queries
+    parts = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    assert torch.autograd.gradcheck(_CausalAttention.apply, (*parts, 2, 0.4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

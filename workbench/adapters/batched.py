@@ -125,16 +125,17 @@ class _SlicedUpdates(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, frozen: nn.Linear, scalings: Scalings, sizes: Sequence[int], *factors: Tensor
     ) -> Tensor:
-        y = frozen(x).contiguous()
-        whole, flat = y.view(-1, y.shape[-1]), x.flatten(0, -2)
+        flat = x.flatten(0, -2)
+        y = frozen(flat).contiguous()
         lowered = [factor.to(x.dtype) for factor in factors]  # once for both passes; outside they are in float32
         projected: list[Tensor] = []
         for rows, scaling, a, b in _slices(sizes, scalings, lowered):
             projected.append(flat[rows] @ a.T)
-            whole[rows].addmm_(projected[-1], b.T, alpha=scaling)
+            y[rows].addmm_(projected[-1], b.T, alpha=scaling)
         ctx.frozen, ctx.scalings, ctx.sizes, ctx.shape = frozen, scalings, sizes, x.shape
         ctx.save_for_backward(flat, *lowered, *projected)
-        return y.clone() if y._is_view() else y  # the model may write into it, which torch forbids for a view
+        # Not a view for autograd: the model may write into it, which torch forbids for a view made here.
+        return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -147,7 +148,8 @@ class _SlicedUpdates(torch.autograd.Function):
         for rows, scaling, a, b in _slices(ctx.sizes, ctx.scalings, factors):
             through_b = (dy[rows] @ b).mul_(scaling)
             gradients.append((through_b.T @ flat[rows]).float())
-            gradients.append((dy[rows].T @ next(projected)).float().mul_(scaling))
+            of_b = (next(projected).T @ dy[rows]).T  # in this order three times as fast as dy^T times it
+            gradients.append(of_b.to(torch.float32, memory_format=torch.contiguous_format).mul_(scaling))
             if dx is not None:
                 dx[rows].addmm_(through_b, a)
         return (None if dx is None else dx.view(ctx.shape), None, None, None, *gradients)

@@ -45,30 +45,64 @@ def short_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     **options: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """softmax(Q K^T scaling + causal mask) V; (batch, heads, length, size) in, (batch, length, heads, size) out.
 
     The signature is that of transformers' attention functions. With a mask, a cache, dropout, a bias, more than SHORT
-    tokens or no causality, and in float32, where it is as fast, torch's own kernel is used.
+    tokens or no causality, torch's kernel is used; in float32 too, so that a model's own logits stay as they are.
     """
+    if query.dtype == torch.float32 or attention_mask is not None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return unmasked_attention(module, query, key, value, **options)
+
+
+def unmasked_attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The same without a mask, in float32 too: twice as fast there on rows of 40 tokens, equal but for rounding."""
     length, scaling = query.shape[2], options.get("scaling")
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     extras = any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     short = 1 < length == key.shape[2] <= SHORT
-    usual = query.dtype == torch.float32 or query.device.type != "cpu"
-    masked = attention_mask is not None or options.get("dropout")
-    if usual or masked or extras or not causal or not short:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if query.device.type != "cpu" or options.get("dropout") or extras or not causal or not short:
+        return sdpa_attention_forward(module, query, key, value, None, **options)
+    if torch.is_autocast_enabled("cpu"):  # queries and keys may have been raised to float32 by their rotation
+        query, key, value = (part.to(torch.get_autocast_dtype("cpu")) for part in (query, key, value))
     # Query heads that share a key head are stacked along the rows, so that keys and values need not be repeated.
     batch, heads, _, size = query.shape
     together, groups = batch * key.shape[1], heads // key.shape[1]
-    query, key, value = (part.reshape(together, -1, size) for part in (query, key, value))
-    future = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
-    scaling = size**-0.5 if scaling is None else scaling
-    scores = torch.baddbmm(future.repeat(groups, 1), query, key.transpose(1, 2), alpha=scaling)
-    weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
-    return torch.bmm(weights, value).view(batch, heads, length, size).transpose(1, 2).contiguous(), None
+    query, key, value = (part.reshape(together, -1, part.shape[-1]) for part in (query, key, value))
+    attended = _CausalAttention.apply(query, key, value, groups, size**-0.5 if scaling is None else scaling)
+    return attended.view(batch, heads, length, -1).transpose(1, 2).contiguous(), None
+
+
+class _CausalAttention(torch.autograd.Function):
+    """softmax(s Q K^T + causal mask) V, with the weights kept for the backward pass.
+
+    query: (n, groups * length, size), the groups one after the other; key, value: (n, length, size).
+    dV = P^T dO, dS = s P (dP - sum(dP P)) with dP = dO V^T, dQ = dS K, dK = dS^T Q.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: int, scaling: float
+    ) -> torch.Tensor:
+        length = key.shape[1]
+        future = torch.full((length, length), float("-inf"), dtype=query.dtype).triu_(1)
+        scores = torch.baddbmm(future.repeat(groups, 1), query, key.transpose(1, 2), alpha=scaling)
+        weights = torch.softmax(scores, -1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scaling = scaling
+        return torch.bmm(weights, value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, weights = ctx.saved_tensors
+        through = torch.bmm(gradient, value.transpose(1, 2))
+        scores = torch._softmax_backward_data(through, weights, -1, weights.dtype).mul_(ctx.scaling)
+        of_value = torch.bmm(weights.transpose(1, 2), gradient)
+        return torch.bmm(scores, key), torch.bmm(scores.transpose(1, 2), query), of_value, None, None
 
 
 def _is_plain_norm(module: Any) -> bool:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from workbench.models.cpu_kernels import PADDED, PADDING_FREE, short_attention
+from workbench.models.cpu_kernels import PADDED, PADDING_FREE, short_attention, unmasked_attention
 from workbench.models.sharing import head_lock
 
 WINDOWS = ("sliding_window", "attention_chunk_size")  # a row longer than this needs a mask of its own
@@ -114,7 +114,7 @@ def row_attention(
         _Gather.apply(part, source, real).view(-1, rows, length, part.shape[-1]).transpose(0, 1)
         for part in (query, key, value)
     )
-    attended, weights = short_attention(module, query, key, value, None, **options)  # (rows, length, heads, size)
+    attended, weights = unmasked_attention(module, query, key, value, **options)  # (rows, length, heads, size)
     return _Scatter.apply(attended.flatten(0, 1), source, real)[None], weights
 
 
