@@ -54,7 +54,7 @@ LONG_FILES = (
     "test_cli.py",
     "notebooks/test_harness.py",
     "study/test_study.py",
-    "training/test_evaluation.py",
+    "scoring/test_evaluation.py",
     "adapters/test_adapters.py",
 )
 

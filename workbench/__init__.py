@@ -30,7 +30,7 @@ _HOME = {
     "hybrid": "adapters.methods",
     "lora": "adapters.methods",
     "qlora": "adapters.methods",
-    "evaluate": "training.evaluation",
+    "evaluate": "scoring.evaluation",
     "Run": "training.runs",
     "RunStore": "training.store",
     "TrainConfig": "training.step",

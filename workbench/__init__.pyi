@@ -5,9 +5,9 @@ from workbench.advice.recommend import recommend
 from workbench.errors import WorkbenchError
 from workbench.exercises import check, hint, solution
 from workbench.models.base import Base, load_base
+from workbench.scoring.evaluation import evaluate
 from workbench.sweeps.sweep import sweep
 from workbench.tasks.tasks import Task, load_task
-from workbench.training.evaluation import evaluate
 from workbench.training.lifecycle import train
 from workbench.training.runs import Run
 from workbench.training.step import TrainConfig

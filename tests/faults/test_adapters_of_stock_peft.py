@@ -17,8 +17,8 @@ from support.random_bases import logits, random_base, stock_adapter
 from workbench.adapters import change, load, merge, spectra
 from workbench.adapters.guard import unmoved
 from workbench.errors import AdapterError
+from workbench.scoring.evaluation import score
 from workbench.tasks import encode, load_task
-from workbench.training.evaluation import score
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own
 LORA = {

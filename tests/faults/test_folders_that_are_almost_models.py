@@ -18,8 +18,8 @@ from support.bases_on_disk import few_rows as rows, write_base
 from workbench import RunStore, TrainConfig, adapters, full, load_base, lora, train
 from workbench.errors import AdapterError, MethodError, ModelError, TaskError
 from workbench.models.checks import carries_adapter, check_plain
+from workbench.scoring.evaluation import answers
 from workbench.tasks.files import Example
-from workbench.training.evaluation import answers
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own
 LORA = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj"], "init_lora_weights": False}

@@ -17,7 +17,7 @@ from workbench.errors import RunError
 from workbench.models import identity
 from workbench.models.identity import directory_revision, fingerprint, sampled_revision
 from workbench.paths import cache_dir
-from workbench.training.evaluation import evaluate
+from workbench.scoring.evaluation import evaluate
 
 CONFIG = TrainConfig(steps=2, batch_size=2, test_limit=2)
 EDITS = {

@@ -9,9 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from support.small_tokenizers import make_tokenizer
 from workbench.models.base import Base
+from workbench.scoring.evaluation import answers, evaluate, label_accuracy
 from workbench.tasks import Example, Task, encode
 from workbench.training import label_scores
-from workbench.training.evaluation import answers, evaluate, label_accuracy
 
 SIZES = {
     "hidden_size": 32,
@@ -141,7 +141,7 @@ def test_labels_are_read_as_what_goes_on_with_their_prompt(kind, monkeypatch):
         asked.append(labels)
         return torch.zeros(len(prompts), len(labels))
 
-    monkeypatch.setattr("workbench.training.evaluation._label_scores", remember)
+    monkeypatch.setattr("workbench.scoring.evaluation._label_scores", remember)
     label_accuracy(base.model, base.tokenizer, Task("done", rows, rows, LABELS, "test", "0"))
     wanted = encode([Example(rows[0].prompt, label) for label in LABELS], base.tokenizer, 99)
     assert {*asked} == {tuple(row.ids[row.prompt_length :] for row in wanted)}

@@ -28,7 +28,8 @@ from workbench.plots import runs as figures
 from workbench.plots.live import label_runs
 from workbench.results.reference import read_rows
 from workbench.results.rows import by_best_rate
-from workbench.training import evaluation, lifecycle, store_files
+from workbench.scoring import evaluation
+from workbench.training import lifecycle, store_files
 from workbench.training.runs import table
 
 ROOT = Path(__file__).parents[2]

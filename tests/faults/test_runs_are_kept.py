@@ -21,7 +21,8 @@ from workbench import RunStore, full, hybrid, lora, sweep, train
 from workbench.adapters import checkpoints
 from workbench.console import say
 from workbench.errors import RunError
-from workbench.training import evaluation, keeping, lifecycle, store_files
+from workbench.scoring import evaluation
+from workbench.training import keeping, lifecycle, store_files
 from workbench.training.signals import Terminated, termination_raised, termination_waits
 
 SAVED = replace(CONFIG, save=True)

@@ -15,8 +15,8 @@ from support.quick_training import CONFIG, losses, readable_base, rows
 from workbench import evaluate, full, hybrid, lora, train
 from workbench.advice.recommend import bits_to_learn
 from workbench.errors import TrainingError
+from workbench.scoring.evaluation import answers
 from workbench.seeds import RandomNumbers
-from workbench.training.evaluation import answers
 
 DRAWING = {
     "adapter": (("llama", {}), lora(rank=2, dropout=0.3)),

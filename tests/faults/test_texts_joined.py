@@ -9,9 +9,9 @@ from tokenizers.processors import TemplateProcessing
 
 from support.small_tokenizers import KEEPING, KINDS, make_tokenizer
 from workbench.errors import TaskError
+from workbench.scoring.evaluation import everyday_facts, fact_rows
 from workbench.tasks import Example, encode
 from workbench.tasks.joining import prompt_ids
-from workbench.training.evaluation import everyday_facts, fact_rows
 
 PAIRS = [("Colour:", " red"), ("Reply in JSON: ", "[1]"), ("Class\n", "spam"), ("Then", "\nstop"), ("un", "likely")]
 LETTERS = "abe R7.:({\n\té"

@@ -17,8 +17,8 @@ from support.small_models import CONFIGS, write_model
 from workbench.errors import ModelError
 from workbench.models import completion_logits, in_float32, linear_modules, load_base, packaged, share
 from workbench.paths import cache_dir
+from workbench.scoring.evaluation import score
 from workbench.tasks import Encoded, collate, encode, load_task
-from workbench.training.evaluation import score
 
 ROWS = [Encoded(tuple(range(50, 50 + n)), n // 2) for n in (6, 11, 9)]
 

@@ -15,8 +15,8 @@ from workbench.errors import RunError
 from workbench.models import in_float32, share
 from workbench.panels import adapter_lab
 from workbench.panels.adapter_lab import AdapterLab, weight_bytes
+from workbench.scoring import evaluation
 from workbench.tasks import Example
-from workbench.training import evaluation
 
 TASK = load_task("tickets")
 CONFIG = TrainConfig(steps=6, batch_size=4, test_limit=4, evaluate=False)

@@ -220,8 +220,8 @@ def test_a_base_with_dropout_of_its_own_shares_no_pass(small, monkeypatch):
 def test_a_score_that_is_no_number_is_one_runs_own_matter(small, store, monkeypatch):
     monkeypatch.setattr(lifecycle, "BASE_SCORES", {})  # another test may have scored this base
     losses = iter([1.0, math.nan, 1.0, 1.0])  # of the base, then of each configuration
-    monkeypatch.setattr("workbench.training.evaluation.evaluate", lambda *_: {"loss": next(losses)})
-    monkeypatch.setattr("workbench.training.evaluation.forgetting", lambda *_: {})
+    monkeypatch.setattr("workbench.scoring.evaluation.evaluate", lambda *_: {"loss": next(losses)})
+    monkeypatch.setattr("workbench.scoring.evaluation.forgetting", lambda *_: {})
     runs = sweep(small, FACTS, VARIED[:3], replace(QUICK, evaluate=True, test_limit=7), store)
     assert [run.status for run in runs] == ["diverged", "finished", "finished"]
     assert [bool(run.metrics) for run in runs] == [False, True, True]
@@ -305,8 +305,8 @@ def test_ctrl_c_while_scoring_leaves_the_later_ones_to_be_done(small, store, mon
             raise KeyboardInterrupt
         return {"loss": 1.0}
 
-    monkeypatch.setattr("workbench.training.evaluation.evaluate", stopped)
-    monkeypatch.setattr("workbench.training.evaluation.forgetting", lambda *_: {})
+    monkeypatch.setattr("workbench.scoring.evaluation.evaluate", stopped)
+    monkeypatch.setattr("workbench.scoring.evaluation.forgetting", lambda *_: {})
     monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
     config = replace(QUICK, evaluate=True, save=True, test_limit=5)
     runs = sweep(small, FACTS, VARIED[:3], config, store)

@@ -344,7 +344,7 @@ def test_a_run_that_breaks_in_its_last_update_is_recorded_too(small, store):
 
 
 def test_stopping_while_scoring_keeps_the_run(small, store, monkeypatch):
-    from workbench.training import evaluation
+    from workbench.scoring import evaluation
 
     config = replace(QUICK, evaluate=True, save=True, test_limit=3)
     monkeypatch.setattr(lifecycle, "BASE_SCORES", {})  # another test may have scored this base
@@ -444,7 +444,7 @@ def test_numpys_numbers_and_a_name_with_dots_are_recorded(small, store):
 
 @pytest.mark.quick
 def test_a_record_that_cannot_be_kept_is_told_before_the_base_is_scored(small, store, monkeypatch):
-    monkeypatch.setattr("workbench.training.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
+    monkeypatch.setattr("workbench.scoring.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
     with pytest.raises(RunError, match="cannot be written as JSON"):
         train(small, FACTS, lora(rank=1), replace(QUICK, evaluate=True, checkpointing=np.bool_(False)), store)
 
@@ -489,7 +489,7 @@ def test_what_cannot_work_is_told_before_the_base_is_scored(
     small_directory, store, monkeypatch, quantization, method, words
 ):
     base = load_base(small_directory, quantization, dtype="float32")
-    monkeypatch.setattr("workbench.training.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
+    monkeypatch.setattr("workbench.scoring.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
     config = replace(QUICK, evaluate=True, test_limit=5)
     for act in (train, lambda base, task, method, config, store: sweep(base, task, [method], config, store)):
         with pytest.raises(MethodError, match=words):
@@ -510,7 +510,7 @@ def test_running_out_of_memory_while_scoring_is_recorded(small, store, monkeypat
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
         return {"loss": 1.0}
 
-    monkeypatch.setattr("workbench.training.evaluation.evaluate", out_of_memory)
+    monkeypatch.setattr("workbench.scoring.evaluation.evaluate", out_of_memory)
     run = train(small, FACTS, lora(rank=1), replace(QUICK, steps=1, evaluate=True, save=save, test_limit=6), store)
     assert run.status == "out_of_memory" and re.search(words, run.advice) and store.get(run.id) == run
     assert len(run.history) == fails_at - 1 and bool(run.artifact) == (save and fails_at == 2)
@@ -529,7 +529,7 @@ def test_a_shorter_max_length_is_not_hidden_by_a_score_of_the_base(small, store)
     train(small, FACTS, lora(rank=1), long, store)
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workbench.training.evaluation.evaluate", lambda *asked: calls.append(asked) or {"loss": 1.0})
+        patch.setattr("workbench.scoring.evaluation.evaluate", lambda *asked: calls.append(asked) or {"loss": 1.0})
         score_of_base(small, FACTS, replace(long, max_length=300))
         score_of_base(small, replace(FACTS, labels=("1", "2")), long)
     assert len(calls) == 2

@@ -14,10 +14,10 @@ from workbench.adapters.methods import Method, lora, qlora
 from workbench.models.base import Base, linear_modules
 from workbench.models.sharing import in_float32, share
 from workbench.results.reference import learning_rate_for
+from workbench.scoring.evaluation import score
 from workbench.tasks.encoding import encode
 from workbench.tasks.files import Example
 from workbench.tasks.tasks import Task, information_bits
-from workbench.training.evaluation import score
 from workbench.training.runs import Run, table
 from workbench.training.step import TrainConfig
 

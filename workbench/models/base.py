@@ -122,8 +122,7 @@ def load_base(
     share = check_quantized(name, model, quantization, dtype, partial_quantization)
     quicken(model)
     use_row_attention(model)
-    if source == "hub":
-        found = getattr(model.config, "_commit_hash", None) or revision or "unknown"
+    found = getattr(model.config, "_commit_hash", None) or revision or "unknown" if source == "hub" else found
     name = location if source == "directory" else name
     return Base(model, tokenizer, name, found, source, quantization, dtype, share, fingerprint(model))
 

@@ -21,10 +21,10 @@ from workbench.models.quantized import QUANTIZATIONS
 from workbench.models.sharing import in_float32
 from workbench.panels.base import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
 from workbench.plots.adapters import adapter_lab
+from workbench.scoring import evaluation
 from workbench.tasks.encoding import encode
 from workbench.tasks.files import Example
 from workbench.tasks.tasks import Task
-from workbench.training import evaluation
 from workbench.training.peak_memory import LiveBytes
 from workbench.training.runs import Run
 

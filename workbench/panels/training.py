@@ -20,9 +20,9 @@ from workbench.panels.base import USER_ERRORS, alert, choice, picture_widget, sh
 from workbench.plots.style import picture, pixel_width, to_png
 from workbench.plots.training import History, LossEntry, training_panel
 from workbench.results.tables import runs_table
+from workbench.scoring import evaluation
 from workbench.tasks.encoding import Encoded, encode
 from workbench.tasks.tasks import Task
-from workbench.training import evaluation
 from workbench.training.lifecycle import train
 from workbench.training.loop import StepReport
 from workbench.training.runs import Run

@@ -1,4 +1,4 @@
-"""Training: the step, the loop, scores, and the record of a run."""
+"""Training: the step, the loop, and the record of a run."""
 
 from workbench._lazy import attach
 
@@ -8,7 +8,6 @@ __getattr__, __dir__, __all__ = attach(
         "Run": "runs",
         "RunStore": "store",
         "TrainConfig": "step",
-        "evaluate": "evaluation",
         "train": "lifecycle",
     },
 )

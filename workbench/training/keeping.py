@@ -16,8 +16,8 @@ from workbench.adapters import checkpoints
 from workbench.console import first_line, say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
+from workbench.scoring import evaluation
 from workbench.tasks.tasks import Task
-from workbench.training import evaluation
 from workbench.training.loop import DIVERGED_ADVICE
 from workbench.training.runs import UNDER_WAY, Run
 from workbench.training.signals import termination_waits

@@ -131,14 +131,13 @@ def fit(
     """Train the slots; fills in history, status, seconds and peak memory of their runs.
 
     together: they share forward passes over `base`; otherwise there is one, with a model of its own. A slot whose loss
-    is not finite is dropped and marked as diverged; the others continue. scoring: seconds that the scores will take,
-    for the time left. Raises KeyboardInterrupt when `on_step` asks to stop.
+    is not finite is dropped and marked as diverged; the others continue. scoring: seconds that the scores will take.
+    Raises KeyboardInterrupt when `on_step` asks to stop.
     """
     config, active = slots[0].config, list(slots)
     numbers = RandomNumbers(config.seed) if any(draws(slot.model) for slot in slots) else None
     groups: list[Group] = []
     peak_of_gpu = gpu_peak(accelerator.device, held(slots))
-    pace = Pace(config.steps, scoring)
     try:
         for step in range(config.steps):
             for slot in active:
@@ -156,7 +155,7 @@ def fit(
             surviving = _record_step(active, losses, step, seconds / len(active))
             pace.tick()
             if (words := pace.announcement) and accelerator.is_main_process:
-                say(f"{slots[0].run.label if len(slots) == 1 else f'{len(slots)} configurations together'}: {words}")
+                say(f"{_together(slots)}: {words}")
             if on_step and on_step(_report(slots, surviving, step, seconds, pace.seconds_left)):
                 raise KeyboardInterrupt
             if not surviving:
@@ -233,6 +232,10 @@ def _report(slots: Sequence[Slot], surviving: Sequence[Slot], step: int, seconds
         "model": first.model,
         "runs": [slot.run for slot in slots],
     }
+
+
+def _together(slots: Sequence[Slot]) -> str:
+    return slots[0].run.label if len(slots) == 1 else f"{len(slots)} configurations together"
 
 
 def _rehearse(accelerator: Accelerator, groups: Sequence[Group], numbers: RandomNumbers | None) -> None:

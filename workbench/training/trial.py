@@ -13,8 +13,8 @@ from workbench.adapters.inject import adapted_share, adapter_parameters, opened_
 from workbench.adapters.methods import Method
 from workbench.errors import TrainingError
 from workbench.models.base import Base
+from workbench.scoring import evaluation
 from workbench.tasks.tasks import Task
-from workbench.training import evaluation
 from workbench.training.runs import ConfigRecord, MethodRecord, PrecisionRecord, Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore

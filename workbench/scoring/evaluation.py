@@ -18,11 +18,11 @@ from workbench.models.checks import check_ids
 from workbench.models.padding_free import completion_logits
 from workbench.models.sharing import head_lock, in_float32, share
 from workbench.paths import DATA
+from workbench.scoring.label_scores import label_likelihoods as _label_scores
 from workbench.tasks.encoding import Encoded, collate, encode, ended
 from workbench.tasks.files import Example
 from workbench.tasks.joining import pair_ids, prompt_ids, start_ids, token_ids
 from workbench.tasks.tasks import Task
-from workbench.training.label_scores import label_likelihoods as _label_scores
 
 TOKENS_A_BATCH = 2048
 GENERAL_CHUNKS, GENERAL_CHUNK_TOKENS = 12, 128

@@ -9,8 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import GenerationConfig
 
 from workbench import load_task
-from workbench.tasks import Encoded, Example, Task, encode
-from workbench.training.evaluation import (
+from workbench.scoring.evaluation import (
     answers,
     evaluate,
     everyday_facts,
@@ -21,6 +20,7 @@ from workbench.training.evaluation import (
     label_accuracy,
     score,
 )
+from workbench.tasks import Encoded, Example, Task, encode
 
 PROMPTS = ("The capital of France is", "One two three four", "def add(a, b):\n    return", "Water is made of", "Then,")
 
@@ -89,7 +89,7 @@ def test_labels_stay_to_choose_from_when_all_their_examples_are_cut_off(small, m
         asked.append(labels)
         return torch.zeros(len(prompts), len(labels))
 
-    monkeypatch.setattr("workbench.training.evaluation._label_scores", remember)
+    monkeypatch.setattr("workbench.scoring.evaluation._label_scores", remember)
     for few in (task, task.head(4)):
         label_accuracy(small.model, small.tokenizer, few, limit=1)
     assert asked[0] == asked[1] and len(asked[0]) == 12
