@@ -23,7 +23,7 @@ from workbench.console import say
 from workbench.errors import RunError
 from workbench.scoring import evaluation
 from workbench.training import keeping, lifecycle, store_files
-from workbench.training.signals import Terminated, termination_raised, termination_waits
+from workbench.training.signals import ENDING, Terminated, termination_raised, termination_waits
 
 SAVED = replace(CONFIG, save=True)
 SCORED = replace(SAVED, evaluate=True)
@@ -124,7 +124,17 @@ def test_running_out_of_memory_in_the_middle_keeps_what_was_trained(store):
     assert store.get(run.id) == run
 
 
+@pytest.fixture
+def unhandled_signals():
+    """The signals do what they do by themselves: ray has a handler in every process that has used it, nohup ignores."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("unhandled_signals")
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no such signal")
 @pytest.mark.parametrize("where", ["loop", "save", "score"])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
@@ -150,6 +160,7 @@ def test_a_signal_is_raised_after_the_run_is_kept(store, monkeypatch, name, wher
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unhandled_signals")
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no such signal")
 def test_a_command_whose_reader_and_terminal_go_away_keeps_its_run(small_directory, tmp_path):
     command = [sys.executable, "-m", "workbench.cli", "train", "--model", str(small_directory), "--task", "facts"]
@@ -183,6 +194,7 @@ def test_signals_that_are_ignored_or_handled_by_others_are_left_alone():
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.usefixtures("unhandled_signals")
 def test_a_signal_waits_for_what_is_being_saved(monkeypatch):
     done, ended = [], []
     monkeypatch.setattr("workbench.training.signals.signal.raise_signal", ended.append)

@@ -12,7 +12,10 @@ import sys
 import threading
 from contextlib import suppress
 
+import psutil
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux's prctl
+_own: list[int] = []  # the number of the notebook's process
 
 
 def main(job: str) -> int:
@@ -25,6 +28,7 @@ def main(job: str) -> int:
     try:
         command = [sys.executable, "-m", "workbench.course.notebook_process", job]
         notebook = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        _own.append(notebook.pid)
         threading.Thread(target=_end_with_runner, daemon=True).start()
         code = notebook.wait()
     finally:
@@ -48,9 +52,10 @@ def _end_with_runner() -> None:
 
 
 def kill_family(seconds: float = 8) -> None:
-    """Kill all that this process started, and what those started, again until none is left."""
-    import psutil
+    """Kill all that this process started, and what those started, again until none is left.
 
+    Those that this process has adopted leave no entry in the table of processes either: nobody else would ask for it.
+    """
     this, waited = psutil.Process(), 0.0
     while waited < seconds and (family := this.children(recursive=True)):
         alive = []
@@ -60,9 +65,18 @@ def kill_family(seconds: float = 8) -> None:
                     process.kill()
                     alive.append(process)
         if not alive:
+            _forget_adopted(this.children())
             return
         psutil.wait_procs(alive, timeout=0.2)
         waited += 0.2
+
+
+def _forget_adopted(ended: list[psutil.Process]) -> None:
+    """Collect the exit codes of adopted processes that have ended; that of the notebook is for `main`."""
+    for process in ended:
+        if process.pid not in _own and hasattr(os, "WNOHANG"):
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -113,18 +114,17 @@ def _save(trial: Trial, run: Run, model: Model, scored_next: bool, write: bool) 
         if trial.config.save:
             with trial.store.saving(run) as folder:
                 run.artifact_bytes = checkpoints.save(model, folder)
+                _check_saved(trial, run, model, folder)
                 run.artifact = run.id
                 if trial.method.name == "full":  # the folder is then a base by itself; its size is that of the weights
                     trial.base.tokenizer.save_pretrained(folder)
         trial.store.keep(run)
-    if run.artifact:
-        _check_saved(trial, run, model)
 
 
-def _check_saved(trial: Trial, run: Run, model: Model) -> None:
+def _check_saved(trial: Trial, run: Run, model: Model, folder: Path) -> None:
     """Raise AdapterError, which ends the run as interrupted, if what was saved is not what was trained."""
     try:
-        checkpoints.check_saved(trial.base, model, trial.store.path / run.id)
+        checkpoints.check_saved(trial.base, model, folder)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
