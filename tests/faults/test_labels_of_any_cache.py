@@ -9,9 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from support.small_tokenizers import make_tokenizer
 from workbench.models.base import Base
+from workbench.scoring import label_scores
 from workbench.scoring.evaluation import answers, evaluate, label_accuracy
 from workbench.tasks import Example, Task, encode
-from workbench.training import label_scores
 
 SIZES = {
     "hidden_size": 32,

@@ -172,7 +172,10 @@ def test_a_command_whose_reader_and_terminal_go_away_keeps_its_run(small_directo
     process.stderr.close()
     time.sleep(0.5)  # some steps without a reader
     process.send_signal(signal.SIGHUP)
-    assert process.wait(60) == -signal.SIGHUP
+    try:
+        assert process.wait(60) == -signal.SIGHUP
+    finally:
+        process.kill()
     (run,) = RunStore(tmp_path).all()
     assert run.status == "interrupted" and "SIGHUP" in run.advice and len(run.history) > 3 and run.artifact_dir.is_dir()
 
