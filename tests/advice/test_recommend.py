@@ -44,6 +44,7 @@ def test_bits_to_learn_are_the_models_surprise(small):
     assert bits_to_learn(small, doubled) == pytest.approx(bits_to_learn(small, FACTS))
 
 
+@pytest.mark.slow
 def test_random_codes_cannot_be_known_beforehand(base):
     """The estimate is an upper bound on the codes' own bits, and less than five times too high."""
     assert information_bits(192) < bits_to_learn(base, FACTS) < 5 * information_bits(192)
@@ -65,6 +66,7 @@ def test_the_recommendation_gives_its_reasons(small, store):
     assert "reasons" not in lora(rank=2).to_dict() and replace(method, reasons=()) == method
 
 
+@pytest.mark.slow
 def test_much_to_learn_asks_for_a_higher_rank_and_in_the_end_for_full(small):
     """Random text that no model can predict: rank grows with its length until adapters are too small."""
 

@@ -13,6 +13,8 @@ from workbench.scoring import label_scores
 from workbench.scoring.evaluation import answers, evaluate, label_accuracy
 from workbench.tasks import Example, Task, encode
 
+pytestmark = pytest.mark.slow  # many families of models
+
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 48,

@@ -13,6 +13,8 @@ from workbench.adapters.inject import peft_config
 from workbench.errors import ModelError
 from workbench.models.checks import sees_ahead
 
+pytestmark = pytest.mark.slow  # many families of models
+
 ENCODERS = {
     "bert": {},
     "roberta": {},

@@ -14,6 +14,8 @@ from workbench.cli import parser
 from workbench.errors import ModelError
 from workbench.models.quantized import quantized_share
 
+pytestmark = pytest.mark.slow  # many families of models
+
 ROUTED = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 WHOLE = ["llama", "gpt2", "phi3", "gpt_neox", "opt", "bloom"]
 PARTIAL = {

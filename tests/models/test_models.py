@@ -165,6 +165,7 @@ def test_a_quantized_checkpoint_is_refused(kind, small_directory, tmp_path):
             load_base(tmp_path, quantization=quantization)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nf4", "int8"])  # fp4 is packed as nf4 is: tests/adapters/test_quantization.py
 def test_quantized_linear_layers_shrink_and_still_predict(base, kind):
     quantized = load_base("smollm2-135m", quantization=kind, dtype="float32")

@@ -31,6 +31,7 @@ def generated(base, prompt: str, count: int) -> tuple[list[int], list[int]]:
     return ids, out[0, len(ids) :].tolist()
 
 
+@pytest.mark.slow
 def test_teacher_forced_exact_match_is_greedy_decoding(base):
     """References that greedy decoding writes count as exact; with one token changed anywhere they do not."""
     rows, expected = [], 0
@@ -45,6 +46,7 @@ def test_teacher_forced_exact_match_is_greedy_decoding(base):
     assert score(base.model, rows)["exact_match"] == expected / len(rows)
 
 
+@pytest.mark.slow
 def test_loss_is_a_mean_over_tokens_whatever_the_batches(base):
     rows = encode(load_task("facts").test[:3] + load_task("orders").test[:3], base.tokenizer, 512)
     total = count = 0
@@ -57,6 +59,7 @@ def test_loss_is_a_mean_over_tokens_whatever_the_batches(base):
     assert score(base.model, rows)["loss"] == pytest.approx(total / count, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_label_accuracy_is_the_most_likely_whole_label(base):
     """Against one plain forward for every row and label, labels of several lengths."""
     labels = ("Paris", "Rome", "New York City", "water")
@@ -95,6 +98,7 @@ def test_labels_stay_to_choose_from_when_all_their_examples_are_cut_off(small, m
     assert asked[0] == asked[1] and len(asked[0]) == 12
 
 
+@pytest.mark.slow
 def test_the_base_fails_the_tasks_but_knows_the_world(base):
     model, tokenizer = base.model, base.tokenizer
     assert score(model, encode(load_task("orders").test[:2], tokenizer, 512))["exact_match"] == 0
