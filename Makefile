@@ -113,8 +113,9 @@ lint: $(INSTALLED)
 # files in the order that tests/conftest.py gives them.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Without training there is little to share within a file: the tests go to whichever process is free.
 check: lint
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) --dist worksteal -m "not slow" $(ARGS)
 
 test: lint
 	$(PYTEST) --durations=20 $(ARGS)
