@@ -109,16 +109,16 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-# Two processes of one thread each are done sooner than one of two threads. A file's tests stay in one process, and the
-# files in the order that tests/conftest.py gives them.
-PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes of one thread each are done sooner than one of two threads.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # Without training there is little to share within a file: the tests go to whichever process is free.
 check: lint
 	$(PYTEST) --dist worksteal -m "not slow" $(ARGS)
 
+# A file's tests stay in one process, and the files in the order that tests/conftest.py gives them.
 test: lint
-	$(PYTEST) --durations=20 $(ARGS)
+	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=20 $(ARGS)
 
 bench: $(INSTALLED_BENCH)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/roofline.py $(ARGS)

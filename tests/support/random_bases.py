@@ -10,16 +10,12 @@ import torch
 from peft import PeftConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from support.bases_on_disk import SIZES as SMALL
 from workbench.models.base import Base
 
 SIZES = {
     "vocab_size": 200,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 128,
+    **SMALL,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 2,

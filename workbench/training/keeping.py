@@ -53,7 +53,7 @@ def keep_all(
         try:
             kept.append(_keep(trial, run, model, evaluate, accelerator.is_main_process))
         except BaseException as error:  # of the scoring, after this run was stored: store the others too
-            end(runs[number:], "interrupted", _reason(error))
+            end(runs[number:], "interrupted", reason(error))
             for rest in zip_longest(trials[number:], runs[number:], models[number:]):
                 _keep(*rest, evaluate=False, write=accelerator.is_main_process)
             raise
@@ -94,7 +94,7 @@ def _keep(trial: Trial, run: Run, model: Model | None, evaluate: bool, write: bo
         run.status = "interrupted"
     except BaseException as error:
         raised = error
-        end([run], "interrupted", _reason(error))
+        end([run], "interrupted", reason(error))
     with termination_waits():
         kept = store.keep(run) if write else run
         store.forget_scratch(run)
@@ -206,5 +206,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What ended a training, as its record says it."""
     return f"Ended by {type(error).__name__}: {first_line(error).rstrip('.')}."

@@ -12,13 +12,21 @@ import torch
 from workbench.adapters.guard import unmoved
 from workbench.adapters.inject import check_method, tell_left_out
 from workbench.adapters.methods import Method
-from workbench.console import first_line, say
+from workbench.console import say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
 from workbench.models.checks import check_ids
 from workbench.tasks.encoding import encode
 from workbench.tasks.tasks import Task
-from workbench.training.keeping import end, finite_scores, is_out_of_memory, keep_all, noting_what_is_lost, scores_of
+from workbench.training.keeping import (
+    end,
+    finite_scores,
+    is_out_of_memory,
+    keep_all,
+    noting_what_is_lost,
+    reason,
+    scores_of,
+)
 from workbench.training.loop import OnStep, accelerator_for, fit, make_slot
 from workbench.training.runs import Run
 from workbench.training.signals import termination_raised
@@ -123,7 +131,7 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
     if ended is None:
         return keep_all(trials, runs, models, accelerator)
     if not is_out_of_memory(ended):
-        end(runs, "interrupted", f"Ended by {type(ended).__name__}: {first_line(ended).rstrip('.')}.")
+        end(runs, "interrupted", reason(ended))
         with noting_what_is_lost(ended):
             keep_all(trials, runs, models, accelerator, scored=False)
         raise ended
