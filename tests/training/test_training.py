@@ -79,7 +79,7 @@ RECORDED_METHODS = {
     "dora": lora(rank=4, dora=True),
     "dropout": lora(rank=4, dropout=0.1),
     "qlora": qlora(rank=4),
-    "hybrid": hybrid(["layers.1.mlp"], rank=4),
+    "hybrid": hybrid(["layers.1.mlp"], rank=4, full_learning_rate=2e-3),
     "full": full(1e-3),
 }
 ROUNDING = 5e-6  # relative; on the same processor the losses are equal to the last bit

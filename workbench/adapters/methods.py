@@ -16,6 +16,8 @@ from workbench.seeds import TORCH_SEEDS
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+FULL_RATE_SHARE = 0.1  # of the adapters' learning rate: what is trained in full does best at about a tenth of it
+LEFT_OUT = {"reasons": (), "full_learning_rate": None, "lora_plus": 1.0}  # of a record, where they say nothing
 TARGET_GROUPS = {frozenset(ATTENTION): "attention", frozenset(MLP): "mlp"}
 
 
@@ -25,6 +27,7 @@ class AdapterOptions(TypedDict, total=False):
     dropout: float
     rslora: bool
     dora: bool
+    lora_plus: float
     init_seed: int | None
 
 
@@ -33,11 +36,12 @@ class Method:
     """How a model is fine-tuned. Make one with `full`, `lora`, `qlora` or `hybrid`.
 
     rank r and alpha: the update is dW = scaling * B A with scaling = alpha / r (LoRA, arXiv 2106.09685), or
-    alpha / sqrt(r) with `rslora` (arXiv 2312.03732). dora: weight-decomposed adapters (arXiv 2402.09353).
+    alpha / sqrt(r) with `rslora` (arXiv 2312.03732). dora: weight-decomposed adapters (arXiv 2402.09353). lora_plus:
+    the learning rate of B is so many times that of A (LoRA+, arXiv 2402.12354).
     targets: "all-linear", or the ends of the names of the linear layers to adapt ("q_proj", "mlp.down_proj").
     layers: the indices of the blocks to adapt; None is all. full_modules: ends of the names of modules that are trained
-    in full, without adapters. init_seed: seed of the adapters' initial values; None takes the run's seed. reasons: why
-    `recommend` chose these settings.
+    in full, without adapters, at `full_learning_rate` (None: at `learning_rate`). init_seed: seed of the adapters'
+    initial values; None takes the run's seed. reasons: why `recommend` chose these settings.
     Raises MethodError for values that make no sense.
     """
 
@@ -51,15 +55,19 @@ class Method:
     rslora: bool = False
     dora: bool = False
     full_modules: tuple[str, ...] = ()
+    full_learning_rate: float | None = None
+    lora_plus: float = 1.0
     init_seed: int | None = None
     reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._check_numbers(("learning_rate",) if self.name == "full" else ("learning_rate", "alpha", "dropout"))
-        if not 0 < self.learning_rate < inf:  # a record in JSON could not hold infinity
-            raise MethodError(
-                f"learning_rate={self.learning_rate:g} must be above 0 and finite; LoRA often likes 1e-3, full 1e-4."
-            )
+        rates = ["learning_rate"] + ["full_learning_rate"] * (self.full_learning_rate is not None)
+        self._check_numbers(rates if self.name == "full" else [*rates, "alpha", "dropout", "lora_plus"])
+        for name in rates:
+            if not 0 < getattr(self, name) < inf:  # a record in JSON could not hold infinity
+                raise MethodError(
+                    f"{name}={getattr(self, name):g} must be above 0 and finite; LoRA often likes 1e-3, full 1e-4."
+                )
         if self.name == "full":
             return
         self._check_whole_numbers()
@@ -68,8 +76,10 @@ class Method:
             raise MethodError(f"alpha={self.alpha:g} must be above 0 and finite; alpha / rank scales the update.")
         if not 0 <= self.dropout < 1:
             raise MethodError(f"dropout={self.dropout:g} must be at least 0 and below 1.")
-        if self.full_modules and self.name != "hybrid":
-            raise MethodError(f"full_modules belong to hybrid(), not to {self.name}().")
+        if not 0 < self.lora_plus < inf:
+            raise MethodError(f"lora_plus={self.lora_plus:g} must be above 0 and finite; LoRA+ takes about 16.")
+        if (self.full_modules or self.full_learning_rate is not None) and self.name != "hybrid":
+            raise MethodError(f"full_modules and full_learning_rate belong to hybrid(), not to {self.name}().")
         if self.name == "hybrid" and not self.full_modules:
             raise MethodError(
                 "hybrid() needs full_modules, e.g. full_modules=['layers.29.mlp']; without any, use lora()."
@@ -104,7 +114,12 @@ class Method:
 
     @classmethod
     def from_options(
-        cls, name: str, full_modules: Sequence[str] = (), learning_rate: float | None = None, **options: Any
+        cls,
+        name: str,
+        full_modules: Sequence[str] = (),
+        learning_rate: float | None = None,
+        full_learning_rate: float | None = None,
+        **options: Any,
     ) -> Method:
         """The method called `name` ("full", "lora", "qlora" or "hybrid") with the given options of `lora`.
 
@@ -113,7 +128,10 @@ class Method:
         rate: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
         if name == "full":
             return full(**rate)
-        return replace(lora(**rate, **options), name=name, full_modules=tuple(full_modules))
+        if name == "hybrid":
+            return hybrid(full_modules, full_learning_rate=full_learning_rate, **rate, **options)
+        adapters = lora(**rate, **options)
+        return replace(adapters, name=name, full_modules=tuple(full_modules), full_learning_rate=full_learning_rate)
 
     @property
     def base_quantization(self) -> str | None:
@@ -133,12 +151,17 @@ class Method:
         if self.name == "full":
             return "full"
         extras = [word for word, on in (("rslora", self.rslora), ("dora", self.dora)) if on]
+        extras += [f"B x{self.lora_plus:g}"] if self.lora_plus != 1 else []
         return " ".join([f"{self.name} r={self.rank}", *extras])
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them (lists for tuples), so that a record read back equals the one written."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return values if self.reasons else {name: value for name, value in values.items() if name != "reasons"}
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in LEFT_OUT or getattr(self, name) != LEFT_OUT[name]
+        }
 
 
 def full(learning_rate: float = 1e-4) -> Method:
@@ -182,17 +205,21 @@ def hybrid(
     learning_rate: float = 2e-3,
     targets: str | Sequence[str] = "all-linear",
     layers: Sequence[int] | None = None,
+    full_learning_rate: float | None = None,
     **options: Unpack[AdapterOptions],
 ) -> Method:
     """Low-rank adapters, and some modules trained in full.
 
-    full_modules: ends of module names, e.g. ["layers.29.mlp"]; they get no adapter and are trained in float32. The
-    other arguments are those of `lora`.
+    full_modules: ends of module names, e.g. ["layers.29.mlp"]; they get no adapter and are trained in float32, at
+    `full_learning_rate`: by default a tenth of the adapters' rate, since full fine-tuning does best at about a tenth of
+    LoRA's. The other arguments are those of `lora`.
     """
     if isinstance(full_modules, str) or not isinstance(full_modules, Iterable):
         raise MethodError(f"full_modules={full_modules!r} must be a list, e.g. full_modules=['layers.29.mlp'].")
     adapters = lora(rank, alpha, learning_rate, targets, layers, **options)
-    return Method(**(asdict(adapters) | {"name": "hybrid", "full_modules": tuple(full_modules)}))
+    rate = adapters.learning_rate * FULL_RATE_SHARE if full_learning_rate is None else full_learning_rate
+    own = {"name": "hybrid", "full_modules": tuple(full_modules), "full_learning_rate": rate}
+    return Method(**(asdict(adapters) | own))
 
 
 def last_mlp(config: PreTrainedConfig) -> str:

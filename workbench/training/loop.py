@@ -75,13 +75,13 @@ def make_slot(trial: Trial, run: Run, rows: Sequence[Encoded], accelerator: Acce
     run.trainable_parameters = trainable_parameters(model)
     run.total_parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = accelerator.prepare(adamw(trained, trial.method.learning_rate, trial.config))
+    optimizer = accelerator.prepare(adamw(model, trial.method, trial.config))
     steps = micro_batches(rows, trial.config, accelerator.process_index, accelerator.num_processes)
     longest = trial.config.batch_size * max(len(row.ids) for row in rows)
     # On a GPU a run alone keeps PEFT's own layers, whose memory `memory.simulate` predicts.
     sliced = accelerator.num_processes == 1 and accelerator.device.type == "cpu"
     sliced = sliced and fits_a_slice(trial.base, trial.method)
-    return Slot(run, model, trial.method.learning_rate, trial.config, trained, optimizer, steps, longest, sliced)
+    return Slot(run, model, trial.config, trained, optimizer, steps, longest, sliced)
 
 
 def alone(accelerator: Accelerator, base: Base, slot: Slot, numbers: RandomNumbers | None = None) -> Group:

@@ -66,6 +66,8 @@ class MethodRecord(TypedDict):
     dora: bool
     full_modules: list[str]
     init_seed: int | None
+    full_learning_rate: NotRequired[float | None]
+    lora_plus: NotRequired[float]
     reasons: NotRequired[list[str]]
     label: str
     scaling: float | None

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from workbench.adapters.batched import set_slices, slice_losses, stack
+from workbench.adapters.methods import Method
 from workbench.errors import TrainingError
 from workbench.models.padding_free import completion_logits, leaves_padding_out
 from workbench.seeds import TORCH_SEEDS
@@ -87,10 +88,29 @@ class TrainConfig:
         return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, self.steps - warmup_steps)))
 
 
-def adamw(trained: list[nn.Parameter], learning_rate: float, config: TrainConfig) -> torch.optim.AdamW:
-    """The optimizer of every run, with the fused kernel on devices that have it."""
-    fused = trained[0].device.type in ("cpu", "cuda", "mps", "xpu")
-    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=config.weight_decay, fused=fused)
+def adamw(model: nn.Module, method: Method, config: TrainConfig) -> torch.optim.AdamW:
+    """The optimizer of every run, with the fused kernel on devices that have it.
+
+    One group of parameters for each learning rate, which the group keeps as `peak_rate`: that of the method, that of B
+    in LoRA+, and that of the modules which a hybrid trains in full. The method's own comes first.
+    """
+    groups: dict[float, list[nn.Parameter]] = {method.learning_rate: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(_peak_rate(name, method), []).append(parameter)
+    filled = [{"params": own, "lr": rate, "peak_rate": rate} for rate, own in groups.items() if own]
+    device = filled[0]["params"][0].device.type  # type: ignore[index, union-attr] - a list of parameters
+    fused = device in ("cpu", "cuda", "mps", "xpu")
+    return torch.optim.AdamW(filled, weight_decay=config.weight_decay, fused=fused)
+
+
+def _peak_rate(name: str, method: Method) -> float:
+    """The learning rate of a parameter, before warm-up and decay."""
+    if method.full_learning_rate is not None and "lora_" not in name:
+        return method.full_learning_rate
+    # DoRA's magnitudes go with B, as in PEFT's `create_loraplus_optimizer`.
+    with_b = "lora_B" in name or "lora_magnitude" in name
+    return method.learning_rate * (method.lora_plus if with_b else 1)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -109,7 +129,6 @@ class Slot:
 
     run: Run
     model: Model
-    learning_rate: float
     config: TrainConfig
     trained: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -145,7 +164,8 @@ def train_step(accelerator: Accelerator, group: Group, step: int) -> list[float]
     """
     losses = accelerator.reduce(backward(accelerator, group), "sum").tolist()
     for slot, loss in zip(group.slots, losses, strict=True):
-        slot.optimizer.param_groups[0]["lr"] = slot.learning_rate * slot.config.learning_rate_factor(step)
+        for group_of_rate in slot.optimizer.param_groups:
+            group_of_rate["lr"] = group_of_rate["peak_rate"] * slot.config.learning_rate_factor(step)
         if math.isfinite(loss):
             accelerator.clip_grad_norm_(slot.trained, slot.config.clip)
             slot.optimizer.step()
