@@ -21,7 +21,7 @@ from workbench import RunStore, full, hybrid, lora, sweep, train
 from workbench.adapters import checkpoints
 from workbench.console import say
 from workbench.errors import RunError
-from workbench.scoring import evaluation
+from workbench.scoring import Scores, evaluation
 from workbench.training import keeping, lifecycle, store_files
 from workbench.training.signals import ENDING, Terminated, termination_raised, termination_waits
 
@@ -107,7 +107,7 @@ def test_an_exception_of_the_scoring_keeps_the_run_and_the_others(store, monkeyp
 def test_scores_that_are_infinite_already_for_the_base_are_left_out(store, monkeypatch, names):
     monkeypatch.setattr(lifecycle, "BASE_SCORES", {})
     real = evaluation.evaluate
-    monkeypatch.setattr(evaluation, "evaluate", lambda *a: real(*a) | dict.fromkeys(names, math.inf))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a: Scores(real(*a) | dict.fromkeys(names, math.inf)))
     run = train(readable_base(), rows(), lora(rank=2), SCORED, store)
     assert run.status == "finished" and all(name in run.advice for name in names)
     assert not {*names} & {*run.before, *run.metrics} and store.get(run.id) == run

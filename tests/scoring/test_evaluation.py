@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, strategies as st
 from transformers import GenerationConfig
 
 from workbench import load_task
@@ -18,8 +19,10 @@ from workbench.scoring.evaluation import (
     general_rows,
     general_text,
     label_accuracy,
+    right_labels,
     score,
 )
+from workbench.scoring.scores import pack_rows, unpack_rows
 from workbench.tasks import Encoded, Example, Task, encode
 
 PROMPTS = ("The capital of France is", "One two three four", "def add(a, b):\n    return", "Water is made of", "Then,")
@@ -44,6 +47,34 @@ def test_teacher_forced_exact_match_is_greedy_decoding(base):
             changed[position] = (changed[position] + 1) % 49152
             rows.append(Encoded((*ids, *changed), len(ids)))
     assert score(base.model, rows)["exact_match"] == expected / len(rows)
+
+
+@given(st.lists(st.booleans()))
+def test_rows_are_unpacked_as_they_were_packed(right):
+    packed = pack_rows(right)
+    assert unpack_rows(packed).tolist() == right and len(packed) <= len(right) / 4 + 8
+
+
+def test_the_rows_that_were_right_are_in_the_order_of_the_rows(small):
+    """Rows of several lengths, of which every third has the answer that greedy decoding writes."""
+    rows, expected = [], []
+    for place in range(12):
+        ids, written = generated(small, PROMPTS[place % 5], 9 - place % 4)
+        expected.append(place % 3 == 0)
+        answer = written if expected[-1] else [*written[:-1], (written[-1] + 1) % 1000]
+        rows.append(Encoded((*ids, *answer), len(ids)))
+    scores = score(small.model, rows)
+    assert unpack_rows(scores.right["exact_match"]).tolist() == expected
+    assert scores["exact_match"] == 4 / 12
+
+
+def test_evaluation_says_which_rows_and_which_labels_were_right(small):
+    task = load_task("tickets")
+    scores = evaluate(small, task, limit=6)
+    assert {name: unpack_rows(packed).mean() for name, packed in scores.right.items()} == {
+        name: scores[name] for name in ("exact_match", "label_accuracy")
+    }
+    assert unpack_rows(scores.right["label_accuracy"]).tolist() == right_labels(small.model, small.tokenizer, task, 6)
 
 
 @pytest.mark.slow

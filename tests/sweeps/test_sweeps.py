@@ -22,6 +22,7 @@ from workbench import TrainConfig, evaluate, full, hybrid, load_base, load_task,
 from workbench.adapters.batched import fits_a_slice
 from workbench.cli import main
 from workbench.errors import SweepError, WorkbenchError
+from workbench.scoring import Scores
 from workbench.sweeps.passes import Needs, needs, plan_passes
 from workbench.tasks import Example
 from workbench.training import lifecycle
@@ -220,7 +221,7 @@ def test_a_base_with_dropout_of_its_own_shares_no_pass(small, monkeypatch):
 def test_a_score_that_is_no_number_is_one_runs_own_matter(small, store, monkeypatch):
     monkeypatch.setattr(lifecycle, "BASE_SCORES", {})  # another test may have scored this base
     losses = iter([1.0, math.nan, 1.0, 1.0])  # of the base, then of each configuration
-    monkeypatch.setattr("workbench.scoring.evaluation.evaluate", lambda *_: {"loss": next(losses)})
+    monkeypatch.setattr("workbench.scoring.evaluation.evaluate", lambda *_: Scores({"loss": next(losses)}))
     monkeypatch.setattr("workbench.scoring.evaluation.forgetting", lambda *_: {})
     runs = sweep(small, FACTS, VARIED[:3], replace(QUICK, evaluate=True, test_limit=7), store)
     assert [run.status for run in runs] == ["diverged", "finished", "finished"]
@@ -303,7 +304,7 @@ def test_ctrl_c_while_scoring_leaves_the_later_ones_to_be_done(small, store, mon
         scored.append(None)
         if len(scored) == 3:  # after the base and the first configuration
             raise KeyboardInterrupt
-        return {"loss": 1.0}
+        return Scores({"loss": 1.0})
 
     monkeypatch.setattr("workbench.scoring.evaluation.evaluate", stopped)
     monkeypatch.setattr("workbench.scoring.evaluation.forgetting", lambda *_: {})

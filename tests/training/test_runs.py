@@ -9,6 +9,7 @@ import pytest
 
 from support.records import record
 from workbench.errors import RunError
+from workbench.scoring import pack_rows, unpack_rows
 from workbench.training.runs import table
 from workbench.training.store import RunStore, slug
 
@@ -20,6 +21,24 @@ def test_a_run_is_read_back_as_it_was(store):
     assert again == run and again.step_seconds == 2.0
     assert again.artifact_dir == store.path / "a-run"
     assert [path.name for path in store.path.iterdir()] == ["a-run.json"]
+
+
+def test_the_rows_that_were_right_are_kept_and_a_row_of_the_table_has_them(store):
+    before, right = pack_rows([False] * 11), {"exact_match": pack_rows([True] * 5 + [False] * 6)}
+    store.save(run := record(before_right={"exact_match": before}, right=right))
+    assert store.get("a-run") == run
+    row = table([run])[0]
+    assert unpack_rows(row["right"]).tolist() == [True] * 5 + [False] * 6 and row["right_labels"] is None
+    assert table([record()])[0]["right"] is None
+
+
+@pytest.mark.parametrize("packed", ["11:f8", "11:ffff", "f800", "11:F800", "x:00", "-1:", 7])
+def test_rows_that_are_not_whole_are_a_damaged_record(store, packed):
+    store.save(record())
+    file = store.path / "a-run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"right": {"exact_match": packed}}))
+    with pytest.raises(RunError, match=r"a-run.json is damaged"):
+        store.get("a-run")
 
 
 def test_damaged_files_are_named_and_skipped(store, capsys):

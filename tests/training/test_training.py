@@ -26,6 +26,7 @@ from workbench.adapters.inject import apply
 from workbench.errors import MethodError, RunError, TaskError, TrainingError, WorkbenchError
 from workbench.models import completion_logits, linear_modules
 from workbench.models.cpu_kernels import PADDED
+from workbench.scoring import Scores, unpack_rows
 from workbench.tasks import Example, batches, collate, encode
 from workbench.training import lifecycle
 from workbench.training.lifecycle import score_of_base
@@ -205,6 +206,9 @@ def test_the_record_is_whole(small, store):
     run = train(small, FACTS, lora(rank=2), replace(QUICK, evaluate=True, save=True, test_limit=4), store)
     assert store.get(run.id) == run
     assert set(run.metrics) == set(run.before) >= {"loss", "exact_match", "general_loss", "fact_accuracy"}
+    for scores, right in ((run.before, run.before_right), (run.metrics, run.right)):
+        rows = unpack_rows(right["exact_match"])
+        assert len(rows) == 4 and rows.mean() == scores["exact_match"]
     assert [entry["step"] for entry in run.history] == [1, 2, 3, 4]
     assert set(run.history[0]) == {"step", "loss", "learning_rate", "seconds"}
     assert run.precision == {"frozen": "float32", "trained": "float32", "compute": "float32", "scores": "float32"}
@@ -508,7 +512,7 @@ def test_running_out_of_memory_while_scoring_is_recorded(small, store, monkeypat
         calls.append(arguments)
         if len(calls) == fails_at:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-        return {"loss": 1.0}
+        return Scores({"loss": 1.0})
 
     monkeypatch.setattr("workbench.scoring.evaluation.evaluate", out_of_memory)
     run = train(small, FACTS, lora(rank=1), replace(QUICK, steps=1, evaluate=True, save=save, test_limit=6), store)
@@ -529,7 +533,9 @@ def test_a_shorter_max_length_is_not_hidden_by_a_score_of_the_base(small, store)
     train(small, FACTS, lora(rank=1), long, store)
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workbench.scoring.evaluation.evaluate", lambda *asked: calls.append(asked) or {"loss": 1.0})
+        patch.setattr(
+            "workbench.scoring.evaluation.evaluate", lambda *asked: calls.append(asked) or Scores({"loss": 1.0})
+        )
         score_of_base(small, FACTS, replace(long, max_length=300))
         score_of_base(small, replace(FACTS, labels=("1", "2")), long)
     assert len(calls) == 2

@@ -37,6 +37,8 @@ class StoredRow(TypedDict, total=False):
     status: str
     loss: float | None
     exact_match: float | None
+    right: str | None
+    right_labels: str | None
     forgetting: float | None
     memorised_bits: float | None
     trainable_parameters: int

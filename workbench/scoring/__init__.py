@@ -3,5 +3,13 @@
 from workbench._lazy import attach
 
 __getattr__, __dir__, __all__ = attach(
-    __name__, {"evaluate": "evaluation", "forgetting": "evaluation", "score": "evaluation"}
+    __name__,
+    {
+        "Scores": "scores",
+        "evaluate": "evaluation",
+        "forgetting": "evaluation",
+        "pack_rows": "scores",
+        "score": "evaluation",
+        "unpack_rows": "scores",
+    },
 )

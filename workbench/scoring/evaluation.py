@@ -19,6 +19,7 @@ from workbench.models.padding_free import completion_logits
 from workbench.models.sharing import head_lock, in_float32, share
 from workbench.paths import DATA
 from workbench.scoring.label_scores import label_likelihoods as _label_scores
+from workbench.scoring.scores import Scores, pack_rows
 from workbench.tasks.encoding import Encoded, collate, encode, ended
 from workbench.tasks.files import Example
 from workbench.tasks.joining import pair_ids, prompt_ids, start_ids, token_ids
@@ -29,21 +30,23 @@ GENERAL_CHUNKS, GENERAL_CHUNK_TOKENS = 12, 128
 PROMPT_END = 32  # characters, on which the tokens of what follows a prompt depend
 
 
-def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int = 512) -> dict[str, float]:
+def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int = 512) -> Scores:
     """Score a model (a base or a tuned one) on a task's test rows and on general text.
 
     loss: nats per completion token. exact_match: share of rows whose greedy answer equals the reference.
     label_accuracy (tasks with labels): share of rows whose most likely label is the right one.
     general_loss: nats per token of text that no task trains on. fact_accuracy: share of everyday facts completed right.
-    limit: score only the first `limit` test rows, pieces of general text and facts. Raises TaskError for a row of more
-    than `max_length` tokens.
+    The result's `right` says which test rows had the exact answer and the right label. limit: score only the first
+    `limit` test rows, pieces of general text and facts. Raises TaskError for a row of more than `max_length` tokens.
     """
     model = share(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")
     scores = score(model, rows)
     if task.labels:
-        scores["label_accuracy"] = label_accuracy(model, base.tokenizer, task, limit, max_length)
+        right = right_labels(model, base.tokenizer, task, limit, max_length)
+        scores["label_accuracy"] = sum(right) / len(right)
+        scores.right["label_accuracy"] = pack_rows(right)
     facts = score(model, fact_rows(base.tokenizer)[:limit])
     scores |= {"general_loss": score(model, general_rows(base.tokenizer)[:limit])["loss"]}
     scores |= {"fact_accuracy": facts["exact_match"], "fact_loss": facts["loss"]}
@@ -99,25 +102,28 @@ def _decode(model: PreTrainedModel, ids: list[int], end: int, count: int, from_c
 
 
 @torch.no_grad()
-def score(model: nn.Module, rows: Sequence[Encoded]) -> dict[str, float]:
+def score(model: nn.Module, rows: Sequence[Encoded]) -> Scores:
     """Loss (nats per completion token) and exact match of `rows` with teacher forcing, in one forward pass a batch.
+
+    The result's `right` says which rows matched.
 
     Exact match needs no generation: greedy decoding gives exactly the reference if and only if every completion token
     is the argmax given the tokens before it.
     """
-    total, tokens, exact = 0.0, 0, 0.0
-    for batch_rows in _by_length(rows):
-        batch = to_device(collate(batch_rows, pad_id=0), model)
+    total, tokens, exact = 0.0, 0, [False] * len(rows)
+    for places in _by_length(rows):
+        batch = to_device(collate([rows[place] for place in places], pad_id=0), model)
         logits = completion_logits(model, batch).float()
         total += F.cross_entropy(logits, batch["targets"], reduction="sum").item()
         tokens += batch["targets"].numel()
-        wrong = torch.zeros(len(batch_rows), device=logits.device, dtype=torch.float32)
+        wrong = torch.zeros(len(places), device=logits.device, dtype=torch.float32)
         wrong.index_add_(0, batch["rows"], (logits.argmax(-1) != batch["targets"]).float())
-        exact += (wrong == 0).sum().item()
-    return {"loss": total / tokens, "exact_match": exact / len(rows)}
+        for place, count in zip(places, wrong.tolist(), strict=True):
+            exact[place] = count == 0
+    shares = {"loss": total / tokens, "exact_match": sum(exact) / len(rows)}
+    return Scores(shares, right={"exact_match": pack_rows(exact)})
 
 
-@torch.no_grad()
 def label_accuracy(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -125,27 +131,41 @@ def label_accuracy(
     limit: int | None = None,
     max_length: int = 512,
 ) -> float:
-    """Share of test rows whose right label has the highest log-likelihood among all of the task's labels.
+    """Share of test rows whose right label is the most likely one (see `right_labels`)."""
+    right = right_labels(model, tokenizer, task, limit, max_length)
+    return sum(right) / len(right)
+
+
+@torch.no_grad()
+def right_labels(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    limit: int | None = None,
+    max_length: int = 512,
+) -> list[bool]:
+    """For each test row, whether its label has the highest log-likelihood among all of the task's labels.
 
     Rows with prompts of equal length go through the model together.
     """
     labels = task.labels or ()
     rows = task.test[:limit]
-    right = [labels.index(example.completion.strip()) for example in rows]
+    wanted = [labels.index(example.completion.strip()) for example in rows]
     choices = _label_ids(tokenizer, [example.prompt for example in rows], [_completion(task, each) for each in labels])
     groups = defaultdict(list)
     encoded = encode(rows, tokenizer, max_length, what="Test row")
     for index, (row, label_ids) in enumerate(zip(encoded, choices, strict=True)):
         groups[row.prompt_length, label_ids].append((index, row.ids[: row.prompt_length]))
-    hits = 0
+    right = [False] * len(rows)
     for (_, label_ids), group in groups.items():
         for start in range(0, len(group), 16):
             part = group[start : start + 16]
             prompts = torch.tensor([ids for _, ids in part], device=model.device)
             with head_lock:
                 best = _label_scores(model, prompts, label_ids).argmax(-1).tolist()
-            hits += sum(right[index] == choice for (index, _), choice in zip(part, best, strict=True))
-    return hits / len(right)
+            for (index, _), choice in zip(part, best, strict=True):
+                right[index] = wanted[index] == choice
+    return right
 
 
 def _label_ids(
@@ -212,11 +232,11 @@ def to_device(batch: dict[str, torch.Tensor], model: nn.Module) -> dict[str, tor
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def _by_length(rows: Sequence[Encoded]) -> list[list[Encoded]]:
-    """Rows sorted by length, in batches of about TOKENS_A_BATCH tokens."""
-    batches: list[list[Encoded]] = []
-    for row in sorted(rows, key=lambda r: len(r.ids)):
-        if not batches or (len(batches[-1]) + 1) * len(row.ids) > TOKENS_A_BATCH:
+def _by_length(rows: Sequence[Encoded]) -> list[list[int]]:
+    """The places of the rows, sorted by their length, in batches of about TOKENS_A_BATCH tokens."""
+    batches: list[list[int]] = []
+    for place in sorted(range(len(rows)), key=lambda each: len(rows[each].ids)):
+        if not batches or (len(batches[-1]) + 1) * len(rows[place].ids) > TOKENS_A_BATCH:
             batches.append([])
-        batches[-1].append(row)
+        batches[-1].append(place)
     return batches

@@ -18,6 +18,7 @@ from workbench.console import first_line, say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
 from workbench.scoring import evaluation
+from workbench.scoring.scores import Scores
 from workbench.tasks.tasks import Task
 from workbench.training.loop import DIVERGED_ADVICE
 from workbench.training.runs import UNDER_WAY, Run
@@ -143,7 +144,7 @@ def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
     if any(name in run.before or not run.before for name in scores.keys() - metrics.keys()):
         run.status, run.advice = "diverged", DIVERGED_ADVICE
         return
-    run.metrics = metrics
+    run.metrics, run.right = metrics, scores.right
     known = ("general_loss", "fact_accuracy")
     if all(name in scores for name in known for scores in (run.before, metrics)):
         run.forgetting = evaluation.forgetting(run.before, metrics)
@@ -188,7 +189,7 @@ def finite_scores(scores: dict[str, float]) -> tuple[dict[str, float], str | Non
     return finite, f"Left out, because they are not finite for the base: {others}." if others else None
 
 
-def scores_of(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
+def scores_of(base: Base, task: Task, config: TrainConfig) -> Scores:
     """The scores of a base or of a tuned model; raises TrainingError if memory runs out."""
     try:
         return evaluation.evaluate(base, task, config.test_limit, config.max_length)

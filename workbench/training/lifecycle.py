@@ -16,6 +16,7 @@ from workbench.console import say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
 from workbench.models.checks import check_ids
+from workbench.scoring.scores import Scores
 from workbench.tasks.encoding import encode
 from workbench.tasks.tasks import Task
 from workbench.training.keeping import (
@@ -36,7 +37,7 @@ from workbench.training.trial import Trial, check_kinds
 
 __all__ = ["TrainConfig", "TrainingError", "train"]
 
-BASE_SCORES: dict[tuple[object, ...], dict[str, float]] = {}  # see `score_of_base`
+BASE_SCORES: dict[tuple[object, ...], Scores] = {}  # see `score_of_base`
 SCORING_SECONDS: dict[tuple[object, ...], float] = {}  # what they took, and those of a tuned model will take
 OUT_OF_MEMORY_ADVICE = (
     "Halve batch_size and double accumulation (same result), turn on checkpointing, shorten max_length, "
@@ -109,6 +110,7 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
         return keep_all(trials, runs, [], accelerator)
     for run in runs:
         run.before, run.advice = finite_scores(before)
+        run.before_right = dict(before.right)
     slots: list[Slot] = []
     ended: BaseException | None = None
     try:
@@ -152,20 +154,20 @@ def _run_in_halves(trials: Sequence[Trial], on_step: OnStep | None) -> list[Run]
     return runs if stopped else runs + _run_trials(trials[half:], True, on_step)
 
 
-def score_of_base(base: Base, task: Task, config: TrainConfig) -> dict[str, float]:
+def score_of_base(base: Base, task: Task, config: TrainConfig) -> Scores:
     """The base's own scores (none if `config.evaluate` is off), computed once a session for each base and task.
 
     Raises TrainingError if memory runs out.
     """
     if not config.evaluate:
-        return {}
+        return Scores()
     key = _scores_key(base, task, config)
     if key not in BASE_SCORES:
         say(f"Scoring the base on {len(task.test[: config.test_limit])} test rows, general text and facts ...")
         started = time.perf_counter()
         BASE_SCORES[key] = scores_of(base, task, config)
         SCORING_SECONDS[key] = time.perf_counter() - started
-    return dict(BASE_SCORES[key])
+    return Scores(BASE_SCORES[key], BASE_SCORES[key].right)
 
 
 def _scores_key(base: Base, task: Task, config: TrainConfig) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from workbench.errors import DamagedError, RunError
+from workbench.scoring.scores import unpack_rows
 from workbench.stored import check_shape, read_json
 from workbench.training.runs import COMPLETE, NOT_STORED, STATUSES, Run
 
@@ -87,6 +88,8 @@ def _check(record: dict[str, Any], run_id: str) -> None:
         for part, names in wanted.items():
             if lacking := [name for name in names if name not in record[part]]:
                 raise ValueError(f"{part}.{lacking[0]} is missing")
+    for packed in (*record.get("before_right", {}).values(), *record.get("right", {}).values()):
+        unpack_rows(packed)
     if record["method"]["name"] not in METHOD_NAMES:
         raise ValueError(f"method {record['method']['name']!r} is unknown to this version")
     datetime.fromisoformat(record["created"])

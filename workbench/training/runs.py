@@ -121,7 +121,9 @@ class Run:
     """Everything needed to read, compare and repeat one fine-tuning run. Bytes, seconds and tokens throughout.
 
     before, metrics: the scores of the base and of the tuned model (see `evaluation.evaluate`), empty if it was not
-    scored; forgetting: their differences. together: in a sweep; seconds are then the run's share of its pass.
+    scored; forgetting: their differences. before_right, right: by measure, which test rows were right (see
+    `scores.unpack_rows`); records of earlier versions have none. together: in a sweep; seconds are then the run's share
+    of its pass.
     """
 
     id: str
@@ -136,6 +138,8 @@ class Run:
     created: str
     before: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    before_right: dict[str, str] = field(default_factory=dict)
+    right: dict[str, str] = field(default_factory=dict)
     forgetting: dict[str, float] = field(default_factory=dict)
     history: list[HistoryEntry] = field(default_factory=list)
     trainable_parameters: int = 0
@@ -159,7 +163,8 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as it is stored."""
-        return {name: value for name, value in asdict(self).items() if name not in NOT_STORED}
+        stored = {name: value for name, value in asdict(self).items() if name not in NOT_STORED}
+        return {name: value for name, value in stored.items() if value or name not in IF_KNOWN}
 
     @property
     def began(self) -> datetime:
@@ -205,6 +210,7 @@ class Run:
 
 
 NOT_STORED = ("folder", "as_stored")
+IF_KNOWN = ("before_right", "right")  # left out where they are empty, so that an old record is written as it was read
 
 
 def provenance(run: Run) -> dict[str, Any]:
@@ -218,7 +224,10 @@ def provenance(run: Run) -> dict[str, Any]:
 
 
 def table(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """One flat row a run, for tables and plots: sizes in MB (10^6 bytes), times in seconds."""
+    """One flat row a run, for tables and plots: sizes in MB (10^6 bytes), times in seconds.
+
+    right and right_labels: which test rows had the exact answer and the right label (see `scores.unpack_rows`).
+    """
     return [
         {
             "method": run.label,
@@ -231,6 +240,8 @@ def table(runs: Iterable[Run]) -> list[dict[str, Any]]:
             "seed": run.config["seed"],
             "status": run.status,
             **{name: run.metrics.get(name) for name in ("loss", "exact_match", "label_accuracy")},
+            "right": run.right.get("exact_match"),
+            "right_labels": run.right.get("label_accuracy"),
             "forgetting": run.forgetting.get("general_loss"),
             "trainable_parameters": run.trainable_parameters,
             "step_seconds": run.step_seconds,
