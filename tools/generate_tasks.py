@@ -2,7 +2,8 @@
 
 Every set is drawn by its own `random.Random`, so that a change to one leaves the others byte for byte as they were.
 Train and test are built from different wordings and different fillers; a test row that still shares more than
-`MAX_OVERLAP` of its word trigrams with some training row is drawn again.
+`MAX_OVERLAP` of its word trigrams with some training row is drawn again. The "added" rows are test rows too: they are
+drawn last, from wordings of their own, which leaves the training rows as they were, and shuffled among the first ones.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from workbench.paths import DATA
@@ -19,12 +21,12 @@ from workbench.tasks.tasks import FACT_DIGITS
 SEED = 2025
 MAX_OVERLAP = 0.6
 
-ORDERS_TRAIN, ORDERS_TEST = 1000, 150
+ORDERS_TRAIN, ORDERS_TEST, ORDERS_ADDED = 1000, 150, 850
 LONGEST_PROMPT = 145  # characters; one long row would pad its whole batch
-TICKETS_TRAIN, TICKETS_TEST = 75, 20  # rows for each of the 12 intents
+TICKETS_TRAIN, TICKETS_TEST, TICKETS_ADDED = 75, 20, 64  # rows for each of the 12 intents
 ASIDE_SHARE = 0.85  # share of tickets that also mention a second subject, settled or denied
 FACTS = 192
-PROTOCOL_TRAIN, PROTOCOL_TEST = 1200, 150
+PROTOCOL_TRAIN, PROTOCOL_TEST = 1200, 1000
 
 # The three knobs of `protocol`: more steps, a wider register and more operations each make it harder.
 PROTOCOL_STEPS = 3
@@ -59,16 +61,25 @@ def _draw_rows(count: int, draw: Callable[[], Row], taken: set[str], accept: Cal
     raise RuntimeError(f"Only {len(rows)} of {count} rows could be drawn: add wordings or fillers.")
 
 
-def _split(train_count: int, test_count: int, draw_train: Callable[[], Row], draw_test: Callable[[], Row]):
-    """Train rows, then test rows that keep within MAX_OVERLAP of every train row; no prompt is overlong."""
-    taken: set[str] = set()
-    train = _draw_rows(train_count, draw_train, taken, lambda prompt: len(prompt) <= LONGEST_PROMPT)
+def _fits(prompt: str) -> bool:
+    return len(prompt) <= LONGEST_PROMPT
+
+
+def _test_rows(count: int, draw: Callable[[], Row], train: list[Row], earlier: Sequence[Row] = ()) -> list[Row]:
+    """Test rows that differ from all `train` and `earlier` rows and keep within MAX_OVERLAP of every train row."""
+    taken = {row["prompt"] for row in (*train, *earlier)}
     trigrams = [word_trigrams(row["prompt"]) for row in train]
+    return _draw_rows(
+        count, draw, taken, lambda prompt: _fits(prompt) and largest_overlap(prompt, trigrams) <= MAX_OVERLAP
+    )
 
-    def accept(prompt: str) -> bool:
-        return len(prompt) <= LONGEST_PROMPT and largest_overlap(prompt, trigrams) <= MAX_OVERLAP
 
-    return train, _draw_rows(test_count, draw_test, taken, accept)
+def _split(
+    train_count: int, test_count: int, draw_train: Callable[[], Row], draw_test: Callable[[], Row]
+) -> tuple[list[Row], list[Row]]:
+    """Train rows, then test rows; no prompt is overlong."""
+    train = _draw_rows(train_count, draw_train, set(), _fits)
+    return train, _test_rows(test_count, draw_test, train)
 
 
 def _wordings(name: str) -> dict:
@@ -157,9 +168,11 @@ def draw_order(rng: random.Random, wordings: dict, split: str) -> Row:
 
 def orders(rng: random.Random) -> tuple[list[Row], list[Row]]:
     """E-mails with distractors and missing fields, each with one compact line of JSON."""
-    wordings = _wordings("orders")
-    draws = [lambda split=split: draw_order(rng, wordings, split) for split in ("train", "test")]
-    return _split(ORDERS_TRAIN, ORDERS_TEST, *draws)
+    draws = [partial(draw_order, rng, _wordings("orders"), split) for split in ("train", "test", "added")]
+    train, test = _split(ORDERS_TRAIN, ORDERS_TEST, *draws[:2])
+    test += _test_rows(ORDERS_ADDED, draws[2], train, test)
+    rng.shuffle(test)
+    return train, test
 
 
 # --- tickets: what does the customer want now? ------------------------------------------------------------------
@@ -183,17 +196,21 @@ def draw_ticket(rng: random.Random, wordings: dict, split: str, label: str) -> R
 
 
 def tickets(rng: random.Random) -> tuple[list[Row], list[Row]]:
-    """Customer messages in 12 balanced intents, shuffled."""
+    """Customer messages in 12 balanced intents, shuffled; every 12 test rows in a row hold each intent once."""
     wordings = _wordings("tickets")
     train: list[Row] = []
     test: list[Row] = []
     for label in wordings["intents"]:
-        draws = [lambda s=split, name=label: draw_ticket(rng, wordings, s, name) for split in ("train", "test")]
+        draws = [partial(draw_ticket, rng, wordings, split, label) for split in ("train", "test")]
         for rows, new in zip((train, test), _split(TICKETS_TRAIN, TICKETS_TEST, *draws), strict=True):
             rows.extend(new)
     rng.shuffle(train)
-    rng.shuffle(test)
-    return train, test
+    by_intent = []
+    for label in wordings["intents"]:
+        rows = [row for row in test if row["completion"] == f" {label}"]
+        rows += _test_rows(TICKETS_ADDED, partial(draw_ticket, rng, wordings, "added", label), train, rows)
+        by_intent.append(rng.sample(rows, len(rows)))
+    return train, [row for each in zip(*by_intent, strict=True) for row in rng.sample(each, len(each))]
 
 
 # --- facts: nothing to understand, only to remember -------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 import json
 import re
+import statistics
 from collections import Counter
 
 import pytest
+from scipy.stats import chi2_contingency
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -12,14 +14,35 @@ from sklearn.pipeline import make_pipeline
 import generate_tasks as generate
 from workbench.paths import DATA
 from workbench.tasks.files import BUILT_IN
-from workbench.tasks.tasks import information_bits, load_task
+from workbench.tasks.tasks import LIVE_ROWS, information_bits, load_task
 
-SIZES = {"orders": (1000, 150), "tickets": (900, 240), "facts": (192, 192), "protocol": (1200, 150)}
+SIZES = {"orders": (1000, 1000), "tickets": (900, 1008), "facts": (192, 192), "protocol": (1200, 1000)}
+LARGE = ("orders", "tickets", "protocol")
 TOKENS = {"orders": (90, 75), "tickets": (55, 35), "facts": (30, 30), "protocol": (90, 65)}  # longest, mean
 
 
 def wordings(name):
     return json.loads((DATA / "wordings" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def fixed_words(wording):
+    """The longest piece of a wording between its slots, in lower case."""
+    return max(re.split(r"\{\w+\}", wording.lower()), key=len)
+
+
+def wording(row, task):
+    """The program, request or need that a test row was written with, which decides most about it."""
+    if task == "protocol":
+        return row.prompt.split(" | ")[1]
+    words = wordings(task)
+    if task == "tickets":
+        intent = words["intents"][row.completion.strip()]
+        pool = intent["test"]["need"] + intent["added"]["need"]
+    else:
+        pool = words["request"]["test"] + words["request"]["added"]
+    return max(
+        (text for text in pool if fixed_words(text) in row.prompt.lower()), key=lambda text: len(fixed_words(text))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +88,36 @@ def test_no_test_row_is_close_to_a_training_row(tasks, name):
     assert max(generate.largest_overlap(row.prompt, training) for row in task.test) <= 0.6
 
 
+@pytest.mark.parametrize("name", LARGE)
+def test_the_prompts_of_a_test_set_are_distinct(tasks, name):
+    assert len({row.prompt for row in tasks[name].test}) == len(tasks[name].test) >= 1000
+
+
+def test_the_test_rows_are_written_with_many_wordings_none_of_them_common(tasks):
+    orders = Counter(wording(row, "orders") for row in tasks["orders"].test)
+    assert len(orders) >= 60 and max(orders.values()) <= 30
+    tickets = Counter((row.completion, wording(row, "tickets")) for row in tasks["tickets"].test)
+    for label in tasks["tickets"].labels:
+        counts = [count for (completion, _), count in tickets.items() if completion == f" {label}"]
+        assert sum(counts) == 84 and len(counts) >= 15 and max(counts) <= 84 // 6, label
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_rows_that_lessons_score_are_a_fair_sample_of_all(tasks, name):
+    """The first rows and the others have the same mix of wordings, by a chi-squared test, and of labels exactly."""
+    rows = tasks[name].test
+    kinds = [wording(row, name) for row in rows]
+    counts = [Counter(kinds[:LIVE_ROWS]), Counter(kinds[LIVE_ROWS:])]
+    assert chi2_contingency([[count[kind] for kind in sorted(set(kinds))] for count in counts]).pvalue > 0.05
+    if name == "tickets":
+        assert set(Counter(row.completion for row in rows[:LIVE_ROWS]).values()) == {LIVE_ROWS // 12}
+    else:
+        lengths = [
+            statistics.mean(len(row.completion) for row in part) for part in (rows[:LIVE_ROWS], rows[LIVE_ROWS:])
+        ]
+        assert lengths[0] == pytest.approx(lengths[1], rel=0.03)
+
+
 def test_overlap_is_measured_in_word_trigrams():
     training = [generate.word_trigrams("Send the red mug today"), generate.word_trigrams("nothing in common here")]
     assert generate.largest_overlap("send THE red, mug now", training) == pytest.approx(2 / 3)
@@ -85,7 +138,8 @@ def test_orders_have_forty_wordings_and_keep_train_and_test_wordings_apart():
     assert len(set(words["request"]["train"])) >= 40
     for key, pool in words.items():
         if isinstance(pool, dict) and "train" in pool and key not in ("what", "what_plain"):
-            assert not set(pool["train"]) & set(pool["test"]), key
+            distinct = [*pool["train"], *pool["test"], *pool["added"]]
+            assert len(distinct) == len(set(distinct)), key
 
 
 def test_orders_complete_to_one_line_of_json_with_missing_fields_and_values_from_the_mail(tasks):
@@ -116,14 +170,14 @@ def test_tickets_are_balanced_and_keep_wordings_and_fillers_apart(tasks):
     words = wordings("tickets")
     intents = words["intents"]
     assert tasks["tickets"].labels == tuple(sorted(intents)) and len(intents) == 12
-    for split, count in (("train", 75), ("test", 20)):
+    for split, count in (("train", 75), ("test", 84)):
         assert set(Counter(row.completion for row in getattr(tasks["tickets"], split)).values()) == {count}
     for key in ("item", "opener", "detail"):
-        assert not set(words[key]["train"]) & set(words[key]["test"])
+        assert not set(words[key]["train"]) & {*words[key]["test"], *words[key]["added"]}
     clauses = [
         clause for intent in intents.values() for split in intent.values() for kind in split.values() for clause in kind
     ]
-    assert len(clauses) == len(set(clauses)) == 12 * (10 + 6 + 6 + 4)
+    assert len(clauses) == len(set(clauses)) == 12 * (10 + 6 + 6 + 4 + 12 + 6)
 
 
 def test_counting_words_does_not_solve_tickets(tasks):

@@ -5,6 +5,7 @@ from workbench._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "LIVE_ROWS": "tasks",
         "SWEEP_FACTS": "tasks",
         "Encoded": "encoding",
         "Example": "files",
