@@ -19,7 +19,9 @@ from workbench.adapters.methods import lora
 from workbench.cli import main, parser
 from workbench.course import doctor, runner
 from workbench.course.doctor import as_markdown
+from workbench.errors import TrainingError
 from workbench.paths import cache_dir
+from workbench.tasks.tasks import LIVE_ROWS
 
 
 def test_importing_the_package_loads_no_torch_and_is_quick():
@@ -114,6 +116,35 @@ def test_every_option_reaches_the_record(small_directory, tmp_path, capsys):
     assert config.items() <= record["config"].items()
     assert method == {name: record["method"][name] for name in method}
     assert record["task"]["train_rows"] + record["task"]["test_rows"] == 20 and record["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit"), [([], LIVE_ROWS), (["--test-limit", "1000"], 1000), (["--task", "MINE"], None)]
+)
+def test_a_shipped_task_is_scored_on_its_first_rows_unless_more_are_asked_for(
+    small_directory, tmp_path, capsys, monkeypatch, asked, limit
+):
+    """All 1,000 rows would take longer than the training; what a person's own data hold is scored whole."""
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    limits = []
+
+    def note(base, task, method, config, *rest, **others):
+        limits.append(config.test_limit)
+        raise TrainingError("This test trains nothing.")
+
+    monkeypatch.setattr("workbench.training.lifecycle.train", note)
+    mine = tmp_path / "mine.csv"
+    mine.write_text("prompt,completion\n" + "".join(f"{n} and {n}?,{2 * n}\n" for n in range(1500)))
+    main(["train", "--model", str(small_directory), *(str(mine) if part == "MINE" else part for part in asked)])
+    assert limits == [limit]
+    told = "Of 1,000 test rows the first 240 will be scored; --test-limit 1000 scores all of them."
+    assert (told in capsys.readouterr().err) == (limit == LIVE_ROWS)
+
+
+def test_the_help_says_how_many_rows_are_scored(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert f"default: {LIVE_ROWS} of a shipped task" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.cli.options import DEFAULT, given, list_of
+from workbench.console import on_terminal, progress_wanted, say
 
 if TYPE_CHECKING:
     from workbench.models.base import Base
@@ -46,26 +48,34 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accumulation", type=int, default=1, help=f"batches a step; {DEFAULT}")
     parser.add_argument("--max-length", type=int, default=512, help=f"tokens of a row; {DEFAULT}")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
-    parser.add_argument("--test-limit", type=int, help="score only so many test rows")
+    parser.add_argument("--test-limit", type=int, help="test rows to score (default: 240 of a shipped task, else all)")
     parser.add_argument("--out", type=Path, help="folder for records and artifacts (default: runs/)")
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
 
 
 def config(options: argparse.Namespace) -> TrainConfig:
-    """The training configuration that was asked for."""
+    """The training configuration that was asked for; of a shipped task the first LIVE_ROWS test rows are scored."""
+    from workbench.tasks.files import BUILT_IN
+    from workbench.tasks.tasks import LIVE_ROWS
     from workbench.training.step import TrainConfig
 
     shared = ("steps", "batch_size", "accumulation", "max_length", "checkpointing", "test_limit")
-    return TrainConfig(**{name: getattr(options, name) for name in shared})
+    asked = TrainConfig(**{name: getattr(options, name) for name in shared})
+    usual = options.test_limit is None and options.task in BUILT_IN
+    return replace(asked, test_limit=LIVE_ROWS) if usual else asked
 
 
 def task(options: argparse.Namespace) -> Task:
-    """The task that was asked for."""
+    """The task that was asked for. A line on stderr says so where only some of its test rows are scored by default."""
     from workbench.tasks.tasks import load_task
 
     columns = {"prompt": options.prompt_column, "completion": options.completion_column}
     fraction = given(options, ("test_fraction",))
-    return load_task(options.task, **columns, **fraction, labelled=options.labelled, subset=options.subset)
+    loaded = load_task(options.task, **columns, **fraction, labelled=options.labelled, subset=options.subset)
+    limit, rows = config(options).test_limit, len(loaded.test)
+    if options.test_limit is None and limit is not None and limit < rows:
+        say(f"Of {rows:,} test rows the first {limit} will be scored; --test-limit {rows} scores all of them.")
+    return loaded
 
 
 def base(options: argparse.Namespace, default: str | None) -> Base:
@@ -91,7 +101,6 @@ def step_printer() -> OnStep:
 
     One line that changes on a terminal; a line a step where stderr goes into a file.
     """
-    from workbench.console import on_terminal, progress_wanted, say
     from workbench.training.pace import spoken
 
     bar: Any = None
