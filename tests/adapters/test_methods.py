@@ -42,6 +42,8 @@ from workbench.models import linear_modules, share
         (lambda: hybrid([]), "needs full_modules"),
         (lambda: hybrid("layers.1.mlp"), "must be a list"),
         (lambda: replace(lora(), full_modules=("norm",)), "belong to hybrid()"),
+        (lambda: lora(pissa=True, dora=True), "pissa takes its start out of plain weights"),
+        (lambda: qlora(pissa=True), "pissa takes its start out of plain weights"),
     ],
 )
 def test_a_method_that_makes_no_sense_is_refused(make, words):
@@ -188,3 +190,19 @@ def test_adapter_parameters_are_those_that_peft_makes(small, method):
 def test_an_empty_name_does_not_mean_every_layer(small, method):
     with pytest.raises(MethodError, match="a comma too many"):
         target_modules(small, method)
+
+
+def test_pissa_starts_as_pefts_own_and_leaves_the_base_alone(small):
+    before = fingerprint(small.model)
+    model = apply(small, lora(rank=3, alpha=6, pissa=True, targets=["q_proj", "down_proj"]))
+    assert fingerprint(small.model) == before
+    stock = AutoModelForCausalLM.from_pretrained(small.model.name_or_path, dtype=torch.float32)
+    stock = get_peft_model(
+        stock, LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], init_lora_weights="pissa")
+    )
+    ours, theirs = dict(model.named_parameters()), dict(stock.named_parameters())
+    assert all(
+        torch.equal(ours[name], weight) for name, weight in theirs.items() if "lora_" in name or "base_layer" in name
+    )
+    ids = torch.arange(5)[None]
+    assert torch.allclose(model(input_ids=ids).logits, small.model(input_ids=ids).logits, atol=1e-5)

@@ -71,3 +71,16 @@ def test_a_rate_that_makes_no_sense_is_refused(make, words):
 def test_fields_at_their_defaults_leave_a_record_as_it_was():
     assert not {"full_learning_rate", "lora_plus"} & lora().to_dict().keys()
     assert lora(lora_plus=16).to_dict()["lora_plus"] == 16
+
+
+@pytest.mark.parametrize("options", [{"pissa": True}, {"lora_plus": 16}, {"pissa": True, "rslora": True}], ids=str)
+def test_what_these_variants_train_is_what_is_saved_and_loaded(small, store, options):
+    run = train(
+        small, load_task("facts"), lora(rank=2, **options), TrainConfig(steps=2, batch_size=4, evaluate=False), store
+    )
+    again = train(
+        small, load_task("facts"), lora(rank=2, **options), TrainConfig(steps=2, batch_size=4, evaluate=False), store
+    )
+    assert run.status == "finished" and run.artifact and "compared" not in (run.advice or "")
+    assert [entry["loss"] for entry in run.history] == [entry["loss"] for entry in again.history]
+    assert run.load(small).model is not small.model

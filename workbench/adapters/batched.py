@@ -31,10 +31,10 @@ def fits_a_slice(base: Base, method: Method) -> bool:
     """Whether `multi_adapter_model` can train a configuration: plain low-rank adapters without dropout.
 
     Dropout, of the adapter or of the model, would draw its masks for the whole pass; DoRA changes the frozen product
-    itself; float16 needs a loss scale for each run; and layers that get a part of the tokens, as single experts do, do
-    not know whose they are.
+    itself, PiSSA the frozen weights; float16 needs a loss scale for each run; and layers that get a part of the tokens,
+    as single experts do, do not know whose they are.
     """
-    plain = method.name in ("lora", "qlora") and not method.dropout and not method.dora
+    plain = method.name in ("lora", "qlora") and not (method.dropout or method.dora or method.pissa)
     plain = plain and see_every_token(base.model, target_modules(base, method))
     settings = base.model.config.get_text_config().to_dict()
     drops = any(value for name, value in settings.items() if "drop" in name and isinstance(value, float))

@@ -11,7 +11,7 @@ from torch import nn
 
 from workbench.adapters.adapter_files import BASE_PREFIX
 from workbench.adapters.carriers import carriers, inject
-from workbench.adapters.guard import unmoved
+from workbench.adapters.guard import private, unmoved
 from workbench.adapters.methods import Method
 from workbench.console import say
 from workbench.errors import MethodError
@@ -64,8 +64,11 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
             parameter.requires_grad_(not is_unreached(model, name))
         return model
     init_seed = seed if method.init_seed is None else method.init_seed
+    own = share(base.model)
+    if method.pissa:  # PEFT takes the start of the adapters out of the weights
+        private(own, {f"{name}.weight" for name in target_modules(base, method)})
     with unmoved(base.model, "Adding the adapters"), RandomNumbers(init_seed):
-        model = inject(share(base.model), peft_config(base, method))
+        model = inject(own, peft_config(base, method))
     _check_opened(model, opened_modules(base, method))
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -92,6 +95,7 @@ def peft_config(base: Base, method: Method) -> LoraConfig:
         lora_dropout=method.dropout,
         use_rslora=method.rslora,
         use_dora=method.dora,
+        init_lora_weights="pissa" if method.pissa else True,
         modules_to_save=opened_modules(base, method) or None,
     )
 

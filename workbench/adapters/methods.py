@@ -17,7 +17,12 @@ from workbench.seeds import TORCH_SEEDS
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 FULL_RATE_SHARE = 0.1  # of the adapters' learning rate: what is trained in full does best at about a tenth of it
-LEFT_OUT = {"reasons": (), "full_learning_rate": None, "lora_plus": 1.0}  # of a record, where they say nothing
+LEFT_OUT = {
+    "reasons": (),
+    "full_learning_rate": None,
+    "lora_plus": 1.0,
+    "pissa": False,
+}  # of a record, where they say nothing
 TARGET_GROUPS = {frozenset(ATTENTION): "attention", frozenset(MLP): "mlp"}
 
 
@@ -27,6 +32,7 @@ class AdapterOptions(TypedDict, total=False):
     dropout: float
     rslora: bool
     dora: bool
+    pissa: bool
     lora_plus: float
     init_seed: int | None
 
@@ -36,8 +42,9 @@ class Method:
     """How a model is fine-tuned. Make one with `full`, `lora`, `qlora` or `hybrid`.
 
     rank r and alpha: the update is dW = scaling * B A with scaling = alpha / r (LoRA, arXiv 2106.09685), or
-    alpha / sqrt(r) with `rslora` (arXiv 2312.03732). dora: weight-decomposed adapters (arXiv 2402.09353). lora_plus:
-    the learning rate of B is so many times that of A (LoRA+, arXiv 2402.12354).
+    alpha / sqrt(r) with `rslora` (arXiv 2312.03732). dora: weight-decomposed adapters (arXiv 2402.09353). pissa: A
+    and B start as the largest singular vectors of the weight, which keeps the rest (PiSSA, arXiv 2404.02948).
+    lora_plus: the learning rate of B is so many times that of A (LoRA+, arXiv 2402.12354).
     targets: "all-linear", or the ends of the names of the linear layers to adapt ("q_proj", "mlp.down_proj").
     layers: the indices of the blocks to adapt; None is all. full_modules: ends of the names of modules that are trained
     in full, without adapters, at `full_learning_rate` (None: at `learning_rate`). init_seed: seed of the adapters'
@@ -54,6 +61,7 @@ class Method:
     dropout: float = 0.0
     rslora: bool = False
     dora: bool = False
+    pissa: bool = False
     full_modules: tuple[str, ...] = ()
     full_learning_rate: float | None = None
     lora_plus: float = 1.0
@@ -76,6 +84,8 @@ class Method:
             raise MethodError(f"alpha={self.alpha:g} must be above 0 and finite; alpha / rank scales the update.")
         if not 0 <= self.dropout < 1:
             raise MethodError(f"dropout={self.dropout:g} must be at least 0 and below 1.")
+        if self.pissa and (self.dora or self.name == "qlora"):
+            raise MethodError("pissa takes its start out of plain weights: leave out dora, or take lora().")
         if not 0 < self.lora_plus < inf:
             raise MethodError(f"lora_plus={self.lora_plus:g} must be above 0 and finite; LoRA+ takes about 16.")
         if (self.full_modules or self.full_learning_rate is not None) and self.name != "hybrid":
@@ -150,7 +160,7 @@ class Method:
         """A short name for legends and file names: "lora r=8"."""
         if self.name == "full":
             return "full"
-        extras = [word for word, on in (("rslora", self.rslora), ("dora", self.dora)) if on]
+        extras = [word for word, on in (("rslora", self.rslora), ("dora", self.dora), ("pissa", self.pissa)) if on]
         extras += [f"B x{self.lora_plus:g}"] if self.lora_plus != 1 else []
         return " ".join([f"{self.name} r={self.rank}", *extras])
 

@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
     train.add_argument("--learning-rate", type=float, help="default: 1e-4 for full, 2e-3 for the others")
     train.add_argument("--rslora", action="store_true", default=None, help="alpha / sqrt(rank), not alpha / rank")
     train.add_argument("--dora", action="store_true", default=None, help="weight-decomposed adapters")
+    train.add_argument("--pissa", action="store_true", default=None, help="start from the weight's singular vectors")
     train.add_argument("--lora-plus", type=float, help="learning rate of B over that of A (LoRA+, about 16)")
     train.add_argument("--full-modules", help="hybrid: modules to train whole, e.g. layers.29.mlp")
     train.add_argument("--full-learning-rate", type=float, help="hybrid: of these modules (default: a tenth)")
@@ -62,7 +63,7 @@ def _method(options: argparse.Namespace) -> Method | None:
     """The method that was asked for, None for "auto"; raises MethodError for options that it does not use."""
     from workbench.adapters.methods import Method
 
-    of_adapters = given(options, ("rank", "alpha", "layers", "dropout", "rslora", "dora", "lora_plus"))
+    of_adapters = given(options, ("rank", "alpha", "layers", "dropout", "rslora", "dora", "pissa", "lora_plus"))
     opened, rate = given(options, ("full_learning_rate",)), given(options, ("learning_rate",))
     others = given(options, ("targets", "full_modules"))
     if options.method in ("full", "auto"):

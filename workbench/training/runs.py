@@ -68,6 +68,7 @@ class MethodRecord(TypedDict):
     init_seed: int | None
     full_learning_rate: NotRequired[float | None]
     lora_plus: NotRequired[float]
+    pissa: NotRequired[bool]
     reasons: NotRequired[list[str]]
     label: str
     scaling: float | None

@@ -98,10 +98,13 @@ def adamw(model: nn.Module, method: Method, config: TrainConfig) -> torch.optim.
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault(_peak_rate(name, method), []).append(parameter)
-    filled = [{"params": own, "lr": rate, "peak_rate": rate} for rate, own in groups.items() if own]
-    device = filled[0]["params"][0].device.type  # type: ignore[index, union-attr] - a list of parameters
-    fused = device in ("cpu", "cuda", "mps", "xpu")
-    return torch.optim.AdamW(filled, weight_decay=config.weight_decay, fused=fused)
+    filled = {rate: own for rate, own in groups.items() if own}
+    device = next(iter(filled.values()))[0].device.type
+    return torch.optim.AdamW(
+        [{"params": own, "lr": rate, "peak_rate": rate} for rate, own in filled.items()],
+        weight_decay=config.weight_decay,
+        fused=device in ("cpu", "cuda", "mps", "xpu"),
+    )
 
 
 def _peak_rate(name: str, method: Method) -> float:
@@ -160,9 +163,12 @@ def train_step(accelerator: Accelerator, group: Group, step: int) -> list[float]
     """Forward and backward for the group, then clipping and an update for each slot.
 
     Returns each slot's loss before the update, in nats per completion token. A slot whose loss is not a number is not
-    updated. step: counted from 0, for the learning rate.
+    updated. step: counted from 0, for the learning rate; the gradients of step 0 are checked before the update.
     """
     losses = accelerator.reduce(backward(accelerator, group), "sum").tolist()
+    if step == 0:
+        for slot in group.slots:
+            check_gradients(slot.model, scaled=accelerator.scaler is not None)
     for slot, loss in zip(group.slots, losses, strict=True):
         for group_of_rate in slot.optimizer.param_groups:
             group_of_rate["lr"] = group_of_rate["peak_rate"] * slot.config.learning_rate_factor(step)
