@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 import generate_tasks as generate
 from workbench.paths import DATA
-from workbench.tasks.files import BUILT_IN
+from workbench.tasks.files import SHIPPED
 from workbench.tasks.tasks import LIVE_ROWS, information_bits, load_task
 
 SIZES = {"orders": (1000, 1000), "tickets": (900, 1008), "facts": (192, 192), "protocol": (1200, 1000)}
@@ -47,29 +47,35 @@ def wording(row, task):
 
 @pytest.fixture(scope="module")
 def tasks():
-    return {name: load_task(name) for name in BUILT_IN}
+    return {name: load_task(name) for name in SHIPPED}
 
 
-def test_regenerating_gives_the_committed_bytes(tmp_path):
-    generate.generate(tmp_path)
-    written = sorted(tmp_path.glob("tasks/*/*.jsonl"))
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    """A folder with a datasheet into which the generator has written."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "README.md").write_text("top\n<!-- files -->\nold\n<!-- end of files -->\nend\n", encoding="utf-8")
+    (folder / "everyday_facts.jsonl").write_bytes((DATA / "everyday_facts.jsonl").read_bytes())
+    generate.generate(folder)
+    return folder
+
+
+def test_regenerating_gives_the_committed_bytes(generated):
+    written = sorted(generated.glob("tasks/*/*.jsonl"))
     assert len(written) == 8
     for path in written:
-        assert path.read_bytes() == (DATA / path.relative_to(tmp_path)).read_bytes(), path.name
+        assert path.read_bytes() == (DATA / path.relative_to(generated)).read_bytes(), path.name
 
 
-def test_the_datasheet_lists_the_hashes_of_the_files_and_is_kept_up_to_date(tmp_path):
+def test_the_datasheet_lists_the_hashes_of_the_files_and_is_kept_up_to_date(generated):
     sheet = (DATA / "README.md").read_text(encoding="utf-8")
     table = generate.hash_table(DATA)
     assert table.count(".jsonl`") == 9 and f"\n{table}\n" in sheet
-    (tmp_path / "README.md").write_text("top\n<!-- files -->\nold\n<!-- end of files -->\nend\n", encoding="utf-8")
-    (tmp_path / "everyday_facts.jsonl").write_bytes((DATA / "everyday_facts.jsonl").read_bytes())
-    generate.generate(tmp_path)
-    rewritten = (tmp_path / "README.md").read_text(encoding="utf-8")
+    rewritten = (generated / "README.md").read_text(encoding="utf-8")
     assert rewritten == f"top\n<!-- files -->\n{table}\n<!-- end of files -->\nend\n"
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_row_counts_and_form(tasks, name):
     task = tasks[name]
     assert (len(task.train), len(task.test)) == SIZES[name]
@@ -80,7 +86,7 @@ def test_row_counts_and_form(tasks, name):
     assert max(prompts.values()) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "facts"])
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "facts"])
 def test_no_test_row_is_close_to_a_training_row(tasks, name):
     task = tasks[name]
     assert not {row.prompt for row in task.train} & {row.prompt for row in task.test}
@@ -124,13 +130,21 @@ def test_overlap_is_measured_in_word_trigrams():
     assert generate.largest_overlap("two words", training) == 0
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_rows_fit_the_token_budget(tasks, name, base):
     rows = (*tasks[name].train, *tasks[name].test)
     ids = base.tokenizer([row.prompt + row.completion for row in rows])["input_ids"]
     lengths = [len(row) + 1 for row in ids]
     longest, mean = TOKENS[name]
     assert max(lengths) <= longest and sum(lengths) / len(lengths) <= mean
+
+
+def test_stored_results_are_of_todays_rows_or_of_the_earlier_ones_that_the_datasheet_lists(tasks):
+    sheet = (DATA / "README.md").read_text(encoding="utf-8")
+    for file in sorted((DATA / "reference").glob("*.jsonl")):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for name, digest in {(row["task"], row["task_sha256"]) for row in rows if row["task"] in LARGE}:
+            assert digest == tasks[name].sha256 or f"`{name}` `{digest}`" in sheet, (file.name, name)
 
 
 def test_orders_have_forty_wordings_and_keep_train_and_test_wordings_apart():

@@ -14,7 +14,8 @@ from pathlib import Path
 from workbench.console import first_line
 from workbench.errors import TaskError
 
-BUILT_IN = ("orders", "tickets", "facts", "protocol")
+SHIPPED = ("orders", "tickets", "facts", "protocol")  # each is a folder of data/tasks
+BUILT_IN = (*SHIPPED, "docs")
 SUFFIXES = (".jsonl", ".csv")
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "evaluation", "eval")  # the first that there is, is used
 SPLIT_WORD = re.compile("|".join(("training", "train", *TEST_SPLITS)))

@@ -17,9 +17,20 @@ from pathlib import Path
 from workbench.console import first_line, say
 from workbench.errors import TaskError
 from workbench.paths import DATA
-from workbench.tasks.files import BUILT_IN, SUFFIXES, Contents, Example, read_file, read_folder, read_hub, shortened
+from workbench.tasks import docs
+from workbench.tasks.files import (
+    BUILT_IN,
+    SHIPPED,
+    SUFFIXES,
+    Contents,
+    Example,
+    read_file,
+    read_folder,
+    read_hub,
+    shortened,
+)
 
-LABELLED = ("tickets",)  # built-in tasks of classification
+LABELLED = ("tickets", "docs")  # built-in tasks of classification
 RECALLED = ("facts",)  # built-in tasks whose test rows are the training rows: they measure recall
 TEST_FRACTION = 0.2  # of the prompts of data without test rows
 FACT_DIGITS = 4  # of a code in the task `facts`
@@ -35,7 +46,7 @@ class Task:
     train: tuple[Example, ...]
     test: tuple[Example, ...]
     labels: tuple[str, ...] | None
-    source: str  # the path or Hub id that was read
+    source: str  # the path or Hub id that was read; for `docs`, the versions of the packages
     sha256: str  # of all examples in order, so that a record says exactly which data it used
 
     def head(self, rows: int) -> Task:
@@ -102,8 +113,8 @@ def load_task(
     labelled: bool = False,
     subset: str | None = None,
 ) -> Task:
-    """Loads a built-in task ("orders", "tickets", "facts", "protocol"), a .jsonl or .csv file (UTF-8), a folder with
-    train and, optionally, test files, or a dataset of the Hugging Face Hub (`subset`: its configuration).
+    """Loads a built-in task ("orders", "tickets", "facts", "protocol", "docs"), a .jsonl or .csv file (UTF-8), a folder
+    with train and, optionally, test files, or a dataset of the Hugging Face Hub (`subset`: its configuration).
 
     `prompt` and `completion` name the columns. Validation rows are the test where there are no test rows; without
     either, `test_fraction` of the prompts is held out, drawn with `seed`. A line on stderr names the columns, files and
@@ -113,7 +124,7 @@ def load_task(
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise TaskError(f"{name_or_path!r} must be a task's name or a path, e.g. 'orders' or 'mine.csv'.")
     name = str(name_or_path)
-    path = DATA / "tasks" / name if name in BUILT_IN else _expanded(name)
+    path = DATA / "tasks" / name if name in SHIPPED else _expanded(name)
     try:
         found = _read(name, path, prompt, completion, subset)
     except OSError as error:
@@ -127,8 +138,9 @@ def load_task(
         _check_apart(train, test, name)
     distinct = tuple(sorted({row.completion.strip() for row in [*train, *test]}))
     labels = distinct if labelled or name in LABELLED else None
-    shown = path.stem if path.exists() else name
-    return Task(shown, tuple(train), tuple(test), labels, str(name_or_path), _digest(train, test))
+    shown = path.stem if path.exists() and name not in BUILT_IN else name
+    source = docs.versions() if name == docs.NAME else str(name_or_path)
+    return Task(shown, tuple(train), tuple(test), labels, source, _digest(train, test))
 
 
 def _expanded(name: str) -> Path:
@@ -140,8 +152,10 @@ def _expanded(name: str) -> Path:
 
 def _read(name: str, path: Path, prompt: str, completion: str, subset: str | None) -> Contents:
     local = path.is_dir() or path.is_file()
-    if local and subset is not None:
-        raise TaskError(f"subset={subset!r} is for Hub datasets, and {name} is a file or folder. Leave it out.")
+    if (local or name in BUILT_IN) and subset is not None:
+        raise TaskError(f"subset={subset!r} is for Hub datasets, and {name} is none. Leave it out.")
+    if name == docs.NAME:
+        return docs.read_docs()
     if local:
         return read_folder(path, prompt, completion) if path.is_dir() else read_file(path, prompt, completion)
     if name in BUILT_IN or path.suffix.lower() in SUFFIXES or path.is_absolute():
