@@ -47,12 +47,6 @@ class RandomNumbers(TorchFunctionMode):
             self._generators[device] = torch.Generator(device).manual_seed(self._seed)
         return self._generators[device]
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Draw within the block, and as if nothing had been drawn after it."""
-        with self.replayed(self.state()):
-            yield
-
     def state(self) -> dict[torch.device, torch.Tensor]:
         """What `replayed` starts from."""
         return {device: generator.get_state() for device, generator in self._generators.items()}

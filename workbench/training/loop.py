@@ -28,8 +28,6 @@ from workbench.training.step import (
     Model,
     Slot,
     adamw,
-    backward,
-    check_gradients,
     micro_batches,
     optimizer_tensors,
     train_step,
@@ -138,15 +136,13 @@ def fit(
     numbers = RandomNumbers(config.seed) if any(draws(slot.model) for slot in slots) else None
     groups: list[Group] = []
     peak_of_gpu = gpu_peak(accelerator.device, held(slots))
+    pace = Pace(config.steps, scoring)
     try:
         for step in range(config.steps):
             for slot in active:
                 slot.next_step()
             if not groups:
                 groups = batched(base, active) if together else [alone(accelerator, base, active[0], numbers)]
-            if step == 0:
-                _rehearse(accelerator, groups, numbers)
-                pace = Pace(config.steps, scoring)
             # The second step is the first with the optimizers' states in place.
             measured = step == min(1, config.steps - 1) and not peak_of_gpu
             with numbers or nullcontext():  # not around on_step, which may draw too
@@ -236,17 +232,6 @@ def _report(slots: Sequence[Slot], surviving: Sequence[Slot], step: int, seconds
 
 def _together(slots: Sequence[Slot]) -> str:
     return slots[0].run.label if len(slots) == 1 else f"{len(slots)} configurations together"
-
-
-def _rehearse(accelerator: Accelerator, groups: Sequence[Group], numbers: RandomNumbers | None) -> None:
-    """One forward and backward pass without an update: checks the gradients."""
-    slots = [slot for group in groups for slot in group.slots]
-    with numbers.kept() if numbers else nullcontext():
-        for group in groups:
-            backward(accelerator, group)
-    for slot in slots:
-        check_gradients(slot.model, scaled=accelerator.scaler is not None)
-        slot.optimizer.zero_grad(set_to_none=True)
 
 
 def _check_overflow(accelerator: Accelerator, slots: Sequence[Slot]) -> None:
