@@ -50,22 +50,28 @@ def tasks():
     return {name: load_task(name) for name in SHIPPED}
 
 
-def test_regenerating_gives_the_committed_bytes(tmp_path):
-    generate.generate(tmp_path)
-    written = sorted(tmp_path.glob("tasks/*/*.jsonl"))
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    """A folder with a datasheet into which the generator has written."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "README.md").write_text("top\n<!-- files -->\nold\n<!-- end of files -->\nend\n", encoding="utf-8")
+    (folder / "everyday_facts.jsonl").write_bytes((DATA / "everyday_facts.jsonl").read_bytes())
+    generate.generate(folder)
+    return folder
+
+
+def test_regenerating_gives_the_committed_bytes(generated):
+    written = sorted(generated.glob("tasks/*/*.jsonl"))
     assert len(written) == 8
     for path in written:
-        assert path.read_bytes() == (DATA / path.relative_to(tmp_path)).read_bytes(), path.name
+        assert path.read_bytes() == (DATA / path.relative_to(generated)).read_bytes(), path.name
 
 
-def test_the_datasheet_lists_the_hashes_of_the_files_and_is_kept_up_to_date(tmp_path):
+def test_the_datasheet_lists_the_hashes_of_the_files_and_is_kept_up_to_date(generated):
     sheet = (DATA / "README.md").read_text(encoding="utf-8")
     table = generate.hash_table(DATA)
     assert table.count(".jsonl`") == 9 and f"\n{table}\n" in sheet
-    (tmp_path / "README.md").write_text("top\n<!-- files -->\nold\n<!-- end of files -->\nend\n", encoding="utf-8")
-    (tmp_path / "everyday_facts.jsonl").write_bytes((DATA / "everyday_facts.jsonl").read_bytes())
-    generate.generate(tmp_path)
-    rewritten = (tmp_path / "README.md").read_text(encoding="utf-8")
+    rewritten = (generated / "README.md").read_text(encoding="utf-8")
     assert rewritten == f"top\n<!-- files -->\n{table}\n<!-- end of files -->\nend\n"
 
 
@@ -131,6 +137,14 @@ def test_rows_fit_the_token_budget(tasks, name, base):
     lengths = [len(row) + 1 for row in ids]
     longest, mean = TOKENS[name]
     assert max(lengths) <= longest and sum(lengths) / len(lengths) <= mean
+
+
+def test_stored_results_are_of_todays_rows_or_of_the_earlier_ones_that_the_datasheet_lists(tasks):
+    sheet = (DATA / "README.md").read_text(encoding="utf-8")
+    for file in sorted((DATA / "reference").glob("*.jsonl")):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for name, digest in {(row["task"], row["task_sha256"]) for row in rows if row["task"] in LARGE}:
+            assert digest == tasks[name].sha256 or f"`{name}` `{digest}`" in sheet, (file.name, name)
 
 
 def test_orders_have_forty_wordings_and_keep_train_and_test_wordings_apart():
