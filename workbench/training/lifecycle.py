@@ -16,6 +16,7 @@ from workbench.console import say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
 from workbench.models.checks import check_ids
+from workbench.scoring.kept_scores import keep_scores, kept_scores
 from workbench.scoring.scores import Scores
 from workbench.tasks.encoding import encode
 from workbench.tasks.tasks import Task
@@ -155,18 +156,22 @@ def _run_in_halves(trials: Sequence[Trial], on_step: OnStep | None) -> list[Run]
 
 
 def score_of_base(base: Base, task: Task, config: TrainConfig) -> Scores:
-    """The base's own scores (none if `config.evaluate` is off), computed once a session for each base and task.
+    """The base's own scores (none if `config.evaluate` is off), computed once for each base and task.
 
+    That is once a session, and once a machine where `scoring.kept_scores` can tell that they would be the same.
     Raises TrainingError if memory runs out.
     """
     if not config.evaluate:
         return Scores()
     key = _scores_key(base, task, config)
+    if key not in BASE_SCORES and (kept := kept_scores(base, key)):
+        BASE_SCORES[key], SCORING_SECONDS[key] = kept
     if key not in BASE_SCORES:
         say(f"Scoring the base on {len(task.test[: config.test_limit])} test rows, general text and facts ...")
         started = time.perf_counter()
         BASE_SCORES[key] = scores_of(base, task, config)
         SCORING_SECONDS[key] = time.perf_counter() - started
+        keep_scores(base, key, BASE_SCORES[key], SCORING_SECONDS[key])
     return Scores(BASE_SCORES[key], BASE_SCORES[key].right)
 
 
