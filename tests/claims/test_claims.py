@@ -6,17 +6,17 @@ import pytest
 
 from support.records import run
 from workbench import claims
-from workbench.claims import BETS, DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
+from workbench.claims import DEPENDS, JUDGED, NOT_SUPPORTED, SUPPORTED, UNTESTED
 from workbench.paths import DATA
 
 
 def verdicts(*runs) -> dict[str, str]:
-    return {verdict.claim: verdict.verdict for verdict in claims.verdicts(*BETS, runs=runs)}
+    return {verdict.claim: verdict.verdict for verdict in claims.verdicts(*JUDGED, runs=runs)}
 
 
 def test_the_ledger_names_every_claim_once():
     ledger = claims.claims()
-    assert len(ledger) == 29 and set(BETS) <= set(ledger)
+    assert len(ledger) == 29 and set(JUDGED) <= set(ledger)
     assert all(claim.text.endswith(".") and claim.notebooks and claim.source for claim in ledger.values())
 
 
@@ -84,14 +84,14 @@ def test_parity_takes_a_sample_that_could_have_seen_a_difference():
 
 
 def test_the_syllabus_names_the_claims_that_the_ledger_gives_to_a_lesson():
-    """Lesson 06 judges the bets; of the other claims of training the stored study speaks."""
+    """Lesson 06 judges what its runs can; of the other claims of training the stored study speaks."""
     syllabus = (DATA.parent / "notebooks" / "README.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| \[(\d\d)_.*\| ([^|]+) \|$", syllabus, re.MULTILINE))
     for lesson, named in told.items():
         own = {id for id, claim in claims.claims().items() if lesson in claim.notebooks}
-        expected = {"00": {"-"}, "06": set(BETS)}.get(lesson, own)
+        expected = {"00": {"-"}, "06": set(JUDGED)}.get(lesson, own)
         assert set(named.split(", ")) == expected, lesson
-        assert lesson != "06" or set(BETS) <= own
+        assert lesson != "06" or set(JUDGED) <= own
 
 
 def test_nothing_learnt_is_no_parity():
@@ -104,8 +104,8 @@ def test_bets_are_kept_and_a_damaged_file_is_no_bet(store):
     assert claims.load_bets(store) == {"speed": DEPENDS}
     with pytest.raises(ValueError, match="is not a bet"):
         claims.save_bets({"speed": "maybe"}, store)
-    (store.path / "learner" / "bets.json").write_text('{"speed": "perhaps", "parity": "depends"}')
-    assert claims.load_bets(store) == {"parity": DEPENDS}
+    (store.path / "learner" / "bets.json").write_text('{"speed": "perhaps", "parity": "depends", "hybrid": "depends"}')
+    assert claims.load_bets(store) == {"hybrid": DEPENDS}, "parity was a bet once"
     (store.path / "learner" / "bets.json").write_text("[]")
     assert claims.load_bets(store) == {}
     (store.path / "learner" / "bets.json").write_text("{")

@@ -3,16 +3,16 @@
 import pytest
 
 from support.records import run
-from workbench.claims import BETS, UNTESTED, claims, verdicts
+from workbench.claims import JUDGED, UNTESTED, claims, verdicts
 from workbench.claims.rules import Evidence, NotTested, Rule, rules
 
-LESSONS = ("03", "04", "05")  # which judge every claim of theirs; lesson 06 judges the bets
+LESSONS = ("03", "04", "05")  # which judge every claim of theirs; lesson 06 judges JUDGED
 
 
 def test_every_claim_that_a_lesson_judges_has_a_rule_and_every_rule_a_claim():
     judged = {one.claim for one in rules()}
     testable = {id for id, claim in claims().items() if set(LESSONS) & set(claim.notebooks)}
-    assert testable | set(BETS) <= judged <= set(claims())
+    assert testable | set(JUDGED) <= judged <= set(claims())
 
 
 def test_a_rule_needs_evidence_that_can_be_given_and_no_two_rules_need_the_same():

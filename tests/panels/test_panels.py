@@ -154,37 +154,39 @@ def test_a_saved_notebook_keeps_a_still_picture_that_the_live_panel_hides(name, 
     assert again.children[0].value != rule, "each display hides its own picture only"
 
 
-def test_a_choice_is_kept_and_compared():
-    guess = predict.predict_choice("How much?", ["little", "half", "nearly all"], default="half")
-    assert guess.value == "half" and not guess.changed and "(the default)" in guess.words()
-    assert guess.compare("half").endswith("It was: half - as you said.")
+def test_a_choice_is_open_until_it_is_made():
+    guess = predict.predict_choice("How much?", ["little", "half", "nearly all"])
+    assert guess.value is None and guess.words() == "none yet"
+    assert guess.compare("half") == "You made no prediction. It was: half."
+    guess.control.value = "half"
+    assert guess.compare("half") == "You predicted: half. It was: half. You were right."
     guess.control.value = "little"
-    assert guess.changed and guess.compare("half") == "You predicted: little. It was: half - not what you said."
+    assert guess.compare("half") == "You predicted: little. It was: half. You were wrong."
 
 
-def test_a_number_is_kept_and_compared():
-    guess = predict.predict_number("Which share trains?", 0, 50, default=10, unit=" %")
-    guess.control.value = 4
-    assert guess.compare(1.8151) == "You predicted 4 %. It was 1.82 %."
-    assert isinstance(predict.predict_number("?", 0.0, 1.0, 0.5, 0.1).control, widgets.FloatSlider)
+@pytest.mark.parametrize("typed", ["", "many"])
+def test_a_number_is_open_until_one_is_typed(typed):
+    guess = predict.predict_number("Which share trains?", unit=" %")
+    guess.control.value = typed
+    assert guess.value is None
+    assert guess.compare(1.8151) == "You made no prediction. It was: 1.82 %."
+    guess.control.value = " 4 "
+    assert guess.value == 4 and guess.compare(1.8151) == "You predicted: 4 %. It was: 1.82 %."
 
 
 def test_a_question_asked_again_keeps_its_answer():
     """A click on the picked choice makes its cell the active one, and *Run* begins there."""
     options = ["little", "half"]
-    predict.predict_choice("Asked twice?", options, default="half").control.value = "little"
-    again = predict.predict_choice("Asked twice?", options, default="half")
-    assert again.value == "little" and again.changed
-    again.control.value = "half"
-    assert not predict.predict_choice("Asked twice?", options, default="half").changed
-    assert predict.predict_choice("Asked twice?", ["half", "all"], default="half").value == "half", "other options"
+    predict.predict_choice("Asked twice?", options).control.value = "little"
+    assert predict.predict_choice("Asked twice?", options).value == "little"
+    assert predict.predict_choice("Asked twice?", ["half", "all"]).value is None, "other options"
 
 
 def test_a_prediction_leaves_its_words_in_a_saved_notebook(monkeypatch):
-    guess = predict.predict_choice("How <much>?", ["little", "half"], default="half")
+    guess = predict.predict_choice("How <much>?", ["little", "half"])
     (live, _), (still, _) = shown(guess, monkeypatch)
     assert guess.widget in live.children
-    assert still["text/plain"] == "Predict. How <much>? Guess: half (the default)"
+    assert still["text/plain"] == "Predict. How <much>? little / half Your prediction: none yet"
     assert "How &lt;much&gt;?" in still["text/html"]
 
 
@@ -194,8 +196,8 @@ def test_bets_that_cannot_be_saved_are_an_alert(tmp_path):
     panel.controls["speed"].value = bets.SUPPORTED
     assert 'role="alert"' in panel.message.value and "WORKBENCH_RUNS" in panel.message.value
     (tmp_path / "file").unlink()
-    panel.controls["parity"].value = bets.DEPENDS
-    assert "2 of 6 bets made and saved" in panel.message.value
+    panel.controls["hybrid"].value = bets.DEPENDS
+    assert "2 of 4 bets made and saved" in panel.message.value
 
 
 def test_the_layers_of_the_panel_are_those_of_the_packaged_model():

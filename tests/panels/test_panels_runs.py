@@ -44,11 +44,11 @@ def test_a_bet_is_saved_as_it_is_made_and_found_again(store):
     panel = bets.BetsPanel(store)
     assert panel.bets == {} and set(panel.controls) == set(BETS)
     panel.controls["speed"].value = SUPPORTED
-    panel.controls["parity"].value = DEPENDS
-    assert load_bets(store) == {"speed": SUPPORTED, "parity": DEPENDS} == bets.BetsPanel(store).bets
-    assert "2 of 6" in panel.message.value
-    panel.controls["speed"].value = bets.NO_BET
-    assert load_bets(store) == {"parity": DEPENDS}
+    panel.controls["hybrid"].value = DEPENDS
+    assert load_bets(store) == {"speed": SUPPORTED, "hybrid": DEPENDS} == bets.BetsPanel(store).bets
+    assert "2 of 4" in panel.message.value
+    panel.controls["speed"].value = None
+    assert load_bets(store) == {"hybrid": DEPENDS}
 
 
 def test_a_saved_notebook_says_what_was_bet(store, monkeypatch):

@@ -40,7 +40,7 @@ panel = memory_panel()
 """,
     "predict": """
 from workbench.panels.predict import predict_choice
-panel = predict_choice("How much is missed?", ["little", "half", "nearly all"], default="half")
+panel = predict_choice("How much is missed?", ["little", "half", "nearly all"])
 """,
     "quantization": """
 from workbench import load_base

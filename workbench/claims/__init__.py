@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "BETS": "ledger",
         "Claim": "ledger",
         "DEPENDS": "ledger",
+        "JUDGED": "ledger",
         "NOT_SUPPORTED": "ledger",
         "SUPPORTED": "ledger",
         "UNTESTED": "ledger",

@@ -13,7 +13,8 @@ from workbench.training.store import RunStore
 
 SUPPORTED, DEPENDS, NOT_SUPPORTED, UNTESTED = "supported", "depends", "not supported", "not yet tested"
 VERDICTS = (SUPPORTED, DEPENDS, NOT_SUPPORTED)
-BETS = ("memory-ratio", "speed", "artifact", "parity", "forgetting", "hybrid")
+BETS = ("memory-ratio", "speed", "forgetting", "hybrid")  # which the learner's own runs can decide
+JUDGED = (*BETS, "artifact", "parity")  # by lesson 06
 
 
 @dataclass(frozen=True)

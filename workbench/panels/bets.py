@@ -13,20 +13,18 @@ from workbench.panels.base import alert, show_live, static_class
 from workbench.training.store import RunStore
 
 NO_BET = "no bet yet"
-CHOICES = (NO_BET, SUPPORTED, DEPENDS, NOT_SUPPORTED)
+CHOICES = (SUPPORTED, DEPENDS, NOT_SUPPORTED)
 
 
 class BetsPanel:
-    """A choice for each of the six claims. `bets` holds the choices made; every change is saved in the store."""
+    """A choice for each claim of BETS, open at first. `bets` holds the choices made; each is saved in the store."""
 
     def __init__(self, store: RunStore | None = None) -> None:
         self.store = store or RunStore()
         saved = load_bets(self.store)
         ledger = claims()
         self.controls = {
-            claim: widgets.ToggleButtons(
-                options=CHOICES, value=saved.get(claim, NO_BET), style={"button_width": "auto"}
-            )
+            claim: widgets.ToggleButtons(options=CHOICES, value=saved.get(claim), style={"button_width": "auto"})
             for claim in BETS
         }
         self.message = widgets.HTML()
@@ -41,7 +39,7 @@ class BetsPanel:
     @property
     def bets(self) -> dict[str, str]:
         """Claim -> bet, for the claims that have one."""
-        return {claim: control.value for claim, control in self.controls.items() if control.value != NO_BET}
+        return {claim: control.value for claim, control in self.controls.items() if control.value}
 
     def _save(self, _change: dict) -> None:
         try:
@@ -57,8 +55,8 @@ class BetsPanel:
 
     def _ipython_display_(self) -> None:
         name = static_class()
-        items = "".join(f"<li>{claim}: {control.value}</li>" for claim, control in self.controls.items())
-        text = "; ".join(f"{claim}: {control.value}" for claim, control in self.controls.items())
+        items = "".join(f"<li>{claim}: {control.value or NO_BET}</li>" for claim, control in self.controls.items())
+        text = "; ".join(f"{claim}: {control.value or NO_BET}" for claim, control in self.controls.items())
         data = {"text/html": f'<div class="{name}">Your bets<ul>{items}</ul></div>', "text/plain": f"Your bets: {text}"}
         show_live(self.widget, data, {}, name)
 

@@ -1,4 +1,4 @@
-"""The learner's guess before a run: a question with a default, which the notebook's summary compares."""
+"""The learner's guess before a run: a question without a default, which the notebook's summary compares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _answers: dict[tuple, Any] = {}  # by question and options, so that running a ce
 
 
 class Prediction:
-    """A question and the learner's answer. value: the guess; changed: whether it differs from the default.
+    """A question and the learner's answer. `value` is the guess: a text or a number, None while there is none.
 
     The same question asked again in one kernel starts from the answer given before.
     """
@@ -23,9 +23,9 @@ class Prediction:
         self.question = question
         self.control = control
         self.unit = unit
-        self.default = control.value
         asked = (question, *getattr(control, "options", ()))
-        control.value = _answers.get(asked, control.value)
+        if asked in _answers:
+            control.value = _answers[asked]
         control.observe(lambda change: _answers.update({asked: change.new}), "value")
         self.widget = widgets.VBox(
             [widgets.HTML(f"<p style='line-height: 1.5'><b>Predict.</b> {html.escape(question)}</p>"), control]
@@ -33,45 +33,50 @@ class Prediction:
 
     @property
     def value(self) -> Any:
-        """The guess: one of the texts, or a number."""
-        return self.control.value
-
-    @property
-    def changed(self) -> bool:
-        """Whether the learner left the default."""
-        return self.value != self.default
+        """The guess: one of the texts, or a number; None if there is none, or none that can be read."""
+        given = self.control.value
+        if not isinstance(self.control, widgets.Text):
+            return given
+        try:
+            return float(given)
+        except ValueError:
+            return None
 
     def words(self) -> str:
-        """The guess as text, marked if it is the default."""
-        return f"{self.value}{self.unit}" + ("" if self.changed else " (the default)")
+        """The guess as text."""
+        if self.value is None:
+            return "none yet"
+        return f"{self.value:g}{self.unit}" if isinstance(self.value, float) else f"{self.value}"
 
     def compare(self, outcome: str | float) -> str:
-        """One line with the guess and the outcome. outcome: text, or a number in the guess's unit."""
-        if isinstance(self.value, str):
-            verdict = "as you said" if outcome == self.value else "not what you said"
-            return f"You predicted: {self.words()}. It was: {outcome} - {verdict}."
-        return f"You predicted {self.words()}. It was {outcome:.3g}{self.unit}."
+        """A line or two with the guess and the outcome. outcome: text, or a number in the guess's unit."""
+        was = outcome if isinstance(outcome, str) else f"{outcome:.3g}{self.unit}"
+        if self.value is None:
+            return f"You made no prediction. It was: {was}."
+        guess = f"You predicted: {self.words()}. It was: {was}."
+        if isinstance(outcome, str):
+            guess += " You were right." if outcome == self.value else " You were wrong."
+        return guess
 
     def _ipython_display_(self) -> None:
         name = static_class()
-        still = (
-            f'<p class="{name}"><b>Predict.</b> {html.escape(self.question)}<br>Guess: {html.escape(self.words())}</p>'
-        )
-        text = f"Predict. {self.question} Guess: {self.words()}"
-        show_live(self.widget, {"text/html": still, "text/plain": text}, {}, name)
+        options = " / ".join(getattr(self.control, "options", ()))
+        asked = f"{self.question} {options}".strip()
+        data = {
+            "text/html": f'<p class="{name}"><b>Predict.</b> {html.escape(asked)}<br>'
+            f"Your prediction: {html.escape(self.words())}</p>",
+            "text/plain": f"Predict. {asked} Your prediction: {self.words()}",
+        }
+        show_live(self.widget, data, {}, name)
 
 
-def predict_choice(question: str, options: Sequence[str], default: str) -> Prediction:
+def predict_choice(question: str, options: Sequence[str]) -> Prediction:
     """A question to be answered with one of a few texts."""
     layout = widgets.Layout(width="max-content")
-    return Prediction(question, widgets.RadioButtons(options=list(options), value=default, layout=layout))
+    return Prediction(question, widgets.RadioButtons(options=list(options), value=None, layout=layout))
 
 
-def predict_number(
-    question: str, low: float, high: float, default: float, step: float = 1, unit: str = ""
-) -> Prediction:
-    """A question to be answered with a number on a slider. unit: written after the number, e.g. " %"."""
-    kind = widgets.IntSlider if all(isinstance(x, int) for x in (low, high, default, step)) else widgets.FloatSlider
-    layout = widgets.Layout(width="560px", max_width="100%")
-    control = kind(value=default, min=low, max=high, step=step, layout=layout, description=unit.strip())
+def predict_number(question: str, unit: str = "") -> Prediction:
+    """A question to be answered with a number, typed in. unit: written after the number, e.g. " %"."""
+    control = widgets.Text(placeholder="a number", description=unit.strip(), layout=widgets.Layout(width="240px"))
     return Prediction(question, control, unit)
