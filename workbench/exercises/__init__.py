@@ -4,34 +4,48 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from workbench.exercises.framework import Exercise, Folded, Result
+from workbench.exercises.framework import Answer, Exercise
+from workbench.exercises.results import Folded, Result
 
-_MODULES = {
-    "00.size": "e00_size",
-    "01.rank": "e01_rank",
-    "02.scaling": "e02_scaling",
-    "03.absmax": "e03_absmax",
-    "04.bytes": "e04_bytes",
-    "05.capacity": "e05_capacity",
-    "06.fair": "e06_fair",
+# The module of each lesson and its exercises, in the order of the course. A module's exercises are its global names.
+_LESSONS = {
+    "e00_size": ("00.size",),
+    "e01_rank": ("01.rank",),
+    "e02_scaling": ("02.scaling",),
+    "e03_absmax": ("03.absmax",),
+    "e04_bytes": ("04.bytes",),
+    "e05_capacity": ("05.capacity",),
+    "e06_fair": ("06.fair",),
 }
 
 
 def identifiers() -> list[str]:
     """The names of all exercises, in the order of the course."""
-    return list(_MODULES)
+    return [id for ids in _LESSONS.values() for id in ids]
 
 
 def find(id: str) -> Exercise:
     """The exercise called `id`. Raises ValueError if there is none."""
-    if id not in _MODULES:
-        raise ValueError(f"there is no exercise {id!r}; there are {', '.join(_MODULES)}.")
-    return import_module(f"workbench.exercises.{_MODULES[id]}").EXERCISE
+    for name, ids in _LESSONS.items():
+        if id in ids:
+            values = vars(import_module(f"workbench.exercises.{name}")).values()
+            return next(value for value in values if isinstance(value, Exercise) and value.id == id)
+    raise ValueError(f"there is no exercise {id!r}; there are {', '.join(identifiers())}.")
 
 
 def check(id: str, answer: object) -> Result:
-    """Judge the function `answer`. A wrong or unfinished answer gets a message; it never raises."""
+    """Judge the function or class `answer`. A wrong or unfinished answer gets a message; it never raises."""
     return find(id).check(answer)
+
+
+def passed_or_solution(id: str, answer: Answer) -> Answer:
+    """`answer` if it passes, else our solution, so that a lesson can go on with what the learner wrote; says which."""
+    exercise = find(id)
+    if exercise.check(answer):
+        print(f"From here on the lesson uses your {exercise.function}.")
+        return answer
+    print(f"From here on the lesson uses our {exercise.function}, until yours passes the check.")
+    return exercise.answer_from(exercise.solution)
 
 
 def hint(id: str) -> Folded:
@@ -42,4 +56,4 @@ def hint(id: str) -> Folded:
 
 def solution(id: str) -> Folded:
     """One solution, folded."""
-    return Folded(["Solution"], [find(id).solution], code=True)
+    return Folded(["Solution"], [find(id).solution_source()], code=True)

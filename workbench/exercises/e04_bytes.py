@@ -48,8 +48,8 @@ def resting_bytes(frozen, frozen_bits, trained, trained_bytes):
 def resting_bytes(frozen, frozen_bits, trained, trained_bytes):
     return frozen * frozen_bits / 8 + 3 * trained * trained_bytes
 """,
-            "For each trained number you count three. AdamW keeps two averages, not one; with the number itself and "
-            "its gradient that makes four.",
+            "You count three numbers for each one that trains. There are four: the number itself, its gradient, and "
+            "AdamW's two averages.",
         ),
         Mistake(
             """\
@@ -86,8 +86,8 @@ def resting_bytes(frozen, frozen_bits, trained, trained_bytes):
 def resting_bytes(frozen, frozen_bits, trained, trained_bytes):
     return frozen * frozen_bits / 8 + 2 * trained * trained_bytes
 """,
-            "The weights and their gradients are there, the optimizer is not: AdamW keeps two averages of the "
-            "gradient for each number that trains.",
+            "You count two numbers for each one that trains. There are four: the number itself, its gradient, and "
+            "AdamW's two averages.",
         ),
     ),
 )

@@ -13,6 +13,14 @@ def _runs(table: dict[str, dict[float, list[float]]]) -> list[dict]:
     ]
 
 
+def _in_words(runs: list[dict]) -> str:
+    """A list of records, one method and rate after the other."""
+    scores: dict[tuple[str, float], list[str]] = {}
+    for run in runs:
+        scores.setdefault((run["method"], run["learning_rate"]), []).append(f"{run['exact_match']:.2f}")
+    return "runs of " + "; ".join(f"{name} at rate {rate:g}: {', '.join(row)}" for (name, rate), row in scores.items())
+
+
 EXERCISE = Exercise(
     id="06.fair",
     title="call the winner, or refuse to",
@@ -51,7 +59,11 @@ def best_method(runs):
         "Per method, keep the list of scores whose mean is highest. These few lists are all that the verdict needs.",
         "The winner has the highest mean. Compare min(scores of the winner) with max(scores) of each other method.",
     ),
+    show=_in_words,
     cases=(
+        (_runs({"lora": {2e-3: [0.80, 0.90]}, "full": {1e-4: [0.50, 0.60]}}),),
+        (_runs({"lora": {2e-3: [0.70, 0.90]}, "full": {1e-4: [0.60, 0.75]}}),),
+        (_runs({"lora": {1e-3: [0.70, 0.71], 2e-3: [0.40, 0.75]}, "full": {1e-4: [0.50, 0.51]}}),),
         (
             _runs(
                 {
@@ -129,6 +141,20 @@ def best_method(runs):
 """,
             "You compare all methods at one shared learning rate. What suits full fine-tuning is far too small for "
             "LoRA: compare each method at its own best rate.",
+        ),
+        Mistake(
+            """\
+def best_method(runs):
+    scores = {}
+    for run in runs:
+        scores.setdefault(run["method"], {}).setdefault(run["learning_rate"], []).append(run["exact_match"])
+    best = {method: max(rates.values(), key=max) for method, rates in scores.items()}
+    winner = max(best, key=lambda method: sum(best[method]) / len(best[method]))
+    others = [max(seeds) for method, seeds in best.items() if method != winner]
+    return winner if min(best[winner]) > max(others) else "too close to call"
+""",
+            "You choose a method's rate by its best seed. One lucky seed chooses a bad rate that way: take the rate "
+            "with the highest mean over its seeds.",
         ),
         Mistake(
             """\

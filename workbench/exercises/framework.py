@@ -1,39 +1,41 @@
 """What an exercise is, and how an answer is judged: by comparing its results with the solution and known mistakes.
 
-Imports no torch, so that a first `check` answers at once.
+Imports no torch, so that a first `check` answers at once; tensors and modules are compared where a lesson has them.
 """
 
 from __future__ import annotations
 
 import copy
-import html
-import linecache
-import math
-import numbers
-import traceback
+import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from types import CodeType
 from typing import Any, Literal
 
-LONGEST_SHOWN = 300  # characters of a wrong value
+from workbench.exercises.results import Result
+from workbench.exercises.values import described, difference, equal, raised, shown, tried
+
+Answer = Callable[..., Any]  # a function or a class
+Case = tuple[Any, ...] | Callable[[], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A common wrong answer, as source, and the message for it."""
+    """A common wrong answer, as a function (or class) or as its source, and the message for it."""
 
-    source: str
+    answer: Answer | str
     message: str
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One task about one function.
+    """One task about one function or class.
 
-    function: its name. stub: the notebook's cell. cases: the arguments of each call, a tuple a call; the solution and
-    every mistake must differ in at least one. explanation: shown with the right answer. wrong: the known mistakes.
+    function: its name. stub: the notebook's cell. solution: a function, or its source. cases: the arguments of each
+    call, as a tuple or as a function that builds the tuple (tensors from a seed, a small module); the solution and
+    every mistake must differ in at least one. wrong: the known mistakes, the likeliest first. apply: what is done with
+    an answer and the arguments of a case, where that is not just the call. show: a case's arguments in words.
+    explanation: shown with the right answer.
     """
 
     id: str
@@ -43,161 +45,107 @@ class Exercise:
     task: str
     function: str
     stub: str
-    solution: str
+    solution: Answer | str
     explanation: str
     hints: Sequence[str]
-    cases: Sequence[tuple[Any, ...]]
+    cases: Sequence[Case]
     wrong: Sequence[Mistake]
+    apply: Callable[..., Any] | None = None
+    show: Callable[..., str] | None = None
 
     def markdown(self) -> str:
         """The notebook's text cell for this exercise."""
         return f"## Exercise {self.id}: {self.title}\n*{self.difficulty}, about {self.minutes} minutes*\n\n{self.task}"
 
+    def solution_source(self) -> str:
+        """The solution as text."""
+        return self.solution if isinstance(self.solution, str) else inspect.getsource(self.solution)
+
+    def answer_from(self, answer: Answer | str) -> Answer:
+        """A function or class, given itself or as source. Source may use the names of the solution's module."""
+        if not isinstance(answer, str):
+            return answer
+        names: dict[str, Any] = {"__name__": f"exercise {self.id}"}
+        if not isinstance(self.solution, str):
+            names = vars(sys.modules[self.solution.__module__]) | names
+        exec(compile(answer, f"<{self.function}>", "exec"), names)
+        return names[self.function]
+
     def check(self, answer: object) -> Result:
         """Judge the learner's function. Whatever goes wrong in it, exceptions included, becomes a Result."""
-        if not callable(answer):
+        solution = self.answer_from(self.solution)
+        if not callable(answer) or (isinstance(solution, type) and not isinstance(answer, type)):
+            kind = "class" if isinstance(solution, type) else "function"
             return Result(
-                False, f"check needs the function itself, without brackets: check({self.id!r}, {self.function})."
+                False, f"check needs the {kind} itself, without brackets: check({self.id!r}, {self.function})."
             )
-        expected = self._values(self.solution)
-        given: list[Any] = []
-        for case in self.cases:
-            value, fault = _try(answer, case)
-            if fault:
-                return Result(False, fault)
-            if value is None or value is ...:
-                if not given:
-                    words = "returns nothing so far. Fill it in, then check again; use return, printing is not enough."
-                    return Result(False, f"{self.function} {words}", started=False)
-                call = f"{self.function}({', '.join(map(repr, case))})"
-                return Result(False, f"{call} returns nothing; does every path through your function end in a return?")
-            given.append(value)
-        if _same(given, expected):
+        outcomes = [self._outcome(answer, case) for case in self.cases]
+        if outcomes[0].empty and all(outcome.fault for outcome in outcomes):
+            words = "returns nothing so far. Fill it in, then check again; use return, printing is not enough."
+            return Result(False, f"{self.function} {words}", started=False)
+        expected = self._values(solution)
+        if all(outcome.is_(value) for outcome, value in zip(outcomes, expected, strict=True)):
             return Result(True, self.explanation)
         for mistake in self.wrong:
-            if _same(given, self._values(mistake.source)):
+            if _is_mistake(outcomes, self._values(self.answer_from(mistake.answer)), expected):
                 return Result(False, mistake.message)
-        case, got, want = next(
-            row for row in zip(self.cases, given, expected, strict=True) if not _same([row[1]], [row[2]])
-        )
-        arguments = ", ".join(map(repr, case))
-        hint = " (the values are right; return a plain list)" if _is_other_list(got, want) else ""
-        return Result(False, f"{self.function}({arguments}) gives {_shown(got)}; it should give {_shown(want)}{hint}.")
+        return Result(False, self._smallest(outcomes, expected))
 
-    def _values(self, source: str) -> list[Any]:
-        """What the function in `source` returns for each case."""
-        function = function_from(source, self.function)
-        return [function(*copy.deepcopy(case)) for case in self.cases]
+    def _outcome(self, answer: Answer, case: Case) -> Outcome:
+        arguments = _built(case)
+        value, error = tried(self.apply, answer, *arguments) if self.apply else tried(answer, *arguments)
+        if error is not None:
+            return Outcome(fault=raised(error, answer) or f"{described(error, answer)} with {self._in_words(case)}")
+        if value is None or value is ...:
+            words = f"With {self._in_words(case)}: {self.function} returns nothing; does every path through it end in a"
+            return Outcome(fault=f"{words} return?", empty=True)
+        return Outcome(value)
 
+    def _values(self, answer: Answer) -> list[Any]:
+        """What a known answer gives for each case; the exception where it raises one."""
+        run = self.apply or (lambda function, *arguments: function(*arguments))
+        results = [tried(run, answer, *_built(case)) for case in self.cases]
+        return [value if error is None else error for value, error in results]
 
-@dataclass(frozen=True, repr=False)
-class Result:
-    """The verdict on an answer."""
+    def _smallest(self, outcomes: Sequence[Outcome], expected: Sequence[Any]) -> str:
+        """The failing case that is shortest to show: wrong values first, then what raises or returns nothing."""
+        rows = zip(self.cases, outcomes, expected, strict=True)
+        failed = [row for row in rows if not row[1].is_(row[2])]
+        case, outcome, want = min(failed, key=lambda row: (row[1].fault is not None, len(self._in_words(row[0]))))
+        if outcome.fault:
+            others = len(failed) < len(outcomes) and "The other values are right. "
+            return f"{others or ''}{outcome.fault}"
+        return f"With {self._in_words(case)}: {self.function} gives {difference(outcome.value, want)}"
 
-    passed: bool
-    message: str
-    started: bool = True
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    @property
-    def heading(self) -> str:
-        """The verdict in a word or two."""
-        return "Passed." if self.passed else "Not right." if self.started else "Not yet."
-
-    def __repr__(self) -> str:
-        return f"{self.heading} {self.message}"
-
-    def _repr_html_(self) -> str:
-        colour = "#009E73" if self.passed else "#D55E00"
-        return (
-            f'<div style="border-left: 6px solid {colour}; padding: 4px 12px">'
-            f"<b>{self.heading}</b> {html.escape(self.message)}</div>"
-        )
+    def _in_words(self, case: Case) -> str:
+        """The arguments of a case by name, as `alpha = 16, rank = 8`."""
+        arguments = _built(case)
+        if self.show:
+            return self.show(*arguments)
+        known = self.apply or self.answer_from(self.solution)
+        names = list(inspect.signature(known).parameters)[1 if self.apply else 0 :]
+        return ", ".join(f"{name} = {shown(value)}" for name, value in zip(names, arguments, strict=False))
 
 
-@dataclass(frozen=True, repr=False)
-class Folded:
-    """Texts that open one at a time in a notebook, so that running the cell shows none of them."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a learner's answer did with one case: a value, or the words for why there is none."""
 
-    titles: Sequence[str]
-    texts: Sequence[str]
-    code: bool = False
+    value: Any = None
+    fault: str | None = None
+    empty: bool = False
 
-    def __repr__(self) -> str:
-        return "\n\n".join(f"{title}\n{text}" for title, text in zip(self.titles, self.texts, strict=True))
-
-    def _repr_html_(self) -> str:
-        tag = "pre" if self.code else "p"
-        return "".join(
-            f'<details style="margin: 4px 0"><summary style="cursor: pointer">{html.escape(title)}</summary>'
-            f"<{tag}>{html.escape(text)}</{tag}></details>"
-            for title, text in zip(self.titles, self.texts, strict=True)
-        )
+    def is_(self, expected: object) -> bool:
+        """Whether this is the expected value."""
+        return self.fault is None and equal(self.value, expected)
 
 
-def function_from(source: str, name: str) -> Callable[..., Any]:
-    """The function called `name` that a piece of exercise source defines."""
-    namespace: dict[str, Any] = {}
-    exec(compile(source, f"<{name}>", "exec"), namespace)
-    return namespace[name]
+def _is_mistake(outcomes: Sequence[Outcome], wrong: Sequence[Any], right: Sequence[Any]) -> bool:
+    """Whether the values given are those of a known mistake. Cases that gave the learner no value do not count."""
+    rows = [row for row in zip(outcomes, wrong, right, strict=True) if row[0].fault is None]
+    return all(got.is_(bad) for got, bad, _ in rows) and not all(got.is_(good) for got, _, good in rows)
 
 
-def _tried(action: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
-    """What an action of the learner's code gives, or what it raises: anything, exit() included, but for a stop."""
-    try:
-        return action(*arguments), None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        return None, error
-
-
-def _try(answer: Callable[..., Any], case: tuple[Any, ...]) -> tuple[Any, str | None]:
-    """The answer's value for a case, or what it raised in words."""
-    value, error = _tried(answer, *copy.deepcopy(case))
-    return (value, None) if error is None else (None, _describe(error, answer, case))
-
-
-def _describe(error: BaseException, answer: Callable[..., Any], case: tuple[Any, ...]) -> str:
-    message, _ = _tried(str, error)
-    what = f"{type(error).__name__} ({message})" if message else type(error).__name__
-    code: CodeType | None = _tried(getattr, answer, "__code__", None)[0]
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
-    if code is None or not lines:
-        return f"Your function raised {what} when called with {', '.join(map(repr, case))}."
-    text = linecache.getline(code.co_filename, lines[-1]).strip()
-    return f"Your function raised {what} on its line {lines[-1] - code.co_firstlineno + 1}{text and f': {text}'}"
-
-
-def _same(first: Sequence[Any], second: Sequence[Any]) -> bool:
-    return all(_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Compare numbers (of any library, also tensors of one element) to six digits, everything else exactly."""
-    if isinstance(b, numbers.Real) and not isinstance(a, str):
-        number, error = _tried(float, a)
-        return error is None and math.isclose(number, float(b), rel_tol=1e-6, abs_tol=1e-9)
-    if type(a) is not type(b):
-        return False
-    same, error = _tried(lambda: bool(a == b))  # a list of arrays or tensors has no single truth value
-    return error is None and same
-
-
-def _is_other_list(got: Any, want: Any) -> bool:
-    """Whether `got` is not a list but a tuple, an array or similar, with the values of the list `want`."""
-    if not isinstance(want, list) or isinstance(got, list):
-        return False
-    values, error = _tried(lambda: list(islice(got, len(want) + 1)))
-    return error is None and len(values) == len(want) and _same(values, want)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text, error = _tried(repr, value)
-    if error is not None:
-        return f"a {type(value).__name__} that cannot be shown (its repr raises {type(error).__name__})"
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+def _built(case: Case) -> tuple[Any, ...]:
+    """A case's arguments, nobody else's to change."""
+    return case() if callable(case) else copy.deepcopy(case)
