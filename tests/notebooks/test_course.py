@@ -3,8 +3,10 @@
 The copies with outputs, of failed notebooks too, are in build/executed/.
 """
 
+import nbformat
 import pytest
 
+from support.lessons import SHAPED
 from workbench.course.runner import NOTEBOOKS, find_notebooks, run_notebook
 
 EXECUTED = NOTEBOOKS.parent / "build" / "executed"
@@ -18,7 +20,15 @@ def test_notebook(path):
     result = run_notebook(path, EXECUTED)
     if not result.passed:
         pytest.fail(str(result.failure), pytrace=False)
+    if path.stem.startswith(SHAPED or "none"):
+        assert answer_of(nbformat.read(EXECUTED / path.name, as_version=4)).startswith("**The answer:**")
     assert OUTCOMES.get(path.stem, "") in (EXECUTED / path.name).read_text(encoding="utf-8")
+
+
+def answer_of(notebook):
+    """The text that the cell tagged "answer" gives."""
+    (cell,) = [cell for cell in notebook.cells if "answer" in cell.metadata.get("tags", [])]
+    return "".join(output.get("data", {}).get("text/markdown", "") for output in cell.outputs)
 
 
 @pytest.mark.slow
