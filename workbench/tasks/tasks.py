@@ -56,6 +56,11 @@ class Task:
         train, test = self.train[:rows], self.test[:rows]
         return replace(self, train=train, test=test, sha256=_digest(train, test))
 
+    @property
+    def test_sha256(self) -> str:
+        """Of the test rows in order, whatever the training rows are."""
+        return _digest(self.test)
+
     def preview(self, n: int = 2) -> str:
         """The first `n` test examples as text, prompt and completion marked apart."""
         return "\n\n".join(f"{row.prompt}⟶{row.completion}" for row in self.test[:n])

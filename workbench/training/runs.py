@@ -40,11 +40,15 @@ class BaseRecord(TypedDict):
 
 
 class TaskRecord(TypedDict):
-    """The data: sha256 is that of all rows in order, train_rows and test_rows are how many there were."""
+    """The data: sha256 is that of all rows in order, train_rows and test_rows are how many there were.
+
+    test_sha256: of the test rows alone, which tasks with other training rows may share.
+    """
 
     name: str
     source: str
     sha256: str
+    test_sha256: NotRequired[str]
     train_rows: int
     test_rows: int
 
@@ -218,6 +222,7 @@ def provenance(run: Run) -> dict[str, Any]:
     """What a row that ships with the course says of its making."""
     return {
         "task_sha256": run.task["sha256"],
+        "test_sha256": run.task.get("test_sha256"),
         "precision": run.precision["compute"],
         "versions": run.versions,
         "processor": run.hardware["processor"],

@@ -60,6 +60,7 @@ class Trial:
                 "name": self.task.name,
                 "source": self.task.source,
                 "sha256": self.task.sha256,
+                "test_sha256": self.task.test_sha256,
                 "train_rows": len(self.task.train),
                 "test_rows": len(self.task.test),
             },
