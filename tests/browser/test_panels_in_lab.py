@@ -1,7 +1,8 @@
 """The panels as a person uses them: a real JupyterLab, a real browser, the mouse and the keyboard.
 
 Lesson 01 runs whole, and a notebook made here shows every panel of tests/support/gallery.py. After each move of a
-control the page must show, word for word and pixel for pixel, what the panel's pure function gives in this process.
+control the page must show, word for word and pixel for pixel, what the panel's pure function gives in this process;
+a picture that the browser draws must come to rest (its arithmetic: test_live_scripts.py).
 Screenshots are kept in build/browser/.
 """
 
@@ -21,6 +22,7 @@ from support.lab_server import CHROMIUM, ROOT, SKIP_REASON, LabPage, chromium_pa
 from workbench import RunStore
 from workbench.claims import BETS, DEPENDS, SUPPORTED, load_bets
 from workbench.panels.base import Panel
+from workbench.panels.live.panel import LivePanel
 from workbench.panels.training import runs_table
 from workbench.paths import cache_dir
 
@@ -47,14 +49,16 @@ CONTRAST = """panel => {  // of the panel's words on the page: the ratio that th
     return (Math.max(words, ground) + 0.05) / (Math.min(words, ground) + 0.05)
 }"""
 SEEN = """async panel => {
-    const picture = panel.querySelector('img.widget-image')
-    const hidden = !picture || getComputedStyle(picture).display == 'none'
-    const bytes = hidden ? null : await (await fetch(picture.src)).arrayBuffer()
+    const picture = panel.querySelector('img.widget-image, .workbench-canvas canvas')
+    const drawn = picture instanceof HTMLCanvasElement
+    const hidden = !picture || !picture.checkVisibility()
+    const address = !hidden && (drawn ? picture.toDataURL() : picture.src)
+    const bytes = hidden ? null : await (await fetch(address)).arrayBuffer()
     const digest = bytes && new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
     const words = panel.querySelector('.workbench-message p')
     return {
         picture: digest && [...digest].map(byte => byte.toString(16).padStart(2, '0')).join(''),
-        painted: hidden || (picture.complete && picture.naturalWidth > 0),
+        painted: hidden || drawn || (picture.complete && picture.naturalWidth > 0),
         words: words.textContent,
         alert: words.getAttribute('role') == 'alert',
     }
@@ -142,19 +146,21 @@ def expected(panel: Panel, values: dict) -> dict:
         view = panel.view(**values)
     except ValueError as error:
         return {"picture": None, "painted": True, "words": str(error), "alert": True}
+    if isinstance(panel, LivePanel):
+        return {"painted": True, "words": view.text, "alert": False}
     picture = hashlib.sha256(view.png).hexdigest()  # a figure that is drawn twice may be laid out a little differently
     return {"picture": picture, "painted": True, "words": view.text, "alert": False}
 
 
 def settle(area, panel: Panel, controls: dict[str, Control], seconds: float = 60) -> dict:
     """Wait until the page shows what the pure function gives for the settings that the page shows."""
-    values, wanted = None, None
+    values, wanted, seen = None, None, None
     for _ in range(int(seconds / 0.1)):
         shown = {name: control.value() for name, control in controls.items()}
         if shown != values:
             values, wanted = shown, expected(panel, shown)
-        seen = area.evaluate(SEEN)
-        if seen == wanted and values == {name: control.value() for name, control in controls.items()}:
+        before, seen = seen, area.evaluate(SEEN)
+        if seen | wanted == seen == before and values == {name: control.value() for name, control in controls.items()}:
             return seen
         area.page.wait_for_timeout(100)
     raise AssertionError(f"with {values} the page shows\n{seen}\nbut the pure function gives\n{wanted}")

@@ -21,6 +21,7 @@ from workbench.models.quantized import QUANTIZATIONS
 from workbench.models.sharing import in_float32
 from workbench.panels.base import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
 from workbench.plots.adapters import adapter_lab
+from workbench.plots.style import described
 from workbench.scoring import evaluation
 from workbench.tasks.encoding import encode
 from workbench.tasks.files import Example
@@ -105,13 +106,15 @@ class AdapterLab(SlowPanel):
         tuned, base_bytes = self._tuned(chosen.quantization)
         memory = {"base": base_bytes / 1e6, "adapter": adapter_bytes(tuned, chosen.rank, kinds) / 1e6}
         exact = {name: score["exact_match"] for name, score in scores.items()}
-        figure = adapter_lab(exact, forgotten, self._curves(chosen), memory)
         text = self._in_words(chosen, scores, forgotten, memory)
         numbers = {"base_mb": memory["base"], "adapter_mb": memory["adapter"], "forgotten": forgotten["now"]}
         numbers |= {name: scores["now"][name] for name in ("exact_match", "loss", "general_loss")}
-        figure.alt = f"{text} Asked {prompt!r}, the base says {answers['base']!r}, now {answers['now']!r}."
+        alt = f"{text} Asked {prompt!r}, the base says {answers['base']!r}, now {answers['now']!r}."
         heads = {"base": "the base's answer", "now": "the answer now"}
-        return View(figure, text, numbers, {heads[name]: answer or "(nothing)" for name, answer in answers.items()})
+        shown = {heads[name]: answer or "(nothing)" for name, answer in answers.items()}
+        return View(
+            lambda: described(adapter_lab(exact, forgotten, self._curves(chosen), memory), alt), text, numbers, shown
+        )
 
     def _make_controls(self, prompt: str) -> dict[str, widgets.ValueWidget]:
         base, run = self.base, self.run

@@ -25,12 +25,16 @@ WIDE = widgets.Layout(width="400px", max_width="calc(100% - 4px)")
 
 @dataclass(frozen=True)
 class View:
-    """What a panel shows for one setting of its controls."""
+    """What a panel shows for one setting of its controls. `draw` makes its figure, when one is asked for."""
 
-    figure: Figure
+    draw: Callable[[], Figure]
     text: str  # the figure's numbers in words, also for readers who do not see the figure
     numbers: dict[str, float]
     answers: Mapping[str, str] = field(default_factory=dict)  # heading -> text, shown side by side
+
+    @cached_property
+    def figure(self) -> Figure:
+        return self.draw()
 
     @cached_property
     def png(self) -> bytes:
@@ -52,12 +56,11 @@ class Panel:
         self.view = lru_cache(maxsize=CACHED_VIEWS)(view)
         self._drawn: dict[str, Any] | None = None
         self._lock = threading.Lock()  # callbacks may come from another thread than the cell
-        self.image = picture_widget()
         self.message = widgets.HTML().add_class("workbench-message")
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         rows = widgets.HBox(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
-        self.widget = widgets.VBox([widgets.HTML(f"<b>{html.escape(title)}</b>"), rows, self.image, self.message])
+        self.widget = widgets.VBox([widgets.HTML(f"<b>{html.escape(title)}</b>"), rows, self._picture(), self.message])
         self.refresh()
 
     @property
@@ -73,7 +76,7 @@ class Panel:
             self._drawn = self.values
             try:
                 view = self._compute(self._drawn)
-                self.image.value = view.png
+                self._show(view)
             except StaleError:
                 self._drawn = None
                 return
@@ -83,19 +86,30 @@ class Panel:
                     raise
                 return
             self.current = view
-            self.image.width = str(pixel_width(view.figure))
-            self.image.layout.display = None
             self.message.value = in_words(view)
 
     def _compute(self, settings: dict[str, Any]) -> View:
         return self.view(**settings)
+
+    def _picture(self) -> widgets.Widget:
+        """Make the widget that shows the picture."""
+        self.image = picture_widget()
+        return self.image
+
+    def _show(self, view: View) -> None:
+        self.image.value = view.png
+        self.image.width = str(pixel_width(view.figure))
+        self.image.layout.display = None
+
+    def _hide(self) -> None:
+        self.image.layout.display = "none"
 
     def _changed(self, _change: dict) -> None:
         self.refresh()
 
     def _show_error(self, error: Exception) -> None:
         self.current = None
-        self.image.layout.display = "none"  # an old picture would not belong to the settings shown
+        self._hide()  # an old picture would not belong to the settings shown
         self.message.value = alert(error)
 
     def _ipython_display_(self) -> None:
@@ -103,7 +117,7 @@ class Panel:
             show_live(self.widget, {"text/plain": self.message.value}, {})
             return
         name, width = static_class(), pixel_width(self.current.figure)
-        data, metadata = picture(self.image.value, self.current.text, width, css_class=name)
+        data, metadata = picture(self.current.png, self.current.text, width, css_class=name)
         show_live(self.widget, data, metadata, name)
 
 
@@ -218,7 +232,7 @@ def slider(label: str, value: int, low: int, high: int, heavy: bool = False) -> 
 
 
 def steps_slider(
-    label: str, value: float, options: Sequence[float] | Sequence[tuple[str, float]], heavy: bool = False
+    label: str, value: object, options: Sequence[float] | Sequence[tuple[str, Any]], heavy: bool = False
 ) -> widgets.SelectionSlider:
     """A slider over given values, or (text, value) pairs. heavy: as for `slider`."""
     return widgets.SelectionSlider(

@@ -82,4 +82,4 @@ def comparison_view(rows: Sequence[dict], methods: Sequence[str], x: str, y: str
     numbers = {
         f"{axis}{index}": float(getattr(point, axis)) for index, point in enumerate(points) for axis in ("x", "y")
     }
-    return View(described(figure, text), text, numbers)
+    return View(lambda: described(figure, text), text, numbers)

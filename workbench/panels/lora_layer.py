@@ -83,8 +83,8 @@ def layer_view(
         f"{parameters:,} numbers instead of {full:,} ({parameters / full:.1%}). After {steps} AdamW steps from B = 0 "
         f"its output has moved by {moved:.2%}."
     )
-    figure = plots_lowrank.layer_panel(RANKS, factors, sizes, (rule, rank))
-    return View(figure, text, {"scaling": factor, "parameters": parameters, "moved": moved})
+    numbers = {"scaling": factor, "parameters": parameters, "moved": moved}
+    return View(lambda: plots_lowrank.layer_panel(RANKS, factors, sizes, (rule, rank)), text, numbers)
 
 
 def lora_layer_panel() -> Panel:

@@ -16,6 +16,7 @@ from workbench.cost.roofline import EFFICIENCY, Job, Phase, cheapest, gpus_if_sh
 from workbench.memory.setup import Setup, model_config
 from workbench.panels.base import LABEL, WIDE, Panel, View, choice, steps_slider, switch
 from workbench.plots import memory as plots_memory
+from workbench.plots.style import Figure
 
 METHODS = ("full", "LoRA", "DoRA", "QLoRA", "hybrid")
 TARGETS = {
@@ -91,13 +92,6 @@ def memory_view(settings: MemorySettings) -> View:
     tokens, efficiency = settings.million_tokens * 1e6, settings.efficiency / 100
     jobs = {name: job(phases, gpu, report.setup.tokens, tokens, efficiency) for name, gpu in table.items()}
     mine, best = jobs[settings.gpu], cheapest([*jobs.values()], report.total_bytes)
-    figure = plots_memory.memory_bars(
-        {name: one.components for name, one in reports.items()},
-        {name: one.total_bytes - one.peak_allocated_bytes for name, one in reports.items()},
-        mine.gpu.usable_bytes,
-        layout=None,
-        gpu=f"the {settings.gpu}",
-    )
     words = [
         _memory_in_words(settings, reports),
         _fit_in_words(report, mine.gpu),
@@ -113,7 +107,13 @@ def memory_view(settings: MemorySettings) -> View:
         "money": mine.money,
         "cheapest": best.money if best else float("nan"),
     }
-    return View(figure, " ".join(words), numbers)
+
+    def draw() -> Figure:
+        overhead = {name: one.total_bytes - one.peak_allocated_bytes for name, one in reports.items()}
+        components, room = {name: one.components for name, one in reports.items()}, mine.gpu.usable_bytes
+        return plots_memory.memory_bars(components, overhead, room, layout=None, gpu=f"the {settings.gpu}")
+
+    return View(draw, " ".join(words), numbers)
 
 
 def _memory_in_words(settings: MemorySettings, reports: Mapping[str, memory.MemoryReport]) -> str:

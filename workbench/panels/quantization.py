@@ -72,8 +72,12 @@ def quantization_view(
         f"{q.nbytes / 1e6:.2f} MB; relative error {error:.2%}, the largest error {worst:.0%} of the RMS weight. The "
         f"whole model: {size:.1f} MB, against {before:.1f} MB in 16 bits (embeddings and norms stay in 16 bits)."
     )
-    figure = code_and_error(code_use(weight, q), kind, histogram((weight - restored) / rms, WIDEST_ERROR))
-    return View(figure, text, {"bits": q.bits_per_parameter, "error": error, "worst": worst, "model_mb": size})
+    use, errors = code_use(weight, q), histogram((weight - restored) / rms, WIDEST_ERROR)
+    return View(
+        lambda: code_and_error(use, kind, errors),
+        text,
+        {"bits": q.bits_per_parameter, "error": error, "worst": worst, "model_mb": size},
+    )
 
 
 def quantization_panel(base: Base) -> Panel:

@@ -88,7 +88,7 @@ def rank_sweep_view(
     if yours:
         text += f" Yours: {_count(own)}: {'; '.join(yours)}."
     text += left_out_in_words([*stored, *own])
-    return View(against(stored, own, across, SHOWN, ring), text, numbers)
+    return View(lambda: against(stored, own, across, SHOWN, ring), text, numbers)
 
 
 def _with_adapters(rows: Sequence[Mapping]) -> list[Mapping]:
