@@ -211,7 +211,8 @@ def test_the_record_is_whole(small, store):
         assert len(rows) == 4 and rows.mean() == scores["exact_match"]
     assert [entry["step"] for entry in run.history] == [1, 2, 3, 4]
     assert set(run.history[0]) == {"step", "loss", "learning_rate", "seconds"}
-    assert run.precision == {"frozen": "float32", "trained": "float32", "compute": "float32", "scores": "float32"}
+    dtypes = {"frozen": "float32", "trained": "float32", "compute": "float32", "scores": "float32"}
+    assert run.precision == {**dtypes, "padding_free": True}
     assert run.tokens > 0 and run.seconds > 0 and run.trainable_parameters < run.total_parameters
     assert run.versions["torch"] == torch.__version__.split("+")[0] or run.versions["torch"] == torch.__version__
 
@@ -451,6 +452,15 @@ def test_a_record_that_cannot_be_kept_is_told_before_the_base_is_scored(small, s
     monkeypatch.setattr("workbench.scoring.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
     with pytest.raises(RunError, match="cannot be written as JSON"):
         train(small, FACTS, lora(rank=1), replace(QUICK, evaluate=True, checkpointing=np.bool_(False)), store)
+
+
+def test_batches_that_are_padded_are_recorded_and_said(small_directory, store, monkeypatch, capsys):
+    base = load_base(str(small_directory), dtype="float32")
+    base.model.set_attn_implementation(PADDED)
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    run = train(base, FACTS, lora(rank=1), replace(QUICK, steps=1), store)
+    assert store.get(run.id).precision["padding_free"] is False
+    assert "(this model's batches are padded)" in capsys.readouterr().err
 
 
 def test_two_precisions_one_after_the_other(small, small_directory, store):

@@ -18,6 +18,7 @@ from workbench.adapters.batched import fits_a_slice, multi_adapter_model
 from workbench.adapters.inject import apply, trainable_parameters
 from workbench.console import say
 from workbench.models.base import Base
+from workbench.models.padding_free import leaves_padding_out
 from workbench.seeds import RandomNumbers
 from workbench.tasks.encoding import Encoded
 from workbench.training.pace import Pace
@@ -75,7 +76,9 @@ def make_slot(trial: Trial, run: Run, rows: Sequence[Encoded], accelerator: Acce
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = accelerator.prepare(adamw(model, trial.method, trial.config))
     steps = micro_batches(rows, trial.config, accelerator.process_index, accelerator.num_processes)
-    longest = trial.config.batch_size * max(len(row.ids) for row in rows)
+    row = max(len(row.ids) for row in rows)
+    longest = trial.config.batch_size * row
+    run.precision["padding_free"] = leaves_padding_out(trial.base.model, row)
     # On a GPU a run alone keeps PEFT's own layers, whose memory `memory.simulate` predicts.
     sliced = accelerator.num_processes == 1 and accelerator.device.type == "cpu"
     sliced = sliced and fits_a_slice(trial.base, trial.method)
@@ -151,7 +154,7 @@ def fit(
             surviving = _record_step(active, losses, step, seconds / len(active))
             pace.tick()
             if (words := pace.announcement) and accelerator.is_main_process:
-                say(f"{_together(slots)}: {words}")
+                say(f"{_together(slots)}: {words}{_padding(slots)}")
             if on_step and on_step(_report(slots, surviving, step, seconds, pace.seconds_left)):
                 raise KeyboardInterrupt
             if not surviving:
@@ -228,6 +231,11 @@ def _report(slots: Sequence[Slot], surviving: Sequence[Slot], step: int, seconds
         "model": first.model,
         "runs": [slot.run for slot in slots],
     }
+
+
+def _padding(slots: Sequence[Slot]) -> str:
+    """What to add to the announced time where the model computes padding too."""
+    return "" if slots[0].run.precision.get("padding_free") else " (this model's batches are padded)"
 
 
 def _together(slots: Sequence[Slot]) -> str:

@@ -97,12 +97,16 @@ class ConfigRecord(TypedDict):
 
 
 class PrecisionRecord(TypedDict):
-    """The dtype of what is frozen ("nf4" for 4-bit codes), of what trains, of the computation and of the scoring."""
+    """The dtype of what is frozen ("nf4" for 4-bit codes), of what trains, of the computation and of the scoring.
+
+    padding_free: whether the steps computed real tokens only; False where the model needs rows of equal length.
+    """
 
     frozen: str
     trained: str
     compute: str
     scores: str
+    padding_free: NotRequired[bool]
 
 
 class HistoryEntry(TypedDict):
