@@ -127,9 +127,9 @@ def _missing(package: str) -> str:
 
 
 def build_rows() -> tuple[list[Example], list[Example]]:
-    """The rows of train and test, the labels in turn."""
+    """The rows of train and of test, each in a mixed order, so that the first of them are a fair sample."""
     sides: tuple[list[Passage], list[Passage]] = ([], [])
-    by_label = defaultdict(list)
+    by_label: dict[str, list[Passage]] = defaultdict(list)
     for passage in distinct([passage for label in LABELS for passage in label_passages(label)]):
         by_label[passage.label].append(passage)
     for passages in by_label.values():
@@ -154,7 +154,7 @@ def _mixed(passage: Passage) -> str:
 
 
 def split(passages: Sequence[Passage]) -> tuple[list[Passage], list[Passage]]:
-    """A label's passages for train and for test: whole files, in an order of their own, as long as test has room."""
+    """A label's passages for train and for test: whole files go to test, in a mixed order, as long as it has room."""
     sizes = Counter(passage.module for passage in passages)
     room = TEST_SHARE * len(passages)
     held: set[str] = set()
@@ -169,10 +169,13 @@ def split(passages: Sequence[Passage]) -> tuple[list[Passage], list[Passage]]:
 
 
 def distinct(passages: Sequence[Passage]) -> list[Passage]:
-    """The passages less those that share more than MOST_SHARED of their word trigrams, or of its, with one before."""
+    """The passages, less each that shares too many word trigrams with one before it.
+
+    Too many are more than MOST_SHARED of those of the shorter one.
+    """
     kept: list[Passage] = []
     sizes: list[int] = []
-    holders = defaultdict(list)  # of a trigram: the numbers of the kept passages that have it
+    holders: dict[tuple[str, ...], list[int]] = defaultdict(list)  # the kept passages that have a trigram, by number
     for passage in passages:
         mine = trigrams(passage.text)
         shared = Counter(number for trigram in mine for number in holders[trigram])
