@@ -6,10 +6,12 @@ tests/browser/test_panels_in_lab.py shows the same panels in JupyterLab.
 import random
 
 import pytest
+import torch
 
+from support import gallery
 from support.lab_server import CHROMIUM, SKIP_REASON, chromium_page
 from support.live_page import LivePage
-from workbench.panels import delta_w
+from workbench.panels import delta_w, eight_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=SKIP_REASON)]
 STATES = 200
@@ -41,6 +43,19 @@ def test_delta_w_computes_what_python_computes(live):
         for name in ("descent", "missed", "scaling"):
             assert found[name] == pytest.approx(numbers[name], rel=1e-6, abs=1e-6), state
         assert found["pieces"] == pytest.approx(pieces.tolist(), abs=1e-6), state
+
+
+@pytest.mark.parametrize("size", [2, 8, 16])
+def test_eight_weights_are_quantized_as_in_python(page, size):
+    weights = torch.randn(size)
+    live = LivePage(page, eight_weights.eight_weights_panel(weights))
+    draw = random.Random(size)
+    states = [{"kind": draw.choice(eight_weights.FORMATS), "outlier": draw.randint(1, 32)} for _ in range(STATES)]
+    for state, found in zip(states, live.compute(states), strict=True):
+        numbers = eight_weights.eight_weights_view(weights, **state).numbers
+        assert found["codes"] == [numbers[f"code {at}"] for at in range(size)], state
+        assert found["restored"] == pytest.approx([numbers[f"restored {at}"] for at in range(size)], abs=1e-6), state
+        assert found["error"] == pytest.approx(numbers["error"], rel=1e-5, abs=1e-6), state
 
 
 def picture(live) -> str:
@@ -147,9 +162,10 @@ def test_screen_readers_get_the_numbers(live):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1000, 640, 415])
-def test_the_picture_fits_its_width(page, theme, width):
-    live = LivePage(page, delta_w.delta_w_panel(), theme, width)
-    live.set(rank=32)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-    assert page.locator("canvas").bounding_box()["width"] <= width and live.faults == []
+@pytest.mark.parametrize("width", [1000, 415])
+@pytest.mark.parametrize("name", ["delta_w", "eight_weights"])
+def test_the_picture_fits_its_width(page, name, theme, width):
+    live = LivePage(page, gallery.make(name), theme, width)
+    live.page.locator("summary").click()
+    inside = "[...document.querySelectorAll('#panel *')].every(part => part.getBoundingClientRect().right <= %s + 1)"
+    assert page.evaluate(inside % width) and live.faults == []

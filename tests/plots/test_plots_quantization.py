@@ -24,6 +24,7 @@ FIGURES = {
     "outlier_errors": lambda: figures.outlier_errors(SIZES, {kind: (0.1, 0.3, 0.9) for kind in KINDS}, 64),
     "error_against_bits": lambda: figures.error_against_bits(POINTS),
     "bars": lambda: figures.bars(SETTINGS, COLUMNS, ("{:.2f}", "{:.0%}", "{:,.0f}"), "Settings"),
+    "block_of_weights": lambda: figures.block_of_weights([0.1, -0.4, 0.2], [0.0, -0.4, 0.3], [-0.4, 0, 0.3], "int4"),
     "code_and_error": lambda: figures.code_and_error(USES["int8"], "int8", histogram(WEIGHT, 0.06)),
 }
 

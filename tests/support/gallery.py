@@ -30,6 +30,10 @@ panel = comparison_panel(RunStore().all()[:2])
 from workbench.panels.delta_w import delta_w_panel
 panel = delta_w_panel()
 """,
+    "eight_weights": """
+from workbench.panels.eight_weights import eight_weights_panel
+panel = eight_weights_panel([0.0508, -0.1191, 0.0312, 0.0078, -0.0664, 0.1523, -0.0195, 0.0898])
+""",
     "lora_layer": """
 from workbench.panels.lora_layer import lora_layer_panel
 panel = lora_layer_panel()

@@ -188,3 +188,19 @@ def _few_ticks(axes: Axes, across: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(across))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def block_of_weights(weights: Sequence[float], restored: Sequence[float], levels: Sequence[float], kind: str) -> Figure:
+    """A few weights as bars, the values that their block's code book allows as lines, the restored weights as dots."""
+    figure = new_figure(9.0, 3.8)
+    axes = style(figure.add_subplot(), f"A block of weights in {kind}", "which weight", "value")
+    axes.hlines(levels, 0.4, len(weights) + 0.6, color=PALETTE["light"], linewidth=0.7, label="values of the code book")
+    places = range(1, len(weights) + 1)
+    axes.bar(places, weights, width=0.5, color=PALETTE["silver"], label="weight")
+    axes.plot(places, restored, "o", color=PALETTE["orange"], markersize=8, label="restored")
+    axes.set_xticks(places)
+    axes.set_xlim(0.4, len(weights) + 0.6)
+    axes.grid(visible=False)
+    legend_below(figure, axes)
+    pairs = "; ".join(f"{weight:.3g} becomes {back:.3g}" for weight, back in zip(weights, restored, strict=True))
+    return described(figure, f"A block of {len(weights)} weights stored in {kind} and restored: {pairs}.")
