@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import normalizers
 
 from support.bases_on_disk import few_rows, write_base
 from workbench import TrainConfig, adapters, load_base, lora, sweep, train
@@ -72,6 +73,37 @@ def test_a_quantized_base_keeps_its_identity_through_use(kind, folder):
     layer = base.model.model.layers[0].self_attn.q_proj.weight
     layer.data.view(-1)[3] ^= 1
     assert base.identity != base.revision
+
+
+TOKENIZER_EDITS = {
+    "a normalizer": lambda tokenizer: setattr(tokenizer.backend_tokenizer, "normalizer", normalizers.Lowercase()),
+    "an added token": lambda tokenizer: tokenizer.add_tokens(["<intent>"]),
+    "another end": lambda tokenizer: setattr(tokenizer, "eos_token", "a"),
+}
+
+
+@pytest.mark.parametrize("edit", TOKENIZER_EDITS)
+def test_an_edit_of_the_tokenizer_is_another_identity(edit, folder):
+    base = load_base(folder, dtype="float32")
+    for token in ("[PAD]", base.tokenizer.eos_token):  # nothing is padded with it
+        base.tokenizer.pad_token = token
+    base.tokenizer(["one", "two words"], padding=True, truncation=True, max_length=2)  # it keeps these settings
+    assert base.identity == base.revision
+    TOKENIZER_EDITS[edit](base.tokenizer)
+    assert base.identity.startswith(f"{base.revision}, changed in memory (tokenizer ")
+
+
+@pytest.mark.slow
+def test_another_tokenizer_has_other_scores_and_other_runs(folder, store):
+    base = load_base(folder, dtype="float32")
+    one = train(base, few_rows(), lora(rank=2), CONFIG, store)
+    (first,) = sweep(base, few_rows(), [lora(rank=2)], CONFIG, store)
+    base.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    two = train(base, few_rows(), lora(rank=2), CONFIG, store)
+    assert two.before["loss"] == pytest.approx(evaluate(base, few_rows(), 2)["loss"]) != one.before["loss"]
+    assert sweep(base, few_rows(), [lora(rank=2)], CONFIG, store)[0].id != first.id
+    with pytest.raises(RunError, match="changed in memory"):
+        one.load(base)
 
 
 def test_a_base_made_from_another_is_named_by_its_own_revision(folder):

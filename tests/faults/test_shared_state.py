@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from support.quick_training import CONFIG, losses, readable_base, rows
-from workbench import evaluate, full, hybrid, lora, train
+from workbench import evaluate, full, hybrid, lora, sweep, train
 from workbench.advice.recommend import bits_to_learn
 from workbench.errors import TrainingError
 from workbench.scoring.evaluation import answers
@@ -178,3 +178,20 @@ def test_another_default_dtype_is_told(store):
             train(readable_base(), rows(), lora(rank=2), CONFIG, store)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [lora(rank=2), full(1e-3)], ids=str)
+def test_a_caller_inside_of_autocast_changes_no_number(method, store):
+    base = readable_base()
+    scores, written = evaluate(base, rows(), 2), answers(base, rows().test[:1], 4)
+    alone = train(base, rows(), method, CONFIG, store)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert evaluate(base, rows(), 2) == scores and answers(base, rows().test[:1], 4) == written
+        within = train(base, rows(), method, CONFIG, store)
+        assert torch.is_autocast_enabled("cpu")
+    assert losses(within) == losses(alone) and within.metrics == alone.metrics
+    (swept,) = sweep(base, rows(), [method], CONFIG, store)
+    with torch.autocast("cpu", torch.bfloat16):
+        (again,) = sweep(base, rows(), [replace(method, init_seed=CONFIG.seed)], CONFIG, store)
+    assert losses(again) == losses(swept)

@@ -14,6 +14,7 @@ from workbench.adapters.inject import (
     adapted_share,
     adapter_parameters,
     apply,
+    choose_targets,
     target_modules,
     tell_left_out,
     trainable_parameters,
@@ -47,6 +48,18 @@ def test_what_is_injected_is_what_was_asked_for(bases, family, method):
     assert injected(model) == set(wanted)
     assert trainable_parameters(model) == adapter_parameters(base, method)
     assert method.layers is None or all(".1." in name for name in wanted)
+
+
+def test_the_first_number_of_a_name_is_its_block():
+    """LongCat numbers the two attentions of a block, older mixtures their experts."""
+    names = [f"model.layers.{block}.self_attn.{part}.q_proj" for block in range(3) for part in range(2)]
+    for block in range(3):
+        chosen = choose_targets(lora(layers=[block]), names, names, "longcat")
+        assert chosen == [name for name in names if name.startswith(f"model.layers.{block}.")]
+    with pytest.raises(MethodError, match="blocks 0 to 2"):
+        choose_targets(lora(layers=[3]), names, names, "longcat")
+    with pytest.raises(MethodError, match="no numbered blocks"):
+        choose_targets(lora(layers=[0]), ["proj"], ["proj"], "flat")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -179,7 +179,9 @@ def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str],
             kinds = sorted({name.rpartition(".")[2] for name in every})
             raise MethodError(f"targets names {end!r}, but {model_name} has no such linear layer; it has {kinds}.")
     if method.layers is not None:
-        blocks = {int(part) for name in every for part in name.split(".") if part.isdigit()}
+        blocks = {block for name in every if (block := block_of(name)) is not None}
+        if not blocks:
+            raise MethodError(f"{model_name} has no numbered blocks that layers could name; leave layers out.")
         for layer in method.layers:
             if layer not in blocks:
                 raise MethodError(f"layers names block {layer}, but {model_name} has blocks 0 to {max(blocks)}.")
@@ -187,7 +189,7 @@ def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str],
         name
         for name in every
         if any(ends_with(name, end) for end in ends)
-        and (method.layers is None or any(part.isdigit() and int(part) in method.layers for part in name.split(".")))
+        and (method.layers is None or block_of(name) in method.layers)
         and not any(lies_within(name, module) for module in method.full_modules)
     ]
     if not chosen:
@@ -199,6 +201,11 @@ def adapter_parameters(base: Base, method: Method) -> int:
     """Trainable parameters of the low-rank adapters: r (in + out) for each target (DoRA adds `out` to each)."""
     shapes = linear_modules(base.model)
     return (method.rank or 0) * sum(sum(shapes[name]) for name in target_modules(base, method))
+
+
+def block_of(name: str) -> int | None:
+    """The number of the block that a module lies in; those after it number experts, or parts of the block."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
 def ends_with(name: str, end: str) -> bool:

@@ -16,12 +16,13 @@ from workbench.adapters.adapter_files import BASE_PREFIX, starts_in_the_base
 from workbench.adapters.guard import unmoved
 from workbench.adapters.updates import plain_lora
 from workbench.errors import AdapterError
-from workbench.models.sharing import share
+from workbench.models.sharing import own_precision, share
 
 PROBE_TOKENS = 12
 QUANTIZED_LORA = ("Linear4bit", "Linear8bitLt")  # PEFT's layers on those of bitsandbytes
 
 
+@own_precision()
 def merge(onto: nn.Module, model: PeftModel, dtype: torch.dtype | None = None) -> nn.Module:
     """A plain model: the weights of `onto` plus the updates of `model`; all else is shared with `onto`.
 

@@ -24,7 +24,7 @@ from workbench.models import catalogue, folders, hub
 from workbench.models.checks import check_causal, check_plain, check_tokenizer, check_weights, is_unreached
 from workbench.models.cpu_kernels import quicken
 from workbench.models.explain import explain
-from workbench.models.identity import directory_revision, fingerprint, sampled_revision
+from workbench.models.identity import directory_revision, fingerprint, sampled_revision, tokenizer_fingerprint
 from workbench.models.packaged import PACKAGED, REVISION, packaged_model
 from workbench.models.padding_free import use_row_attention
 from workbench.models.quantized import (
@@ -34,6 +34,7 @@ from workbench.models.quantized import (
     quantization_config,
     settle_int8_state,
 )
+from workbench.models.sharing import own_precision
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Base:
 
     name: as it was asked for; of a directory the absolute path, so that runs recognise it however it is spelled.
     quantized_share: of the linear weights, how many are quantized (see `quantized.quantized_share`). loaded: the
-    fingerprint of the weights that `revision` stands for; "" where nobody has taken it.
+    fingerprint of the weights that `revision` stands for, reads: that of the tokenizer; "" where nobody has taken it.
     """
 
     model: PreTrainedModel
@@ -54,6 +55,7 @@ class Base:
     dtype: torch.dtype
     quantized_share: float | None = None
     loaded: str = ""
+    reads: str = ""
 
     @property
     def dtype_name(self) -> str:
@@ -62,12 +64,15 @@ class Base:
 
     @property
     def identity(self) -> str:
-        """The revision, with a fingerprint of the weights if they are no longer those that it stands for.
+        """The revision, with a fingerprint of the weights, or the tokenizer, that are no longer those it stands for.
 
         Whatever recognises a base, in this process or in a store, compares this. It reads all weights once.
         """
-        now = fingerprint(self.model) if self.loaded else ""
-        return self.revision if now == self.loaded else f"{self.revision}, changed in memory ({now})"
+        weights = fingerprint(self.model) if self.loaded else ""
+        reads = tokenizer_fingerprint(self.tokenizer) if self.reads else ""
+        changed = [weights] if weights != self.loaded else []
+        changed += [f"tokenizer {reads}"] if reads != self.reads else []
+        return f"{self.revision}, changed in memory ({', '.join(changed)})" if changed else self.revision
 
     def is_at(self, identity: str) -> bool:
         """Whether `identity` is this base's own, also as runs recorded it that hashed parts of a folder's files."""
@@ -80,6 +85,7 @@ class Base:
         return replace(self, model=model, revision=revision, loaded=fingerprint(model), **fields)
 
 
+@own_precision()
 def load_base(
     name: str | os.PathLike,
     quantization: str | None = None,
@@ -124,7 +130,8 @@ def load_base(
     use_row_attention(model)
     found = getattr(model.config, "_commit_hash", None) or revision or "unknown" if source == "hub" else found
     name = location if source == "directory" else name
-    return Base(model, tokenizer, name, found, source, quantization, dtype, share, fingerprint(model))
+    marks = fingerprint(model), tokenizer_fingerprint(tokenizer)
+    return Base(model, tokenizer, name, found, source, quantization, dtype, share, *marks)
 
 
 def _read(

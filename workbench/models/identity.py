@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import string
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,17 +13,25 @@ from typing import TypedDict
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from workbench.console import say
 from workbench.errors import DamagedError
 from workbench.paths import cache_dir, write_json
 from workbench.stored import read_json
+from workbench.tasks.joining import start_ids, token_ids
 
 # Weights, and all that their use depends on.
 REVISION_FILES = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".tiktoken", ".jinja")
 LARGE = 16_000_000  # bytes of a file whose hash is kept
 LONG = 4_000_000_000  # bytes to hash before a line says what takes so long
 SETTLED = 2_000_000_000  # nanoseconds: a file changed more recently may change again within one tick of its clock
+# What tells two tokenizers apart: case, spaces, digits, words and their parts, other scripts, signs of several bytes.
+SAMPLE = [
+    string.printable,
+    "The reader's tokenizer splits UNUSUAL words, 3.14159 and 20,000; twice  a space.\r\n\tdef f(x): return x ** 2",
+    "Über naïve Ⅷ ﬁ, Ἀρχή, привет, 北京, नमस्ते, 😀",
+]
 COLUMNS = 1021  # a prime, so that rows that change places end up in other columns
 
 
@@ -114,6 +124,17 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:".encode())
         digest.update(_column_sums(tensor))
     return digest.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of what a tokenizer makes of a sample of text, with its added tokens and those at a text's start and end.
+
+    Tokens that are called pad do not count: batches are not padded with them, and people set them later.
+    """
+    added = sorted((id, str(token)) for id, token in tokenizer.added_tokens_decoder.items())
+    named = [each for each in added if "pad" not in each[1].lower()]
+    told = [token_ids(SAMPLE, tokenizer), start_ids(tokenizer), tokenizer.eos_token_id, named]
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=6).hexdigest()
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +25,16 @@ def share(model: ModelT) -> ModelT:
     """
     with head_lock:
         return copy.deepcopy(model, _shared_tensors(model))
+
+
+@contextmanager
+def own_precision() -> Iterator[None]:
+    """Outside of any autocast that the caller is in: a base computes in its own dtype, as records say."""
+    with ExitStack() as plain:
+        for device in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(device):
+                plain.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def in_float32(model: ModelT) -> ModelT:

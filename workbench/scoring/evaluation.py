@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from workbench.models.base import Base
 from workbench.models.checks import check_ids
 from workbench.models.padding_free import completion_logits
-from workbench.models.sharing import head_lock, in_float32, share
+from workbench.models.sharing import head_lock, in_float32, own_precision, share
 from workbench.paths import DATA
 from workbench.scoring.label_scores import label_likelihoods as _label_scores
 from workbench.scoring.scores import Scores, pack_rows
@@ -30,6 +30,7 @@ GENERAL_CHUNKS, GENERAL_CHUNK_TOKENS = 12, 128
 PROMPT_END = 32  # characters, on which the tokens of what follows a prompt depend
 
 
+@own_precision()
 def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int = 512) -> Scores:
     """Score a model (a base or a tuned one) on a task's test rows and on general text.
 
@@ -61,6 +62,7 @@ def forgetting(before: dict[str, float], after: dict[str, float]) -> dict[str, f
     }
 
 
+@own_precision()
 @torch.no_grad()
 def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -> list[str]:
     """The model's answer to each prompt by greedy decoding, one prompt at a time, so that nothing is padded."""

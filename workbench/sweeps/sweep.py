@@ -26,6 +26,7 @@ from workbench.adapters.methods import Method
 from workbench.console import say
 from workbench.errors import SweepError
 from workbench.models.base import Base, load_base
+from workbench.models.sharing import own_precision
 from workbench.sweeps.passes import needs, plan_passes
 from workbench.sweeps.ray_executor import RayExecutor
 from workbench.tasks.tasks import Task
@@ -61,6 +62,7 @@ class _Options:
     on_step: OnStep | None = None
 
 
+@own_precision()
 def sweep(
     base: Base,
     task: Task,

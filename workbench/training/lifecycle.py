@@ -16,6 +16,7 @@ from workbench.console import say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
 from workbench.models.checks import check_ids
+from workbench.models.sharing import own_precision
 from workbench.scoring.kept_scores import keep_scores, kept_scores
 from workbench.scoring.scores import Scores
 from workbench.tasks.encoding import encode
@@ -46,6 +47,7 @@ OUT_OF_MEMORY_ADVICE = (
 )
 
 
+@own_precision()
 def train(
     base: Base,
     task: Task,
