@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/roofline.py            # make bench
 
-The peak is the fastest matrix product at the shapes of SmolLM2-135M. The FLOPs are those that the step needs: real
-tokens, frozen weights without gradients of their own, the output head where an answer is predicted. Padding and all
-that is no matrix product take time and count for nothing. Contenders in turn, each in a process of its own; medians.
+The README's table is what this prints. The peak is the fastest matrix product at the shapes of SmolLM2-135M. The FLOPs
+are those that the step needs: real tokens, frozen weights without gradients of their own, the output head where an
+answer is predicted. Padding and all that is no matrix product take time and count for nothing. Contenders in turn, each
+in a process of its own; medians.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> None:
     if options.one:
         print("RESULT " + json.dumps(contend(*options.one, options.steps)))
         return
+    print(conditions(options))
     peaks = {dtype: peak(dtype) for dtype in options.dtypes.split(",")}
     for dtype, rates in peaks.items():
         told = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in rates.items())
@@ -45,6 +47,22 @@ def main() -> None:
             for method in options.methods.split(","):
                 if method == "lora" or dtype == "float32":  # full() trains weights in float32 only
                     compare(task, method, dtype, max(rates.values()), options)
+
+
+def conditions(options: argparse.Namespace) -> str:
+    """What the table depends on, and how much else runs: a table from a busy machine is worth nothing."""
+    from importlib.metadata import version
+
+    import psutil
+
+    from workbench.machine import hardware
+
+    machine, (busy, *_) = hardware(), psutil.getloadavg()
+    return (
+        f"{machine['processor']}, {machine['threads']} threads, torch {version('torch')}, TRL {version('trl')}; "
+        f"{options.rounds} rounds of {options.steps} steps, the first {WARM_UP} not timed; {busy:.1f} other processes "
+        "wanted a processor in the minute before."
+    )
 
 
 def compare(task: str, method: str, dtype: str, peak_rate: float, options: argparse.Namespace) -> None:

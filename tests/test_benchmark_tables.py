@@ -1,0 +1,48 @@
+"""The README's table of speed is one that `benchmarks/roofline.py` prints, and quotes of the sweep's are its own."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from workbench.paths import CHECKOUT
+
+BENCHMARKS = CHECKOUT / "benchmarks"
+
+
+@pytest.fixture
+def roofline(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield __import__("roofline")
+    for name in ("roofline", "contenders"):
+        sys.modules.pop(name, None)
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading."""
+    section = page.read_text(encoding="utf-8").split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in section.splitlines() if line[:1] == "|"]
+
+
+def test_the_readme_shows_what_the_benchmark_prints(roofline):
+    head, _, *table = rows(CHECKOUT / "README.md", "What it costs")
+    assert head == roofline.COLUMNS.split(" | ")
+    groups = [table[start : start + 3] for start in range(0, len(table), 3)]
+    for group in groups:
+        assert [row[3] for row in group] == list(roofline.CONTENDERS)
+        seconds, ratios, losses = ([float(row[place]) for row in group] for place in (4, 7, 9))
+        assert ratios == pytest.approx([seconds[-1] / each for each in seconds], abs=0.01)
+        assert max(losses) - min(losses) < 1e-3  # all three train the same thing
+
+
+def test_the_readme_quotes_no_other_speed():
+    section = (CHECKOUT / "README.md").read_text(encoding="utf-8").split("## What it costs", 1)[1].split("\n## ", 1)[0]
+    assert not re.search(r"times as (fast|quick)|faster", section)
+
+
+def test_the_lesson_on_sweeps_quotes_the_benchmark():
+    _, _, *table = rows(BENCHMARKS / "README.md", "Sweeps")
+    ratio = next(row[2] for row in table if row[0] == "workbench.train")
+    lesson = (CHECKOUT / "notebooks" / "05_rank_sweep.ipynb").read_text(encoding="utf-8")
+    assert f"eight ranks were {float(ratio):.1f} times as fast" in lesson
