@@ -19,6 +19,22 @@ _INSTALLED = (_PACKAGE / "data").is_dir()
 CACHE_VARIABLE, RUNS_VARIABLE = "WORKBENCH_CACHE", "WORKBENCH_RUNS"
 
 
+def folder_of(path: object) -> Path:
+    """The folder that `path` names, there or not. Raises ValueError, with the reason, for what can name none."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise ValueError(f"{path!r} is no path")
+    try:
+        folder = Path(path).expanduser()
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:  # too long, locked, ~nobody, a zero byte
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        name = os.fspath(path)
+        raise ValueError(f"{name if len(name) <= 80 else name[:77] + '...'!r} names no folder: {reason}") from error
+    return folder
+
+
 def _current_folder() -> Path:
     try:
         return Path.cwd()

@@ -12,8 +12,9 @@ import torch
 from huggingface_hub import HfApi
 
 from support.bases_on_disk import write_base
-from workbench import adapters, load_base
-from workbench.errors import AdapterError, ModelError, WorkbenchError
+from support.random_bases import random_base
+from workbench import RunStore, adapters, load_base
+from workbench.errors import AdapterError, ModelError, RunError, WorkbenchError
 from workbench.models import hub
 from workbench.paths import cache_dir
 
@@ -40,6 +41,32 @@ def test_an_odd_name_is_answered(name):
     with pytest.raises(ModelError) as caught:
         load_base(name)
     assert len(str(caught.value)) < 1500 and "\n" not in str(caught.value)
+
+
+NO_FOLDERS = ("letters", "a path", "no user", "a zero byte", "bytes", "a number", "half a letter")
+
+
+@pytest.mark.parametrize("name", NO_FOLDERS)
+def test_what_names_no_folder_is_answered(name, tmp_path):
+    model = random_base("llama").model
+    for call in (
+        lambda: RunStore(NAMES[name]),
+        lambda: adapters.load(random_base("llama"), NAMES[name]),
+        lambda: adapters.save(model, NAMES[name]),
+    ):
+        with pytest.raises((RunError, AdapterError)) as caught:
+            call()
+        assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+    for call in (RunStore(tmp_path).get, RunStore(tmp_path).delete):
+        with pytest.raises(RunError, match="cannot name a run"):
+            call(NAMES[name])
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(AdapterError, match="choose another folder"):
+            adapters.save(random_base("llama").model, place)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")

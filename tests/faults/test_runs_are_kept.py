@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from support.quick_training import CONFIG, readable_base, rows
-from workbench import RunStore, full, hybrid, lora, sweep, train
+from workbench import RunStore, TrainConfig, full, hybrid, lora, sweep, train
 from workbench.adapters import checkpoints
 from workbench.console import say
-from workbench.errors import RunError
+from workbench.errors import RunError, SweepError, TrainingError
 from workbench.scoring import Scores, evaluation
 from workbench.training import keeping, lifecycle, store_files
 from workbench.training.signals import ENDING, Terminated, termination_raised, termination_waits
@@ -316,3 +316,23 @@ def test_destroyed_is_far_above_the_base(history, before, after, status):
     vocabulary = type("Config", (), {"get_text_config": lambda _: type("Text", (), {"vocab_size": 49152})})()
     keeping.judge(run, replace(base, model=type("Model", (), {"config": vocabulary})()))
     assert run.status == status and bool(run.advice) == (status == "destroyed")
+
+
+@pytest.mark.slow
+def test_what_cannot_fit_is_told_before_it_is_allocated(store, monkeypatch):
+    """Linux gives memory that it does not have, and ends the process when it is written to."""
+    huge = lora(rank=10**7)  # 100 GB of adapters on a base of 50 KB
+    monkeypatch.setattr("workbench.training.loop.available_memory", lambda _: 16 * 10**9)
+    run = train(readable_base(), rows(), huge, CONFIG, store)
+    assert run.status == "out_of_memory" and run.advice and not run.history
+    with pytest.raises(SweepError, match="out of memory"):
+        sweep(readable_base(), rows(), [huge, lora(rank=1)], CONFIG, store)
+    monkeypatch.setattr("workbench.training.loop.available_memory", lambda _: 100_000)
+    assert train(readable_base(), rows(), full(), CONFIG, store).status == "out_of_memory"
+    assert train(readable_base(), rows(), lora(rank=1, targets=["q_proj"]), CONFIG, store).status == "finished"
+
+
+@pytest.mark.parametrize("field", ["batch_size", "accumulation"])
+def test_a_step_of_more_rows_than_memory_holds_is_refused(field):
+    with pytest.raises(TrainingError, match="100,000,000 rows"):
+        TrainConfig(**({"batch_size": 1} | {field: 10**8}))

@@ -41,6 +41,7 @@ from workbench.models.cpu_kernels import quicken
 from workbench.models.explain import in_words
 from workbench.models.padding_free import use_row_attention
 from workbench.models.sharing import share
+from workbench.paths import folder_of
 
 __all__ = ["change", "check_saved", "directory_bytes", "load", "merge", "save", "spectra"]
 
@@ -53,13 +54,24 @@ DAMAGES = (
 
 def save(model: PreTrainedModel | PeftModel, directory: str | os.PathLike) -> int:
     """Write a tuned model: an adapter in PEFT's own format, or a whole checkpoint. Returns the bytes on disk."""
-    directory = Path(directory)
+    directory = _folder(directory)
     with warnings.catch_warnings():
         # PEFT asks the Hub whether the vocabulary has changed; it has not, and there may be no network.
         warnings.filterwarnings("ignore", message=".*Could not find a config file.*")
         options = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AdapterError(f"{directory} cannot be made ({error.strerror}); choose another folder.") from error
         model.save_pretrained(directory, safe_serialization=True, **options)
     return directory_bytes(directory)
+
+
+def _folder(directory: str | os.PathLike) -> Path:
+    try:
+        return folder_of(directory)
+    except ValueError as error:
+        raise AdapterError(f"{error}; give the path of the adapter's folder.") from error
 
 
 def load(base: Base, directory: str | os.PathLike) -> PreTrainedModel | PeftModel:
@@ -68,7 +80,7 @@ def load(base: Base, directory: str | os.PathLike) -> PreTrainedModel | PeftMode
     Raises AdapterError when the directory is incomplete or the adapter belongs to another architecture: every tensor of
     the file must have a place in the model, and every adapter tensor of the model must be in the file.
     """
-    directory = Path(directory)
+    directory = _folder(directory)
     if (directory / "adapter_config.json").is_file():
         model = _load_adapter(base, directory)
     elif (directory / "config.json").is_file():

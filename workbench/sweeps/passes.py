@@ -13,13 +13,12 @@ from workbench.adapters.inject import adapter_parameters
 from workbench.errors import SweepError
 from workbench.tasks.encoding import Encoded, collate, each_batch, encode
 from workbench.training.lifecycle import alone_in_this_process
-from workbench.training.loop import accelerator_for, batched, held, make_slot, slots_at_once
+from workbench.training.loop import BYTES_A_PARAMETER, accelerator_for, batched, held, make_slot, slots_at_once
 from workbench.training.peak_memory import LiveBytes
 from workbench.training.step import PAD_ID, backward
 from workbench.training.trial import Trial
 
 PLANNED_BATCHES = 20_000  # whose fullest is looked for
-BYTES_A_PARAMETER = 16  # float32: value, gradient and AdamW's two moments
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import nn
 from workbench.adapters.batched import fits_a_slice, multi_adapter_model
 from workbench.adapters.inject import apply, trainable_parameters
 from workbench.console import say
+from workbench.machine import available_memory
 from workbench.models.base import Base
 from workbench.models.padding_free import leaves_padding_out
 from workbench.seeds import RandomNumbers
@@ -37,6 +38,7 @@ from workbench.training.trial import Trial
 
 DIVERGED_ADVICE = "The loss is no longer a number: lower the learning rate, or lengthen the warm-up."
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+BYTES_A_PARAMETER = 16  # that is trained, in float32: value, gradient and AdamW's two moments
 CPU_TOKENS = 3072  # in one forward pass of several adapters; beyond, a CPU waits for its memory
 
 
@@ -70,6 +72,9 @@ def accelerator_for(base: Base) -> Accelerator:
 
 def make_slot(trial: Trial, run: Run, rows: Sequence[Encoded], accelerator: Accelerator) -> Slot:
     """Build the model that `trial` trains, with its optimizer and its batches, and count its parameters in `run`."""
+    device = accelerator.device
+    if device.type == "cpu" and BYTES_A_PARAMETER * trial.trained_numbers > available_memory(device):
+        raise MemoryError  # Linux would give it, and end the process once it is written to
     model = apply(trial.base, trial.method, seed=trial.config.seed).train()
     run.trainable_parameters = trainable_parameters(model)
     run.total_parameters = sum(parameter.numel() for parameter in model.parameters())

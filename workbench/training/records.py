@@ -67,8 +67,10 @@ def progress(run: Run) -> tuple[bool, int, bool, bool]:
     return run.status in COMPLETE, len(run.history), bool(run.metrics), saved
 
 
-def is_id(run_id: str) -> bool:
+def is_id(run_id: object) -> bool:
     """Whether a run can have this id, which is a file name."""
+    if not isinstance(run_id, str):
+        return False
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run_id)) and ".." not in run_id and len(run_id) <= 200
 
 

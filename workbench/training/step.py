@@ -26,6 +26,7 @@ from workbench.training.runs import Run
 
 Model: TypeAlias = PreTrainedModel | PeftModel
 Batch = dict[str, torch.Tensor]  # as `tasks.collate` makes it
+MOST_ROWS = 1_000_000  # of a step, which are held in memory at once
 PAD_ID = 0  # any token of the vocabulary does: rows are padded on the right, where causal attention does not look
 
 
@@ -65,6 +66,10 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.batch_size * self.accumulation > MOST_ROWS:
+            raise TrainingError(
+                f"batch_size * accumulation is {self.batch_size * self.accumulation:,} rows; 16 will do."
+            )
         if not 0 <= self.warmup < 1:
             raise TrainingError(f"warmup={self.warmup} is a share of the steps: at least 0 and below 1.")
         if not 0 < self.clip < math.inf:  # a record in JSON could not hold infinity

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from workbench.console import first_line, say, tell
 from workbench.errors import RunError
-from workbench.paths import runs_dir, write_json
+from workbench.paths import folder_of, runs_dir, write_json
 from workbench.training import store_files
 from workbench.training.records import UnreadableError, fingerprint, is_id, progress, read_run
 from workbench.training.runs import FAILED, Run
@@ -36,9 +36,11 @@ class RunStore:
 
     def __init__(self, path: str | os.PathLike | None = None):
         try:
-            self.path = Path(path).expanduser() if path else runs_dir()
-        except RuntimeError as error:  # of ~somebody, or of ~ without HOME
-            raise RunError(f"There is no folder {path} ({first_line(error)}); write it out in full.") from error
+            self.path = folder_of(path) if path not in (None, "") else runs_dir()
+        except ValueError as error:
+            raise RunError(
+                f"No runs can be kept there: {first_line(error)}; write the path of a folder out in full."
+            ) from error
 
     def new_id(self, *words: str) -> str:
         """A readable id with a random end, so that two runs which begin in the same second stay apart."""

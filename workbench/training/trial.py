@@ -79,14 +79,17 @@ class Trial:
     @property
     def artifact_bytes(self) -> int:
         """How much of the disk the artifact will take, about; 0 if none is saved."""
-        if not self.config.save:
-            return 0
+        tokenizer = TOKENIZER_BYTES if self.method.name == "full" else 0
+        return 4 * self.trained_numbers + tokenizer if self.config.save else 0
+
+    @property
+    def trained_numbers(self) -> int:
+        """How many parameters will train: those of the base, or of adapters and opened modules."""
         if self.method.name == "full":
-            numbers = sum(parameter.numel() for parameter in self.base.model.parameters())
-            return 4 * numbers + TOKENIZER_BYTES
+            return sum(parameter.numel() for parameter in self.base.model.parameters())
         opened = [self.base.model.get_submodule(name) for name in opened_modules(self.base, self.method)]
         whole = sum(parameter.numel() for module in opened for parameter in module.parameters())
-        return 4 * (adapter_parameters(self.base, self.method) + whole)
+        return adapter_parameters(self.base, self.method) + whole
 
     @property
     def precision(self) -> PrecisionRecord:
