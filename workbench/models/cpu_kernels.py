@@ -141,5 +141,5 @@ class _FrozenNorm(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         normed, scale, weight = ctx.saved_tensors
         gradient, normed = (weight * dy).to(scale.dtype), normed.to(scale.dtype)
-        along = torch.linalg.vecdot(gradient, normed).unsqueeze(-1) / normed.shape[-1]
-        return ((gradient - normed * along) * scale).to(dy.dtype), None, None
+        along = torch.linalg.vecdot(gradient, normed).unsqueeze(-1).div_(-normed.shape[-1])
+        return gradient.addcmul_(normed, along).mul_(scale).to(dy.dtype), None, None
