@@ -237,6 +237,13 @@ def test_what_cannot_be_done_is_a_sentence_and_exit_2(arguments, words, capsys, 
     assert told.startswith("workbench: ") and words in told and told.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_the_first_line_is_there_before_the_libraries(command, capsys, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    assert main([command, "--model", "./nowhere/", "--targets", "q_proj,"]) == 2
+    assert capsys.readouterr().err.startswith("Loading torch, transformers and PEFT, then ./nowhere/ ...\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

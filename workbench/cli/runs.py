@@ -53,6 +53,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
 
 
+def announce(options: argparse.Namespace) -> None:
+    """Say what the first seconds go to; nothing else is said before the libraries are there."""
+    say(f"Loading torch, transformers and PEFT, then {options.model} ...")
+
+
 def config(options: argparse.Namespace) -> TrainConfig:
     """The training configuration that was asked for; of a shipped task the first LIVE_ROWS test rows are scored."""
     from workbench.tasks.files import BUILT_IN

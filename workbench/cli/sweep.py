@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from workbench.cli.options import Commands, given, list_of, targets_of
-from workbench.cli.runs import QUANTIZED, add_run_options, base, config, record, step_printer, task
+from workbench.cli.runs import QUANTIZED, add_run_options, announce, base, config, record, step_printer, task
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def add(commands: Commands) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    announce(options)
     from workbench.adapters.methods import lora, qlora
     from workbench.sweeps.sweep import sweep
     from workbench.training.runs import FAILED

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.cli.options import DEFAULT, Commands, full_modules_of, given, refuse_unused, targets_of
-from workbench.cli.runs import QUANTIZED, add_run_options, base, config, record, step_printer, task
+from workbench.cli.runs import QUANTIZED, add_run_options, announce, base, config, record, step_printer, task
 
 if TYPE_CHECKING:
     from workbench.adapters.methods import Method
@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    announce(options)
     from accelerate import PartialState
 
     from workbench.advice.recommend import recommend
