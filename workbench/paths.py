@@ -49,7 +49,7 @@ DATA = _PACKAGE / "data" if _INSTALLED else CHECKOUT / "data"
 
 
 def cache_dir() -> Path:
-    """The folder of converted models and measured step times: WORKBENCH_CACHE, else the user's cache folder.
+    """The folder of converted models, step times and scores of bases: WORKBENCH_CACHE, else the user's cache folder.
 
     Raises WorkbenchError if there is no such user, or no home folder to put it into.
     """
