@@ -39,7 +39,8 @@ class Evidence(TypedDict, total=False):
     enough for its memory. grid, gpus, published: what `cost.grid.grid`, `cost.gpus.gpus` and
     `cost.published.published_pair` return. ranks, few, alphas, full: rows of rank sweeps on one task, each of which
     varies the learning rate and: the rank, with adapters on all linear layers; the rank, with adapters on one module;
-    alpha, at one rank; nothing else, in full fine-tuning. study: rows of the reference study, of any tasks.
+    alpha, at one rank; nothing else, in full fine-tuning. study: rows of the reference study, of any tasks. paired:
+    those of them that say which test rows were right.
     """
 
     runs: Sequence[Run]
@@ -51,6 +52,7 @@ class Evidence(TypedDict, total=False):
     alphas: Sequence[Row]
     full: Sequence[Row]
     study: Sequence[Row]
+    paired: Sequence[Row]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypedDict
@@ -12,8 +12,11 @@ from workbench.results.rows import Row, by_best_rate, usable
 from workbench.stored import read_json_lines
 from workbench.training.step import TrainConfig
 
-SWEEPS, STUDY, COSTS = (DATA / "reference" / f"{name}.jsonl" for name in ("sweeps", "study", "costs"))
+SWEEPS, STUDY, FIRST_STUDY, COSTS = (
+    DATA / "reference" / f"{name}.jsonl" for name in ("sweeps", "study", "first_study", "costs")
+)
 COMPARED = ("lora", "qlora", "hybrid", "full")  # by lesson 06
+SEVERAL = 3  # seeds at one rate, with which a setting of the study can be compared
 STUDY_HIDDEN_SIZE = 576  # SmolLM2-135M
 SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run in sweeps.jsonl
 
@@ -68,9 +71,24 @@ def study_rows(*names: str) -> list[dict[str, Any]]:
     """The reference study, written by workbench/study/plan.py, of all tasks: all its settings, or those named.
 
     A row is one of `runs.table` with its name ("lora", "full", "auto" ...), the base's exact match and every fifth
-    training loss.
+    training loss. On a task where the study does not have all of COMPARED with several seeds yet, the rows are those of
+    the first study (November 2026), which scored 120 test rows at most; they are marked by `first_study`.
     """
-    return [row for row in read_rows(STUDY) if not names or row["name"] in names]
+    found = paired_rows()
+    ready = {task for task in {row["task"] for row in found} if _has_all(row for row in found if row["task"] == task)}
+    rows = [row for row in found if row["task"] in ready]
+    rows += [row | {"first_study": True} for row in read_rows(FIRST_STUDY) if row["task"] not in ready]
+    return [row for row in rows if not names or row["name"] in names]
+
+
+def paired_rows() -> list[dict[str, Any]]:
+    """The rows of the reference study as far as it has come, all of which say which test rows were right."""
+    return read_rows(STUDY)
+
+
+def _has_all(rows: Iterable[Row]) -> bool:
+    at_best = by_best_rate(rows, "name")
+    return all(len(at_best.get(name, ())) >= SEVERAL for name in COMPARED)
 
 
 def compared(task: str) -> list[dict[str, Any]]:

@@ -29,8 +29,16 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
+def swept_rate(row: Row) -> float:
+    """The learning rate that tells the rows of a setting apart: of a hybrid that of the modules trained in full.
+
+    Rows of a hybrid without it are of the first study, where all trained at one rate.
+    """
+    return row.get("full_learning_rate") or row["learning_rate"]
+
+
 def best_rate(rows: Iterable[Row]) -> float:
-    """The best learning rate of one setting: that with the highest exact match on the first seed, which all rates have.
+    """The best `swept_rate` of one setting: that with the highest exact match on the first seed, which all rates have.
 
     If that rate has further seeds, the highest mean decides among the rates that have all of these seeds, because one
     seed says little. The lower loss decides between equals. Raises ValueError if no finished row has both scores.
@@ -39,7 +47,7 @@ def best_rate(rows: Iterable[Row]) -> float:
     if not scored:
         raise ValueError("No finished row has exact match and loss, so no learning rate is best; pass other rows.")
     first = min(row["seed"] for row in scored)
-    rates = grouped(scored, lambda row: row["learning_rate"])
+    rates = grouped(scored, swept_rate)
     seeds = {rate: {row["seed"] for row in own} for rate, own in rates.items()}
 
     def highest(among: Iterable[float], of_seeds: set[int]) -> float:
@@ -54,7 +62,7 @@ def at_best_rate(rows: Iterable[R]) -> list[R]:
     """The finished rows of one setting at its best rate, one a seed; no rows if none has both scores."""
     scored = usable(usable(rows, "exact_match"), "loss")
     rate = best_rate(scored) if scored else None
-    return [row for row in scored if row["learning_rate"] == rate]
+    return [row for row in scored if swept_rate(row) == rate]
 
 
 def by_best_rate(rows: Iterable[R], variable: str = "rank") -> dict[Any, list[R]]:

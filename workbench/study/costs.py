@@ -15,7 +15,7 @@ from statistics import median
 from workbench import RunStore, train
 from workbench.results.reference import COMPARED, COSTS, read_rows
 from workbench.results.rows import grouped
-from workbench.study import plan
+from workbench.study.settings import RATES, SETTINGS, base, config_of, task_of
 from workbench.training.runs import provenance, table
 
 TASK, STEPS, ROUNDS = "tickets", 7, 3
@@ -25,15 +25,14 @@ KEPT = ("trainable_parameters", "step_seconds", "peak_memory_mb")
 
 def main() -> None:
     """Measure all methods in turn, ROUNDS times, and write the rows."""
-    task, config = plan.task_and_config(TASK)
-    config = replace(config, steps=STEPS, evaluate=False)
+    task, config = task_of(TASK), replace(config_of(TASK, "lora"), steps=STEPS, evaluate=False)
     rows = []
     for turn in range(ROUNDS):
         for name in COMPARED:
-            make, rates = plan.METHODS[name]
+            setting = SETTINGS[name]
+            method = setting.make(setting.rates[0], TASK, RATES[0])
             with tempfile.TemporaryDirectory() as scratch:
-                start = plan.base("nf4" if name == "qlora" else None)
-                run = train(start, task, make(rates[0]), config, RunStore(scratch))
+                run = train(base(method.base_quantization), task, method, config, RunStore(scratch))
             told = table([run])[0]
             rows.append(
                 {"name": name, "task": TASK, "round": turn} | {key: told[key] for key in KEPT} | provenance(run)

@@ -1,219 +1,183 @@
-"""The reference study: each method on each task with its learning rate swept, then seeds, then ranks and targets.
+"""The reference study: each method on each task, its learning rate swept on one seed, then compared on three others.
 
     .venv/bin/python -m workbench.study.plan [STAGE ...]
 
-Appends one row per run to data/reference/study.jsonl and skips the rows that are there, so it can be stopped and
-started again; LoRA runs that are missing train together. Many hours on two cores. The stages are ordered so that an
-early stop leaves something useful. build/study/ keeps the finished runs of a sweep that was interrupted, and the next
-sweep reuses them: to measure a row again, delete it and that folder.
+Trains one run after the other, appends each as a row to data/reference/study.jsonl and skips the rows that are there,
+so it can be stopped and started again at any time. Many hours on two cores. The stages are ordered so that an early
+stop leaves something useful.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
-from workbench import (
-    Base,
-    Method,
-    RunStore,
-    Task,
-    TrainConfig,
-    full,
-    hybrid,
-    load_base,
-    load_task,
-    lora,
-    qlora,
-    recommend,
-    sweep,
-)
-from workbench.adapters.methods import ATTENTION, MLP, targets_in_words
+from workbench import Method, Run, RunStore, TrainConfig, train
 from workbench.paths import CHECKOUT
-from workbench.results.reference import COMPARED, STUDY, read_rows
-from workbench.results.rows import Row, best_rate, grouped
-from workbench.tasks.tasks import SWEEP_FACTS
-from workbench.training.runs import FAILED, provenance, table
+from workbench.results.noise import rows_scored
+from workbench.results.reference import FIRST_STUDY, STUDY, read_rows
+from workbench.results.rows import best_rate, swept_rate, usable
+from workbench.study.settings import CHOOSING, COMPARING, LONGER, RATES, SETTINGS, base, config_of, recommended, task_of
+from workbench.training.runs import COMPLETE, provenance, table
 
 STORE = CHECKOUT / "build" / "study"
-TASKS = ("protocol", "tickets", "facts", "orders")  # first the one on which settings differ most
-SEEDS = (0, 1, 2)
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)  # the first rates of every method with adapters
-WIDENED = 3  # times that a grid grows at one end, at most
-# Name of a setting -> the method at a learning rate, and the first rates.
-METHODS: dict[str, tuple[Callable[[float], Method], tuple[float, ...]]] = {
-    "lora": (lambda rate: lora(8, 32, rate), RATES),
-    "lora r=64": (lambda rate: lora(64, 32, rate), RATES),
-    "full": (full, (5e-5, 1e-4, 2e-4)),
-    "hybrid": (lambda rate: hybrid(["layers.29.mlp"], rank=8, alpha=32, learning_rate=rate), RATES[1:]),
-    "qlora": (lambda rate: qlora(8, 32, rate), RATES[1:]),
-    "starved": (lambda rate: lora(1, 32, rate, targets=["q_proj"], layers=[15]), (4e-3, 8e-3, 1.6e-2)),
-    "rslora": (lambda rate: lora(64, 32, rate, rslora=True), RATES[:3]),  # at rank 8 it is only a larger alpha
-    # At equal parameters: as many as rank 8 on all linear layers.
-    "attention": (lambda rate: lora(21, 32, rate, targets=ATTENTION), RATES[1:]),
-    "mlp": (lambda rate: lora(13, 32, rate, targets=MLP), RATES[1:]),
-    # A quarter of alpha wants about four times the rate.
-    "alpha=8": (lambda rate: lora(8, 8, rate), (8e-3, 1.6e-2, 3.2e-2)),
-    "alpha=128": (lambda rate: lora(8, 128, rate), (5e-4, 1e-3, 2e-3)),
-}
-RANKS = (1, 4, 16, 128)
-ONE_TASK = ("maps", "neighbours")  # stages of an hour or more a task: on the first task only
-OTHERS = dict.fromkeys(TASKS, ("full", "hybrid", "qlora")) | {"orders": ("full",)}  # a run takes 16 minutes there
-
-Named = tuple[str, Method]
+TASKS = ("protocol", "tickets", "facts", "docs", "orders")  # the quickest that tells methods apart comes first
+REAL_AND_NEW = ("protocol", "docs")  # where the later stages look
+WIDENED = 3  # times that a grid of rates grows at one end, at most
+FIRST_LOSSES = 5  # kept in full, to repeat the beginning of a run
 
 
-def lora_rates(task: str) -> None:
-    """LoRA of two ranks over the learning rates, and what `recommend` chooses, all in one pass."""
-    measure(task, [*grid("lora"), *grid("lora r=64"), recommended(task)])
-    widen(task, "lora")
-    widen(task, "lora r=64")
+def main_rates(task: str) -> None:
+    """LoRA and full fine-tuning: rates on one seed, then three more seeds at the best."""
+    tune(task, "lora", "full")
 
 
-def lora_seeds(task: str) -> None:
-    """Further seeds for rank 8 at its best rate and for what `recommend` chooses."""
-    for named in (tuned(task, "lora"), recommended(task)):
-        measure(task, [named], SEEDS)
+def others(task: str) -> None:
+    """QLoRA, the hybrid, and what `recommend` chooses."""
+    tune(task, "qlora", "hybrid")
+    for seed in (CHOOSING, *COMPARING):
+        measure(task, "auto", recommended(task), seed)
 
 
-def other_rates(task: str) -> None:
-    """The learning rate of the other methods."""
-    for name in OTHERS[task]:
-        measure(task, grid(name))
-        widen(task, name)
+def ladder(task: str) -> None:
+    """The other rungs between LoRA and full fine-tuning."""
+    tune(task, "hybrid, norms", "hybrid, last block", "hybrid, largest gradients")
 
 
-def other_seeds(task: str) -> None:
-    """Further seeds for each of the other methods at its best rate."""
-    measure(task, [tuned(task, name) for name in OTHERS[task]], SEEDS)
-
-
-def maps(task: str) -> None:
-    """Other ranks at the best rate of rank 8; attention, MLP, `starved`, alphas and rsLoRA, each at its own best."""
-    rate = best_rate(rows(task, "lora"))
-    measure(task, [("ranks", lora(rank, 32, rate)) for rank in RANKS], SEEDS)
-    others = ("attention", "mlp", "starved", "alpha=8", "alpha=128", "rslora")
-    measure(task, [each for name in others for each in grid(name)])
-    for name in others:
-        widen(task, name)
-    measure(task, [tuned(task, name) for name in (*others, "lora r=64")], SEEDS)
+def ranks(task: str) -> None:
+    """Rank, alpha, rsLoRA and targets, each at its own best rate."""
+    if task in REAL_AND_NEW:
+        tune(task, "lora r=64", "rslora", "alpha=8", "alpha=128", "rank 1", "attention", "mlp", "starved")
 
 
 def neighbours(task: str) -> None:
-    """All seeds at half and at twice the best rate, for the methods that lesson 06 compares."""
-    for name in COMPARED:
-        make, best = METHODS[name][0], best_rate(rows(task, name))
-        tried = {row["learning_rate"] for row in rows(task, name)}
-        measure(task, [(name, make(rate)) for rate in (best / 2, best * 2) if rate in tried], SEEDS)
+    """LoRA and full with the compared seeds at all rates tried, and at each other's best: what is forgotten there."""
+    if task not in REAL_AND_NEW:
+        return
+    best = {tuned_rate(task, name) for name in ("lora", "full")}
+    for name in ("lora", "full"):
+        for rate in sorted({swept_rate(row) for row in rows(task, name)} | best):
+            for seed in COMPARING:
+                measure(task, name, method_of(name, task, rate), seed)
 
 
-STAGES = {stage.__name__: stage for stage in (lora_rates, lora_seeds, other_rates, other_seeds, maps, neighbours)}
+def longer(task: str) -> None:
+    """LoRA and full for more steps: does LoRA catch up, or stay behind?"""
+    if task in REAL_AND_NEW:
+        tune(task, *(name for name in SETTINGS if any(f" {steps} steps" in name for steps in LONGER)))
 
 
-def task_and_config(name: str) -> tuple[Task, TrainConfig]:
-    """Half of the facts, to be learnt by heart in more steps; no task is scored by its labels, which is slow."""
-    if name == "facts":
-        return load_task(name).head(SWEEP_FACTS), TrainConfig(steps=120, batch_size=16, save=False)
-    return replace(load_task(name), labels=None), TrainConfig(steps=60, batch_size=16, test_limit=120, save=False)
+def closing(task: str) -> None:
+    """What is said to close the gap: DoRA, LoRA+, PiSSA, and smaller or larger batches."""
+    if task in REAL_AND_NEW:
+        tune(task, "dora", "lora+", "pissa", *(name for name in SETTINGS if "batch" in name))
 
 
-def recommended(task: str) -> Named:
-    """What `recommend` chooses."""
-    return "auto", recommend(base(None), *task_and_config(task))
+STAGES = {stage.__name__: stage for stage in (main_rates, others, ladder, ranks, neighbours, longer, closing)}
 
 
-def grid(name: str) -> list[Named]:
-    """A setting at each of its first rates."""
-    make, rates = METHODS[name]
-    return [(name, make(rate)) for rate in rates]
+def tune(task: str, *names: str) -> None:
+    """Sweep the learning rate of each setting on the choosing seed, then train the compared seeds at the best rate.
+
+    The grid grows by factors of two until its best rate is neither the lowest nor the highest, WIDENED times at most.
+    """
+    for name in names:
+        for rate in first_rates(task, name):
+            measure(task, name, method_of(name, task, rate), CHOOSING)
+        for _ in range(WIDENED):
+            rates, best = {swept_rate(row) for row in rows(task, name)}, tuned_rate(task, name)
+            if min(rates) < best < max(rates):
+                break
+            further = best * 2 if best == max(rates) else best / 2
+            measure(task, name, method_of(name, task, further), CHOOSING)
+        for seed in COMPARING:
+            measure(task, name, method_of(name, task, tuned_rate(task, name)), seed)
 
 
-def tuned(task: str, name: str) -> Named:
-    """A setting at the best of the rates that were tried so far."""
-    return name, METHODS[name][0](best_rate(rows(task, name)))
+def first_rates(task: str, name: str) -> tuple[float, ...]:
+    """The rates that are tried first: around the first study's best where it has one, else those of the setting."""
+    earlier = [row for row in read_rows(FIRST_STUDY) if (row["task"], row["name"]) == (task, name)]
+    if not usable(earlier, "exact_match") or name.startswith("hybrid"):  # whose one rate was another
+        return SETTINGS[name].rates
+    best = best_rate(earlier)
+    return best / 2, best, best * 2
 
 
-def widen(task: str, name: str) -> None:
-    """Add rates, a factor of two apart, until the best is neither the lowest nor the highest tried; WIDENED at most."""
-    for _ in range(WIDENED):
-        rates, best = [row["learning_rate"] for row in rows(task, name)], best_rate(rows(task, name))
-        if min(rates) < best < max(rates):
-            return
-        measure(task, [(name, METHODS[name][0](best * 2 if best == max(rates) else best / 2))])
+def tuned_rate(task: str, name: str) -> float:
+    """The best rate of a setting on the choosing seed."""
+    return best_rate([row for row in rows(task, name) if row["seed"] == CHOOSING])
 
 
-def measure(task: str, wanted: Sequence[Named], seeds: Sequence[int] = SEEDS[:1]) -> None:
-    """Train what is not stored yet and append its rows: LoRA in one sweep, QLoRA in another, all else one by one.
+def method_of(name: str, task: str, rate: float) -> Method:
+    """A setting at a learning rate. A hybrid's adapters have LoRA's best rate, which is swept before."""
+    of_adapters = tuned_rate(task, "lora") if name.startswith("hybrid") else RATES[0]
+    return SETTINGS[name].make(rate, task, of_adapters)
+
+
+def measure(task: str, name: str, method: Method, seed: int) -> None:
+    """Train what is not stored yet and append its row.
 
     What was trained under another name is not trained again: its row is also stored under this name.
     """
-    stored = rows(task)
-    done, twins = {identity(row) for row in stored}, {identity(row)[1:]: row for row in stored}
-    missing = defaultdict(list)
-    for name, method in wanted:
-        here = {seed: identity(as_row(name, method, seed)) for seed in seeds}
-        absent = [seed for seed in seeds if here[seed] not in done]
-        append([twins[here[seed][1:]] | {"name": name} for seed in absent if here[seed][1:] in twins])
-        missing[tuple(seed for seed in absent if here[seed][1:] not in twins)].append((name, method))
-    for left, named in missing.items():
-        kinds = grouped(named, lambda each: each[1].name)
-        for kind in ("lora", "qlora"):
-            if kind in kinds and left:
-                train(task, kinds.pop(kind), left)
-        for seed in left:
-            for each in chain.from_iterable(kinds.values()):
-                train(task, [each], [seed])
+    config = config_of(task, name, seed)
+    settings = settings_of(method, config)
+    stored = [row for row in rows(task) if row["settings"] == settings and row["task_sha256"] == task_of(task).sha256]
+    if any(row["name"] == name for row in stored):
+        return
+    if stored:
+        append({**stored[0], "name": name, "id": row_id(task, name, settings)})
+        return
+    run = train(base(method.base_quantization), task_of(task), method, config, RunStore(STORE))
+    if run.status not in COMPLETE or (run.status == "finished" and not run.metrics):
+        sys.exit(f"{run.label} on {task} is {run.status}; the same command goes on from there.")
+    append(as_row(run, name, settings))
 
 
-def train(task_name: str, named: Sequence[Named], seeds: Sequence[int]) -> None:
-    """Run one sweep and append the rows of the runs that finished. If some did not, exits and says how to go on."""
-    task, config = task_and_config(task_name)
-    methods = [method for _, method in named]
-    quantization = "nf4" if methods[0].name == "qlora" else None
-    runs = sweep(base(quantization), task, methods, config, RunStore(STORE), seeds=seeds)
-    found = {}
-    for run, row in zip(runs, table(runs), strict=True):
-        if run.status not in FAILED and not (run.status == "finished" and run.metrics):
-            continue
-        row["losses"] = [round(entry["loss"], 3) for entry in run.history[::5]]
-        row["together"] = run.together and run.together["configurations"]
-        row["base_exact_match"] = run.before["exact_match"]
-        # A stopped sweep returns what there is, so a run is known by its settings, not by its place.
-        for name, method in named:
-            if identity({"name": name} | row) == identity(as_row(name, method, row["seed"])):
-                found[name, run.id] = {"name": name} | row | provenance(run)
-    append(list(found.values()))
-    if len(found) < len(named) * len(seeds):
-        sys.exit(f"{len(found)} of {len(named) * len(seeds)} runs are done; the same command goes on from there.")
+def settings_of(method: Method, config: TrainConfig) -> dict[str, Any]:
+    """All that is needed to train a row again, beside its task: the method and the training configuration."""
+    described = method.to_dict()
+    described.pop("reasons", None)
+    return {
+        "method": described,
+        "config": {name: getattr(config, name) for name in ("steps", "batch_size", "seed", "test_limit")},
+    }
 
 
-def append(found: Sequence[dict[str, Any]]) -> None:
-    """Add rows to the file, and print them."""
+def row_id(task: str, name: str, settings: dict[str, Any]) -> str:
+    """Eight characters that stand for a row, for `workbench study --row`."""
+    return hashlib.sha256(json.dumps([task, name, settings], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def as_row(run: Run, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The row of a run, with its whole provenance."""
+    (row,) = table([run])
+    losses = [entry["loss"] for entry in run.history]
+    return {
+        "id": row_id(run.task["name"], name, settings),
+        "name": name,
+        **row,
+        "full_learning_rate": run.method.get("full_learning_rate"),
+        "test_rows": rows_scored(run.task["test_rows"], run.config["test_limit"]),
+        "losses": [round(loss, 3) for loss in losses[::5]],
+        "first_losses": [float(f"{loss:.7g}") for loss in losses[:FIRST_LOSSES]],
+        "base_exact_match": run.before.get("exact_match"),
+        "fact_accuracy_lost": run.forgetting.get("fact_accuracy"),
+        "base_general_loss": run.before.get("general_loss"),
+        "tokens": run.tokens,
+        "settings": settings,
+        "quantization": run.base["quantization"],
+        **provenance(run),
+    }
+
+
+def append(row: dict[str, Any]) -> None:
+    """Add a row to the file, and print it."""
     with STUDY.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in found))
-    for row in found:
-        told = f"{row['learning_rate']:g} seed {row['seed']}: {row['exact_match']}"
-        print(f"{row['task']} {row['name']} {told}", flush=True)
-
-
-def identity(row: Row) -> tuple[Any, ...]:
-    """What tells two rows of one task apart: the setting's name first, then what was trained."""
-    layers = row["layers"] and tuple(row["layers"])
-    same = ("rank", "alpha", "learning_rate", "rslora", "targets", "seed")
-    # The label of a row ("lora r=8") starts with the method's name.
-    return row["name"], row["method"].split()[0].lower(), layers, *(row[name] for name in same)
-
-
-def as_row(name: str, method: Method, seed: int) -> dict[str, Any]:
-    """The part of a row that is known before the run."""
-    targets = targets_in_words(method.to_dict()["targets"])
-    return method.to_dict() | {"name": name, "method": method.label, "targets": targets, "seed": seed}
+        file.write(json.dumps(row) + "\n")
+    print(f"{row['task']} {row['name']} {swept_rate(row):g} seed {row['seed']}: {row['exact_match']}", flush=True)
 
 
 def rows(task: str, name: str | None = None) -> list[dict[str, Any]]:
@@ -222,17 +186,16 @@ def rows(task: str, name: str | None = None) -> list[dict[str, Any]]:
     return [row for row in found if row["task"] == task and name in (None, row["name"])]
 
 
-@cache
-def base(quantization: str | None) -> Base:
-    """The base model, in bfloat16 where `workbench doctor` found it fast, else in float32; every row says which."""
-    return load_base("smollm2-135m", quantization)
+def run_stages(stages: Sequence[str], tasks: Sequence[str] = TASKS) -> None:
+    """Run these stages, each on all tasks before the next one."""
+    for stage in stages:
+        for task in tasks:
+            STAGES[stage](task)
 
 
 def main() -> None:
     """Run the stages named on the command line, or all."""
-    for stage in sys.argv[1:] or STAGES:
-        for task in TASKS[:1] if stage in ONE_TASK else TASKS:
-            STAGES[stage](task)
+    run_stages(sys.argv[1:] or list(STAGES))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,234 @@
+"""Rules on the reference study, method against method, row by row of the test. Lessons 05, 06 and FINDINGS use them.
+
+A method is taken at its best learning rate, with the seeds that did not choose it. A task counts where both methods
+have several such seeds; a rule that finds none is not tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+
+from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
+from workbench.claims.rules import NotTested, Outcome, rule
+from workbench.results.paired import Comparison, compare_rows
+from workbench.results.rows import Row, at_best_rate, best_rate, grouped, mean_of, swept_rate, usable
+
+CHOOSING_SEED = 0  # of the study: it chose the learning rates
+SCOPED = ("tickets", "docs", "orders")  # classification and extraction
+HARD = "protocol"  # an invented format and a way of reasoning, far from pre-training
+SPOKEN = {"lora": "LoRA", "qlora": "QLoRA", "full": "full"}
+LORA_SETTINGS = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "rank 1", "mlp", "dora", "lora+", "pissa")
+ENOUGH = 0.9  # of what both methods reach: runs that score as much are compared in what they forgot
+CLEARLY_MORE = 0.1  # nats a token on general text: the right token is a tenth less likely
+TEN_TIMES = (5, 20)  # the ratio of learning rates that still counts as "about ten times"
+
+
+def compared(study: Sequence[Row], task: str, name: str) -> list[Row]:
+    """The rows of a setting at its best rate that are compared: of the seeds that did not choose the rate.
+
+    None where only one seed is there, or where it was not stored which rows were right (in the first study).
+    """
+    own = [row for row in study if row["task"] == task and row["name"] == name and row.get("right")]
+    rows = [row for row in at_best_rate(own) if row["seed"] != CHOOSING_SEED]
+    return rows if len(rows) > 1 else []
+
+
+def comparisons(
+    study: Sequence[Row], first: str, second: str, tasks: Iterable[str] | None = None
+) -> dict[str, Comparison]:
+    """Task -> the first setting against the second, for the tasks on which both can be compared."""
+    found: dict[str, Comparison] = {}
+    for task in tasks or dict.fromkeys(row["task"] for row in study):
+        pair = compared(study, task, first), compared(study, task, second)
+        if all(pair):
+            found[task] = compare_rows(*pair)
+    return found
+
+
+def in_words(found: Mapping[str, Comparison], first: str, second: str) -> str:
+    """Each task with the verdict on it: "`tickets`: full and LoRA are on par ..."."""
+    return "; ".join(f"`{task}`: {one.in_words(first, second)}" for task, one in found.items())
+
+
+@rule("parity")
+def _parity(paired: Sequence[Row]) -> Outcome:
+    return _no_better(paired, "full", "lora", None)
+
+
+@rule("scoped")
+def _scoped(paired: Sequence[Row]) -> Outcome:
+    return _no_better(paired, "full", "lora", SCOPED)
+
+
+@rule("qlora")
+def _qlora(paired: Sequence[Row]) -> Outcome:
+    return _no_better(paired, "lora", "qlora", None)
+
+
+def _no_better(study: Sequence[Row], rival: str, claimed: str, tasks: Iterable[str] | None) -> Outcome:
+    """Supported if on all tasks the rival is not better than the claimed one; undecided tasks are left out."""
+    found = _required(comparisons(study, rival, claimed, tasks))
+    decided = [one.verdict != "better" for one in found.values() if one.verdict != "undecided"]
+    verdict = _all_or_some(decided)
+    condition = f"{SPOKEN[rival]} is better on none of the tasks that decide; depends: on some of them"
+    return verdict, in_words(found, SPOKEN[rival], SPOKEN[claimed]) + ".", condition
+
+
+@rule("behaviour")
+def _behaviour(paired: Sequence[Row]) -> Outcome:
+    usual = _required(comparisons(paired, "full", "lora", [HARD]))[HARD]
+    best = best_setting(paired, HARD)
+    against_best = comparisons(paired, "full", best, [HARD])[HARD]
+    verdict = DEPENDS if usual.verdict == "better" else UNTESTED if usual.verdict == "undecided" else NOT_SUPPORTED
+    verdict = SUPPORTED if against_best.verdict == "better" else verdict
+    evidence = f"`{HARD}`: {usual.in_words('full', 'LoRA of rank 8')}"
+    if best != "lora":
+        evidence += f"; against the best setting of LoRA, {best}, {against_best.in_words('full', best)}"
+    return verdict, evidence + ".", "full is better than the best setting of LoRA; depends: than rank 8 alone"
+
+
+def best_setting(study: Sequence[Row], task: str) -> str:
+    """The setting of LoRA that scores highest on the seed that chose the rates, which is not compared."""
+    names = [name for name in LORA_SETTINGS if compared(study, task, name)]
+
+    def score(name: str) -> float:
+        first = [row for row in study if (row["task"], row["name"], row["seed"]) == (task, name, CHOOSING_SEED)]
+        return max(row["exact_match"] for row in usable(first, "exact_match"))
+
+    return max(names, key=score)
+
+
+@rule("ceiling")
+def _ceiling(paired: Sequence[Row]) -> Outcome:
+    longest = {
+        task: {row["steps"] for row in rows if row["name"].startswith("full") and compared(rows, task, row["name"])}
+        for task, rows in grouped(paired, lambda row: row["task"]).items()
+    }
+    found: dict[str, Comparison] = {}
+    for task, steps in longest.items():
+        if len(steps) > 1:  # the lengths that were compared
+            name = f", {max(steps)} steps"
+            found |= comparisons(paired, f"full{name}", f"lora{name}", [task])
+    found = _required(found)
+    behind = [one.verdict == "better" for one in found.values() if one.verdict != "undecided"]
+    words = {task: f"after {max(longest[task])} steps " for task in found}
+    evidence = "; ".join(f"`{task}` {words[task]}{one.in_words('full', 'LoRA')}" for task, one in found.items())
+    return _all_or_some(behind), f"{evidence}.", "full is better in the longest runs; depends: on some tasks"
+
+
+@rule("hybrid")
+def _hybrid(paired: Sequence[Row]) -> Outcome:
+    over_lora = _required(comparisons(paired, "hybrid", "lora"))
+    under_full = comparisons(paired, "full", "hybrid", over_lora)
+    gains = [one.verdict == "better" for one in over_lora.values() if one.verdict != "undecided"]
+    evidence = f"{in_words(over_lora, 'hybrid', 'LoRA')}. {in_words(under_full, 'full', 'hybrid')}."
+    return _all_or_some(gains), evidence, "hybrid is better than LoRA on every task that decides; depends: on some"
+
+
+@rule("no-regret")
+def _no_regret(paired: Sequence[Row]) -> Outcome:
+    found = _required(comparisons(paired, "full", "lora"))
+    ratios = {task: rate_ratio(paired, task) for task in found}
+    matches = [one.verdict != "better" for one in found.values() if one.verdict != "undecided"]
+    about_ten = all(TEN_TIMES[0] <= ratio <= TEN_TIMES[1] for ratio, _, _ in ratios.values())
+    verdict = _all_or_some(matches)
+    verdict = DEPENDS if verdict == SUPPORTED and not about_ten else verdict
+    told = "; ".join(f"`{task}` {ratio:g} ({low:g} to {high:g})" for task, (ratio, low, high) in ratios.items())
+    condition = f"full is better on no task and each ratio is {TEN_TIMES[0]} to {TEN_TIMES[1]}; depends: one of the two"
+    evidence = f"{in_words(found, 'full', 'LoRA')}. LoRA's best rate over full's, and over the rates that cannot be "
+    return verdict, f"{evidence}told from the best: {told}.", condition
+
+
+def rate_ratio(study: Sequence[Row], task: str) -> tuple[float, float, float]:
+    """LoRA's best rate over full's, and the lowest and highest ratio of rates that are not clearly worse than the best.
+
+    A rate is clearly worse if the paired 95 % interval on the choosing seed excludes 0.
+    """
+    best, alike = {}, {}
+    for name in ("lora", "full"):
+        first = [row for row in study if (row["task"], row["name"], row["seed"]) == (task, name, CHOOSING_SEED)]
+        first = [row for row in usable(first, "exact_match") if row.get("right")]
+        best[name] = best_rate(first)
+        top = [row for row in first if swept_rate(row) == best[name]]
+        others = [row for row in first if swept_rate(row) != best[name]]
+        alike[name] = [best[name]] + [swept_rate(row) for row in others if not compare_rows(top, [row]).low > 0]
+    low, high = min(alike["lora"]) / max(alike["full"]), max(alike["lora"]) / min(alike["full"])
+    return best["lora"] / best["full"], low, high
+
+
+@rule("rank-alpha")
+def _rank_alpha(paired: Sequence[Row]) -> Outcome:
+    found: dict[str, Comparison] = {}
+    for name in ("rank 1", "lora r=64", "alpha=8", "alpha=128", "rslora"):
+        found |= {f"{task}, {name}": one for task, one in comparisons(paired, name, "lora").items()}
+    found = _required(found)
+    differ = [one.verdict in ("better", "worse") for one in found.values() if one.verdict != "undecided"]
+    evidence = "; ".join(
+        f"`{place}`: {one.in_words(place.split(', ')[1], 'rank 8, alpha 32')}" for place, one in found.items()
+    )
+    return (
+        _all_or_some(differ),
+        f"{evidence}.",
+        "every other rank and alpha scores otherwise at its own best rate; depends: some",
+    )
+
+
+@rule("forgetting")
+def _forgetting(paired: Sequence[Row]) -> Outcome:
+    found = {task: at_equal_score(paired, task) for task in comparisons(paired, "full", "lora")}
+    if not found:
+        raise NotTested("The paired has no task on which full and LoRA can be compared.")
+    more = [full > lora + CLEARLY_MORE for _, lora, full in found.values()]
+    told = "; ".join(
+        f"`{task}`, at {score:.0%} or more: LoRA {lora:+.2f}, full {full:+.2f}"
+        for task, (score, lora, full) in found.items()
+    )
+    at_best = "; ".join(
+        f"`{task}`: LoRA {_forgot(paired, task, 'lora'):+.2f}, full {_forgot(paired, task, 'full'):+.2f}"
+        for task in found
+    )
+    evidence = (
+        f"Loss gained on general text, nats a token (perplexity times e to it), by the gentlest rate that still scores "
+        f"{ENOUGH:.0%} of what both reach: {told}. Each at its best rate: {at_best}."
+    )
+    return (
+        _all_or_some(more),
+        evidence,
+        f"full forgets {CLEARLY_MORE} nats more than LoRA at equal score; depends: on some tasks",
+    )
+
+
+def at_equal_score(study: Sequence[Row], task: str) -> tuple[float, float, float]:
+    """A score that LoRA and full both reach, and the least that each forgets at a rate that reaches it, in the mean.
+
+    The score is ENOUGH of the lower of their best ones.
+    """
+    rates: dict[str, dict[float, list[Row]]] = {}
+    for name in ("lora", "full"):
+        own = [row for row in study if (row["task"], row["name"]) == (task, name) and row.get("right")]
+        rates[name] = grouped(usable(usable(own, "exact_match"), "forgetting"), swept_rate)
+    bests = [max(mean_of(rows, "exact_match") for rows in own.values()) for own in rates.values()]
+    score = ENOUGH * min(bests)
+    least = {
+        name: min(mean_of(rows, "forgetting") for rows in own.values() if mean_of(rows, "exact_match") >= score)
+        for name, own in rates.items()
+    }
+    return score, least["lora"], least["full"]
+
+
+def _forgot(study: Sequence[Row], task: str, name: str) -> float:
+    return mean(row["forgetting"] for row in compared(study, task, name))
+
+
+def _required(found: dict[str, Comparison]) -> dict[str, Comparison]:
+    if not found:
+        raise NotTested("The study has no task on which these can be compared row by row yet.")
+    return found
+
+
+def _all_or_some(true: Sequence[bool]) -> str:
+    """Supported if all of what decides is true, not supported if nothing is."""
+    if not true:
+        return UNTESTED
+    return SUPPORTED if all(true) else DEPENDS if any(true) else NOT_SUPPORTED

@@ -1,0 +1,183 @@
+"""Ten questions that people ask about LoRA, each answered by the reference study in one line with one number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import geometric_mean
+
+from workbench.claims.study import (
+    ENOUGH,
+    HARD,
+    LORA_SETTINGS,
+    SCOPED,
+    at_equal_score,
+    best_setting,
+    comparisons,
+    rate_ratio,
+)
+from workbench.results.paired import MARGIN, Comparison
+from workbench.results.rows import Row, grouped
+from workbench.study.costs import costs
+
+NOT_YET = "Not measured yet."
+LENGTHS = {60: "", 200: ", 200 steps", 600: ", 600 steps"}  # steps -> the end of a setting's name
+LADDER = ("hybrid, norms", "hybrid", "hybrid, last block", "hybrid, largest gradients")
+
+
+def answers(study: Sequence[Row]) -> list[tuple[str, str]]:
+    """The questions with their answers, in the order of the page."""
+    return [(question, answer(study)) for question, answer in QUESTIONS.items()]
+
+
+def page(study: Sequence[Row]) -> str:
+    """The questions and answers as a numbered Markdown list."""
+    told = enumerate(answers(study), start=1)
+    return "\n".join(f"{number}. **{question}** {answer}" for number, (question, answer) in told)
+
+
+def _parity(study: Sequence[Row]) -> str:
+    return _against_full(comparisons(study, "full", "lora"))
+
+
+def _scoped(study: Sequence[Row]) -> str:
+    return _against_full(comparisons(study, "full", "lora", SCOPED))
+
+
+def _against_full(found: Mapping[str, Comparison]) -> str:
+    """How LoRA stands against full on several tasks: what is decided first, with the largest difference."""
+    if not found:
+        return NOT_YET
+    by_verdict = grouped(found, lambda task: found[task].verdict)
+    words = []
+    if close := [*by_verdict.get("on par", ()), *by_verdict.get("worse", ())]:
+        widest = max(close, key=lambda task: found[task].high)
+        names = ", ".join(f"`{task}`" for task in close)
+        words.append(f"Yes on {names}: full is at most {max(found[widest].high, 0):.1f} points better (95 %)")
+    if ahead := by_verdict.get("better"):
+        gaps = ", ".join(f"{found[task].difference:.1f} points on `{task}`" for task in ahead)
+        words.append(f"{'no' if words else 'No'}: full is ahead by {gaps}")
+    if undecided := by_verdict.get("undecided"):
+        spans = ", ".join(f"`{task}` ({found[task].low:+.1f} to {found[task].high:+.1f} points)" for task in undecided)
+        words.append(f"{'undecided' if words else 'Undecided'} on {spans}")
+    return "; ".join(words) + "."
+
+
+def _behaviour(study: Sequence[Row]) -> str:
+    found = comparisons(study, "full", "lora", [HARD])
+    if not found:
+        return NOT_YET
+    usual, best = found[HARD], best_setting(study, HARD)
+    against = comparisons(study, "full", best, [HARD])[HARD]
+    if against.verdict == "better":
+        return f"Yes: on `{HARD}` full is {against.difference:.1f} points ahead of the best LoRA ({best})."
+    if usual.verdict == "better":
+        return (
+            f"LoRA's usual setting falls {usual.difference:.1f} points behind on `{HARD}`; a better one ({best}) does "
+            f"not (full is {against.difference:+.1f} points ahead of it, {against.low:+.1f} to {against.high:+.1f})."
+        )
+    return f"On `{HARD}` full is {usual.difference:+.1f} points ahead of LoRA ({usual.low:+.1f} to {usual.high:+.1f})."
+
+
+def _longer(study: Sequence[Row]) -> str:
+    told = []
+    for task in dict.fromkeys(row["task"] for row in study):
+        gaps: dict[int, Comparison] = {}
+        for steps, end in LENGTHS.items():
+            if found := comparisons(study, f"full{end}", f"lora{end}", [task]):
+                gaps[steps] = found[task]
+        if len(gaps) > 1:
+            words = ", ".join(f"{one.difference:+.1f} points after {steps} steps" for steps, one in gaps.items())
+            told.append(f"on `{task}` full leads by {words}")
+    return f"{'; '.join(told).capitalize()}." if told else NOT_YET
+
+
+def _forgetting(study: Sequence[Row]) -> str:
+    found = {task: at_equal_score(study, task) for task in comparisons(study, "full", "lora")}
+    if not found:
+        return NOT_YET
+    less = [task for task, (_, lora, full) in found.items() if lora < full]
+    factors = ", ".join(
+        f"`{task}` x{math.exp(lora):.2g} with LoRA, x{math.exp(full):.2g} with full"
+        for task, (_, lora, full) in found.items()
+    )
+    return (
+        f"At equal score LoRA forgets less on {len(less)} of {len(found)} tasks. Perplexity on other text, at the "
+        f"gentlest rate with {ENOUGH:.0%} of the score that both reach: {factors}."
+    )
+
+
+def _qlora(study: Sequence[Row]) -> str:
+    found = comparisons(study, "qlora", "lora")
+    if not found:
+        return NOT_YET
+    worst = min(found, key=lambda task: found[task].difference)
+    one = found[worst]
+    same = [task for task, each in found.items() if each.verdict == "on par"]
+    return (
+        f"On par with LoRA on {len(same)} of {len(found)} tasks; at worst {one.difference:+.1f} points "
+        f"(`{worst}`, {one.low:+.1f} to {one.high:+.1f})."
+    )
+
+
+def _hybrid(study: Sequence[Row]) -> str:
+    found = {
+        (task, name): one
+        for name in LADDER
+        for task, one in comparisons(study, name, "lora").items()
+    }  # fmt: skip
+    if not found:
+        return NOT_YET
+    gains = [place for place, one in found.items() if one.verdict == "better"]
+    task, name = max(found, key=lambda place: found[place].difference)
+    best = found[task, name]
+    return (
+        f"It beats LoRA in {len(gains)} of {len(found)} comparisons; the largest gain is {best.difference:+.1f} points "
+        f"({name}, on `{task}`, {best.low:+.1f} to {best.high:+.1f})."
+    )
+
+
+def _rates(study: Sequence[Row]) -> str:
+    ratios = {task: rate_ratio(study, task)[0] for task in comparisons(study, "full", "lora")}
+    if not ratios:
+        return NOT_YET
+    told = ", ".join(f"{ratio:g} on `{task}`" for task, ratio in ratios.items())
+    return f"{geometric_mean(ratios.values()):.0f} times that of full in the (geometric) mean: {told}."
+
+
+def _ranks(study: Sequence[Row]) -> str:
+    found = {
+        (task, name): one
+        for name in LORA_SETTINGS[1:]
+        for task, one in comparisons(study, name, "lora").items()
+    }  # fmt: skip
+    if not found:
+        return NOT_YET
+    task, name = max(found, key=lambda place: abs(found[place].difference))
+    one = found[task, name]
+    return (
+        f"{sum(each.verdict in ('better', 'worse') for each in found.values())} of {len(found)} other settings differ "
+        f"from rank 8, alpha 32, each at its own rate; most of all {name} on `{task}`, {one.difference:+.1f} points."
+    )
+
+
+def _saving(study: Sequence[Row]) -> str:
+    peak, seconds = costs("peak_memory_mb"), costs("step_seconds")
+    return (
+        f"Here, at 135M parameters in float32, memory by a factor of {peak['full'] / peak['lora']:.1f} and "
+        f"{1 - seconds['lora'] / seconds['full']:.0%} of a step's time; at 1B and more lesson 04 computes it."
+    )
+
+
+QUESTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
+    f"Is LoRA as good as full fine-tuning (within {MARGIN:g} points)?": _parity,
+    "Is that so for classification and extraction?": _scoped,
+    "Does a new format and way of reasoning call for full fine-tuning?": _behaviour,
+    "Does LoRA catch up when it trains longer?": _longer,
+    "Does LoRA forget less?": _forgetting,
+    "What does a 4-bit base (QLoRA) cost in score?": _qlora,
+    "Is it worth training a few modules in full beside LoRA?": _hybrid,
+    "How much larger is LoRA's best learning rate?": _rates,
+    "Do rank, alpha and the variants of LoRA matter once the rate is tuned?": _ranks,
+    "What does LoRA save?": _saving,
+}
