@@ -9,8 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from support.small_tokenizers import make_tokenizer
 from workbench.models.base import Base
+from workbench.models.padding_free import use_row_attention
 from workbench.scoring import label_scores
-from workbench.scoring.evaluation import answers, evaluate, label_accuracy
+from workbench.scoring.evaluation import answers, evaluate, label_accuracy, label_choices
 from workbench.tasks import Example, Task, encode
 
 pytestmark = pytest.mark.slow  # many families of models
@@ -96,23 +97,26 @@ def plain_accuracy(base: Base) -> float:
 def test_labels_score_as_one_by_one(family):
     base = make_base(family)
     with torch.no_grad():
-        prompts, labels = torch.arange(60).view(2, 30) % 17, [[5, 6, 7, 8, 1], [9, 1]]
-        found = label_scores.label_likelihoods(base.model, prompts, labels)
-        for row, ids in enumerate(prompts.tolist()):
+        prompts, labels = (torch.arange(60).view(2, 30) % 17).tolist(), [(5, 6, 7, 8, 1), (9, 1)]
+        found = label_scores.label_likelihoods(base.model, prompts, [labels, labels])
+        for row, ids in enumerate(prompts):
             for column, label in enumerate(labels):
                 whole = torch.tensor([[*ids, *label]])
                 logits = base.model(input_ids=whole, use_cache=False).logits[0, 29:-1].log_softmax(-1)
                 wanted = logits.gather(1, torch.tensor(label)[:, None]).sum().item()
-                assert found[row, column].item() == pytest.approx(wanted, abs=1e-3)
+                assert found[row][column] == pytest.approx(wanted, abs=1e-3)
         assert label_accuracy(base.model, base.tokenizer, TASK) == plain_accuracy(base)
 
 
-@pytest.mark.parametrize("family", REPEATABLE)
-def test_prompts_are_shared_where_their_cache_can_be_repeated(family, monkeypatch):
-    base = make_base(family)
-    label_accuracy(base.model, base.tokenizer, TASK)
-    monkeypatch.setattr(label_scores, "_one_by_one", lambda *_: pytest.fail("The prompts were not shared."))
-    label_accuracy(base.model, base.tokenizer, TASK)
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_a_prompt_is_read_once_where_the_model_can_leave_padding_out(family):
+    base, read = make_base(family), []
+    use_row_attention(base.model)
+    base.model.register_forward_pre_hook(lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True)
+    with torch.no_grad():
+        label_scores.label_likelihoods(base.model, [[5, 6, 7, 8]], [[(9, 1), (10, 11, 1), (12, 1)]])
+        assert read == [4 + 1 + 2 + 1]
+        assert label_accuracy(base.model, base.tokenizer, TASK) == plain_accuracy(base)
 
 
 @pytest.mark.parametrize("family", ["mamba", "qwen3_next", "rwkv", "recurrent_gemma", "jamba"])
@@ -134,19 +138,13 @@ def test_a_labelled_task_is_evaluated_whole(family):
 
 
 @pytest.mark.parametrize("kind", ["first mark", "every mark", "llama 2", "bytes after a space", "word pieces"])
-def test_labels_are_read_as_what_goes_on_with_their_prompt(kind, monkeypatch):
+def test_labels_are_read_as_what_goes_on_with_their_prompt(kind):
     """After "Answer:\\n" a label has no space in front, whatever the tokenizer puts where a text begins."""
     rows = tuple(Example(row.prompt + "\n", row.completion.strip()) for row in ROWS)
-    base, asked = make_base("llama", kind), []
-
-    def remember(_, prompts, labels):
-        asked.append(labels)
-        return torch.zeros(len(prompts), len(labels))
-
-    monkeypatch.setattr("workbench.scoring.evaluation._label_scores", remember)
-    label_accuracy(base.model, base.tokenizer, Task("done", rows, rows, LABELS, "test", "0"))
+    base, task = make_base("llama", kind), Task("done", rows, rows, LABELS, "test", "0")
+    choices = label_choices(base.tokenizer, task, encode(rows, base.tokenizer, 99))
     wanted = encode([Example(rows[0].prompt, label) for label in LABELS], base.tokenizer, 99)
-    assert {*asked} == {tuple(row.ids[row.prompt_length :] for row in wanted)}
+    assert {choice.labels for choice in choices} == {tuple(row.ids[row.prompt_length :] for row in wanted)}
 
 
 @pytest.mark.parametrize("family", ["recurrent_gemma", "mamba", "rwkv", "llama"])

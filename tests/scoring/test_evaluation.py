@@ -1,12 +1,15 @@
 """Scores against slow and obvious ways to get them: real generation, one label at a time, torch's own loss."""
 
+import random
 from copy import deepcopy
 from dataclasses import replace
+from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from transformers import GenerationConfig
 
 from workbench import load_task
@@ -19,9 +22,13 @@ from workbench.scoring.evaluation import (
     general_rows,
     general_text,
     label_accuracy,
+    label_choices,
     right_labels,
     score,
 )
+from workbench.scoring.label_scores import Choice, chosen_right, label_likelihoods
+from workbench.scoring.progress import ScoringProgress
+from workbench.scoring.row_scores import PLACES_A_BATCH, TOKENS_A_BATCH, RowScores, in_batches
 from workbench.scoring.scores import pack_rows, unpack_rows
 from workbench.tasks import Encoded, Example, Task, encode
 
@@ -74,7 +81,9 @@ def test_evaluation_says_which_rows_and_which_labels_were_right(small):
     assert {name: unpack_rows(packed).mean() for name, packed in scores.right.items()} == {
         name: scores[name] for name in ("exact_match", "label_accuracy")
     }
-    assert unpack_rows(scores.right["label_accuracy"]).tolist() == right_labels(small.model, small.tokenizer, task, 6)
+    rows = encode(task.test[:6], small.tokenizer, 512)
+    right = right_labels(small.model, rows, label_choices(small.tokenizer, task, rows, 6))
+    assert unpack_rows(scores.right["label_accuracy"]).tolist() == right
 
 
 @pytest.mark.slow
@@ -116,17 +125,90 @@ def test_label_accuracy_is_the_most_likely_whole_label(base):
     assert label_accuracy(base.model, base.tokenizer, task) == right / len(rows)
 
 
-def test_labels_stay_to_choose_from_when_all_their_examples_are_cut_off(small, monkeypatch):
+def test_labels_stay_to_choose_from_when_all_their_examples_are_cut_off(small):
     task, asked = load_task("tickets"), []
 
-    def remember(model, prompts, labels):
-        asked.append(labels)
-        return torch.zeros(len(prompts), len(labels))
-
-    monkeypatch.setattr("workbench.scoring.evaluation._label_scores", remember)
     for few in (task, task.head(4)):
-        label_accuracy(small.model, small.tokenizer, few, limit=1)
+        rows = encode(few.test[:1], small.tokenizer, 512)
+        asked += [choice.labels for choice in label_choices(small.tokenizer, few, rows, limit=1)]
     assert asked[0] == asked[1] and len(asked[0]) == 12
+
+
+def plain_likelihood(model, prompt, label) -> float:
+    ids = torch.tensor([[*prompt, *label]])
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logits.gather(1, ids[0, len(prompt) :, None]).sum().item()
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_labels_as_branches_of_their_prompt_score_as_one_by_one(small, data):
+    ids = st.integers(2, 900)
+    prompts = data.draw(st.lists(st.lists(ids, min_size=1, max_size=12), min_size=1, max_size=4))
+    labels = [
+        data.draw(st.lists(st.lists(ids, min_size=1, max_size=4).map(tuple), min_size=1, max_size=5)) for _ in prompts
+    ]
+    found = label_likelihoods(small.model, prompts, labels)
+    with torch.no_grad():
+        for prompt, own, likely in zip(prompts, labels, found, strict=True):
+            assert likely == pytest.approx([plain_likelihood(small.model, prompt, each) for each in own], abs=1e-3)
+
+
+def test_labels_that_cannot_win_are_left_out_and_change_no_choice(small, monkeypatch):
+    """As if all labels of all rows were scored; the right one is made likely in some of the rows."""
+    draw, choices = random.Random(0), []
+    labels = tuple((first, 30 + first, 1) for first in range(5, 17))
+    with torch.no_grad():
+        for _ in range(24):
+            prompt = tuple(draw.randrange(2, 900) for _ in range(draw.randrange(3, 9)))
+            likely = [plain_likelihood(small.model, prompt, label) for label in labels]
+            best = max(range(12), key=likely.__getitem__)
+            choices.append((Choice(prompt, labels, draw.choice([best, draw.randrange(12)])), best))
+    rows = [Encoded((*each.prompt, *each.labels[each.right]), len(each.prompt)) for each, _ in choices]
+    right = right_labels(small.model, rows, [each for each, _ in choices])
+    assert right == [each.right == best for each, best in choices] and 0 < sum(right) < 24
+
+
+def test_a_label_whose_first_token_is_unlikely_is_not_scored(small):
+    """The right label is taken to be certain, so nothing is left to score."""
+    choice = Choice((5, 6), ((7, 1), (8, 1)), 0)
+    none = SimpleNamespace(config=None)
+    assert chosen_right(none, [choice], RowScores([0.0], [True], [[-1.0, -2.0]])) == [True]
+
+
+@given(st.lists(st.integers(1, 600), max_size=120))
+def test_batches_have_all_rows_longest_first_and_similar_sizes(lengths):
+    batches = in_batches(lengths)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    flat = [lengths[place] for batch in batches for place in batch]
+    assert flat == sorted(lengths, reverse=True)
+    assert all(sum(lengths[place] for place in batch) <= TOKENS_A_BATCH for batch in batches)
+    assert all(len(batch) * lengths[batch[0]] <= PLACES_A_BATCH for batch in batches)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.1, False), (9.0, True)])
+def test_a_log_tells_once_how_long_a_scoring_takes_unless_it_is_short(capsys, monkeypatch, seconds, said):
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    now = iter([0.0, seconds / 10, seconds / 5])
+    monkeypatch.setattr("workbench.scoring.progress.time.perf_counter", lambda: next(now))
+    with ScoringProgress("1,000 test rows", 900) as progress:
+        progress.expect(100)
+        for _ in range(2):
+            progress.advance(100)
+    assert capsys.readouterr().err == ("1,000 test rows: about 9 s\n" if said else "")
+
+
+def test_a_terminal_shows_a_bar(monkeypatch):
+    monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
+    now = iter([0.0, 1.0])
+    monkeypatch.setattr("workbench.scoring.progress.time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr("workbench.scoring.progress.on_terminal", lambda: True)
+    shown = StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    with ScoringProgress("1,000 test rows", 1000) as progress:
+        progress.advance(100)
+        progress.advance(900)
+    assert "1,000 test rows" in shown.getvalue() and "left" in shown.getvalue()
 
 
 @pytest.mark.slow

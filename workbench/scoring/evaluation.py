@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.models.base import Base
 from workbench.models.checks import check_ids
-from workbench.models.padding_free import completion_logits
 from workbench.models.sharing import head_lock, in_float32, own_precision, share
 from workbench.paths import DATA
-from workbench.scoring.label_scores import label_likelihoods as _label_scores
+from workbench.scoring.label_scores import Choice, chosen_right
+from workbench.scoring.progress import ScoringProgress
+from workbench.scoring.row_scores import RowScores, score_rows
 from workbench.scoring.scores import Scores, pack_rows
-from workbench.tasks.encoding import Encoded, collate, encode, ended
+from workbench.tasks.encoding import Encoded, encode, ended
 from workbench.tasks.files import Example
 from workbench.tasks.joining import pair_ids, prompt_ids, start_ids, token_ids
 from workbench.tasks.tasks import Task
 
-TOKENS_A_BATCH = 2048
 GENERAL_CHUNKS, GENERAL_CHUNK_TOKENS = 12, 128
 PROMPT_END = 32  # characters, on which the tokens of what follows a prompt depend
 
@@ -43,14 +42,20 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     model = share(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")
-    scores = score(model, rows)
-    if task.labels:
-        right = right_labels(model, base.tokenizer, task, limit, max_length)
-        scores["label_accuracy"] = sum(right) / len(right)
-        scores.right["label_accuracy"] = pack_rows(right)
-    facts = score(model, fact_rows(base.tokenizer)[:limit])
-    scores |= {"general_loss": score(model, general_rows(base.tokenizer)[:limit])["loss"]}
-    scores |= {"fact_accuracy": facts["exact_match"], "fact_loss": facts["loss"]}
+    choices = label_choices(base.tokenizer, task, rows, limit)
+    general, facts = general_rows(base.tokenizer)[:limit], fact_rows(base.tokenizer)[:limit]
+    tokens = sum(len(row.ids) for row in (*rows, *general, *facts))
+    with ScoringProgress(f"{len(rows):,} test rows, general text and facts", tokens) as progress:
+        firsts = [[label[0] for label in choice.labels] for choice in choices]
+        found = score_rows(model, rows, firsts, progress.advance)
+        scores = summary(found, rows)
+        if choices:
+            right = right_labels(model, rows, choices, found, progress)
+            scores["label_accuracy"] = sum(right) / len(right)
+            scores.right["label_accuracy"] = pack_rows(right)
+        scores["general_loss"] = summary(score_rows(model, general, on_batch=progress.advance), general)["loss"]
+        of_facts = summary(score_rows(model, facts, on_batch=progress.advance), facts)
+    scores |= {"fact_accuracy": of_facts["exact_match"], "fact_loss": of_facts["loss"]}
     return scores
 
 
@@ -103,27 +108,20 @@ def _decode(model: PreTrainedModel, ids: list[int], end: int, count: int, from_c
     return written
 
 
-@torch.no_grad()
 def score(model: nn.Module, rows: Sequence[Encoded]) -> Scores:
     """Loss (nats per completion token) and exact match of `rows` with teacher forcing, in one forward pass a batch.
 
-    The result's `right` says which rows matched.
-
-    Exact match needs no generation: greedy decoding gives exactly the reference if and only if every completion token
-    is the argmax given the tokens before it.
+    The result's `right` says which rows matched. Exact match needs no generation: greedy decoding gives exactly the
+    reference if and only if every completion token is the argmax given the tokens before it.
     """
-    total, tokens, exact = 0.0, 0, [False] * len(rows)
-    for places in _by_length(rows):
-        batch = to_device(collate([rows[place] for place in places], pad_id=0), model)
-        logits = completion_logits(model, batch).float()
-        total += F.cross_entropy(logits, batch["targets"], reduction="sum").item()
-        tokens += batch["targets"].numel()
-        wrong = torch.zeros(len(places), device=logits.device, dtype=torch.float32)
-        wrong.index_add_(0, batch["rows"], (logits.argmax(-1) != batch["targets"]).float())
-        for place, count in zip(places, wrong.tolist(), strict=True):
-            exact[place] = count == 0
-    shares = {"loss": total / tokens, "exact_match": sum(exact) / len(rows)}
-    return Scores(shares, right={"exact_match": pack_rows(exact)})
+    return summary(score_rows(model, rows), rows)
+
+
+def summary(found: RowScores, rows: Sequence[Encoded]) -> Scores:
+    """Loss and exact match of rows that were scored."""
+    loss = sum(found.nats) / sum(row.completion_tokens for row in rows)
+    exact_match = sum(found.exact) / len(rows)
+    return Scores({"loss": loss, "exact_match": exact_match}, right={"exact_match": pack_rows(found.exact)})
 
 
 def label_accuracy(
@@ -133,41 +131,44 @@ def label_accuracy(
     limit: int | None = None,
     max_length: int = 512,
 ) -> float:
-    """Share of test rows whose right label is the most likely one (see `right_labels`)."""
-    right = right_labels(model, tokenizer, task, limit, max_length)
+    """Share of test rows whose right label has the highest log-likelihood among all of the task's labels."""
+    rows = encode(task.test[:limit], tokenizer, max_length, what="Test row")
+    right = right_labels(model, rows, label_choices(tokenizer, task, rows, limit))
     return sum(right) / len(right)
 
 
-@torch.no_grad()
 def right_labels(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    limit: int | None = None,
-    max_length: int = 512,
+    rows: Sequence[Encoded],
+    choices: Sequence[Choice],
+    found: RowScores | None = None,
+    progress: ScoringProgress | None = None,
 ) -> list[bool]:
-    """For each test row, whether its label has the highest log-likelihood among all of the task's labels.
+    """For each row, whether its label is the most likely one. found: the rows' scores with the first tokens of all
+    labels asked for, where they are known."""
+    if found is None:
+        found = score_rows(model, rows, [[label[0] for label in choice.labels] for choice in choices])
+    # A row may write its label otherwise than the choice does: then its score says nothing about that.
+    whole = [Encoded((*each.prompt, *each.labels[each.right]), len(each.prompt)) for each in choices]
+    other = [place for place, row in enumerate(rows) if row.ids != whole[place].ids]
+    nats = list(found.nats)
+    for place, own in zip(other, score_rows(model, [whole[place] for place in other]).nats, strict=True):
+        nats[place] = own
+    return chosen_right(model, choices, replace(found, nats=nats), progress)
 
-    Rows with prompts of equal length go through the model together.
-    """
-    labels = task.labels or ()
-    rows = task.test[:limit]
-    wanted = [labels.index(example.completion.strip()) for example in rows]
-    choices = _label_ids(tokenizer, [example.prompt for example in rows], [_completion(task, each) for each in labels])
-    groups = defaultdict(list)
-    encoded = encode(rows, tokenizer, max_length, what="Test row")
-    for index, (row, label_ids) in enumerate(zip(encoded, choices, strict=True)):
-        groups[row.prompt_length, label_ids].append((index, row.ids[: row.prompt_length]))
-    right = [False] * len(rows)
-    for (_, label_ids), group in groups.items():
-        for start in range(0, len(group), 16):
-            part = group[start : start + 16]
-            prompts = torch.tensor([ids for _, ids in part], device=model.device)
-            with head_lock:
-                best = _label_scores(model, prompts, label_ids).argmax(-1).tolist()
-            for (index, _), choice in zip(part, best, strict=True):
-                right[index] = wanted[index] == choice
-    return right
+
+def label_choices(
+    tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Encoded], limit: int | None = None
+) -> list[Choice]:
+    """What each test row chooses from; nothing in a task without labels."""
+    labels, examples = task.labels or (), task.test[:limit]
+    if not labels:
+        return []
+    ids = _label_ids(tokenizer, [each.prompt for each in examples], [_completion(task, label) for label in labels])
+    return [
+        Choice(row.ids[: row.prompt_length], own, labels.index(example.completion.strip()))
+        for row, own, example in zip(rows, ids, examples, strict=True)
+    ]
 
 
 def _label_ids(
@@ -226,19 +227,3 @@ def fact_rows(tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
     facts = everyday_facts()
     pairs = pair_ids([fact.prompt for fact in facts], [fact.completion for fact in facts], tokenizer)
     return [Encoded((*before, *after), len(before)) for before, after in pairs]
-
-
-def to_device(batch: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """The batch on the device of the model."""
-    device = next(model.parameters()).device
-    return {name: tensor.to(device) for name, tensor in batch.items()}
-
-
-def _by_length(rows: Sequence[Encoded]) -> list[list[int]]:
-    """The places of the rows, sorted by their length, in batches of about TOKENS_A_BATCH tokens."""
-    batches: list[list[int]] = []
-    for place in sorted(range(len(rows)), key=lambda each: len(rows[each].ids)):
-        if not batches or (len(batches[-1]) + 1) * len(rows[place].ids) > TOKENS_A_BATCH:
-            batches.append([])
-        batches[-1].append(place)
-    return batches

@@ -1,77 +1,164 @@
-"""How likely each label is after each prompt: from a cached prompt where the model's cache can be repeated."""
+"""Which label is the most likely after each prompt: only labels that can win are scored, as branches of the prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from transformers import PreTrainedModel
 
-from workbench.models.padding_free import completion_logits
-from workbench.tasks.encoding import Encoded, collate
+from workbench.models.padding_free import leaves_padding_out
+from workbench.scoring.progress import ScoringProgress
+from workbench.scoring.row_scores import RowScores, in_batches, score_rows
+from workbench.tasks.encoding import Encoded
 
-TOKENS_AT_ONCE = 2048
-RELATIVE, ABSOLUTE = 1e-5, 1e-4  # rounding between the two ways: 4e-5 of 40 nats with SmolLM2
-NOISE = 3  # times what the same way differs by with other rows in the batch
-TRIED_TOKENS = 4  # some caches take one more token, and not several
+Label = tuple[int, ...]  # token ids, end-of-text included
+ROUNDING = 1e-3  # nats between two ways to the same log-likelihood
+TRIED_FIRST = 2  # rivals of the right label
+BRANCHED = 128  # rows of attention in a batch, each a prompt with one label
 
-_repeatable: dict[str, bool] = {}  # what `_cache_repeats` found, by configuration: it is no matter of the weights
+
+@dataclass(frozen=True)
+class Choice:
+    """A prompt, the labels to choose from, and which of them is right."""
+
+    prompt: tuple[int, ...]
+    labels: tuple[Label, ...]
+    right: int
+
+
+def chosen_right(
+    model: PreTrainedModel, choices: Sequence[Choice], found: RowScores, progress: ScoringProgress | None = None
+) -> list[bool]:
+    """For each choice, whether the right label is the most likely one; of equal ones the first counts.
+
+    found: of the rows of prompt and right label, with each label's first token asked for. A label is never more likely
+    than its first token, so a rival whose first token is less likely than the whole right label is out. Of the others
+    the TRIED_FIRST with the most likely first tokens come first: where one of them wins, nothing else is scored.
+    """
+    open_labels = {}
+    for place, (choice, nats, firsts) in enumerate(zip(choices, found.nats, found.firsts, strict=True)):
+        rivals = [label for label, first in enumerate(firsts) if label != choice.right and first >= -nats - ROUNDING]
+        open_labels[place] = sorted(rivals, key=firsts.__getitem__, reverse=True)
+    beaten = set()
+    for count in (TRIED_FIRST, None):
+        tried = {place: labels[:count] for place, labels in open_labels.items() if labels and place not in beaten}
+        prompts = [choices[place].prompt for place in tried]
+        rivals_of = [tuple(choices[place].labels[label] for label in labels) for place, labels in tried.items()]
+        scored = label_likelihoods(model, prompts, rivals_of, progress)
+        for (place, labels), likely in zip(tried.items(), scored, strict=True):
+            # Of equal ones the first counts.
+            best = max((value, -label) for value, label in zip(likely, labels, strict=True))
+            if best > (-found.nats[place], -choices[place].right):
+                beaten.add(place)
+            open_labels[place] = open_labels[place][len(labels) :]
+    return [place not in beaten for place in range(len(choices))]
 
 
 @torch.no_grad()
-def label_likelihoods(model: PreTrainedModel, prompts: torch.Tensor, labels: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Log-likelihood, (prompts, labels), of each label after each prompt; prompts: token ids of equal length.
+def label_likelihoods(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[Label]],
+    progress: ScoringProgress | None = None,
+) -> list[list[float]]:
+    """Log-likelihood of each label after its prompt. labels: those of each prompt.
 
-    Each prompt goes through the model once, and every label continues from its cache. Caches with the state of linear
-    attention or of a recurrence cannot be repeated: there each label goes through the model with its prompt.
+    A model that takes padding-free batches reads each prompt once, and its labels as branches of it. Others read every
+    label with its prompt.
     """
-    kind = model.config.to_json_string()
-    if kind not in _repeatable:
-        _repeatable[kind] = _cache_repeats(model, prompts, labels)
-    return _from_cache(model, prompts, labels) if _repeatable[kind] else _one_by_one(model, prompts, labels)
+    progress = progress or ScoringProgress("labels", 0)
+    rows = [Encoded((*prompt, *each), len(prompt)) for prompt, own in zip(prompts, labels, strict=True) for each in own]
+    if not rows:
+        return []
+    if not leaves_padding_out(model, max(len(row.ids) for row in rows)):
+        progress.expect(sum(len(row.ids) for row in rows))
+        sums = iter(score_rows(model, rows, on_batch=progress.advance).nats)
+        return [[-next(sums) for _ in own] for own in labels]
+    likely: list[list[float]] = [[] for _ in prompts]
+    sizes = [len(prompt) + sum(map(len, own)) for prompt, own in zip(prompts, labels, strict=True)]
+    progress.expect(sum(sizes))
+    for batch in in_batches(sizes):
+        for places in _split(batch, labels):
+            tree = _Tree()
+            for place in places:
+                tree.add(prompts[place], labels[place])
+            sums = iter(tree.likelihoods(model))
+            for place in places:
+                likely[place] = [next(sums) for _ in labels[place]]
+            progress.advance(sum(sizes[place] for place in places))
+    return likely
 
 
-def _cache_repeats(model: PreTrainedModel, prompts: torch.Tensor, labels: Sequence[Sequence[int]]) -> bool:
-    """Whether both ways agree on two prompts and two labels; some caches refuse, others are wrong without a word."""
-    two = torch.cat([prompts[:1], prompts[-1:].flip(1)])
-    few = [[*max(labels, key=len), *prompts[0, :TRIED_TOKENS].tolist()], min(labels, key=len)]
-    try:
-        cached = _from_cache(model, two, few)
-    except Exception:  # each kind of cache has its own way to fail, and the other way is always right
-        return False
-    apart = _one_by_one(model, two, few)
-    if torch.allclose(cached, apart, rtol=RELATIVE, atol=ABSOLUTE):
-        return True
-    # int8 picks outliers a batch, so that scores depend on the rows that go together: no cache is closer than that.
-    alone = torch.cat([_one_by_one(model, row[None], few) for row in two])
-    return bool((cached - apart).abs().max() < NOISE * (alone - apart).abs().max())
+def _split(places: Sequence[int], labels: Sequence[Sequence[Label]]) -> list[list[int]]:
+    """The places in parts of at most BRANCHED labels; attention reads a prompt anew for each of them."""
+    parts: list[list[int]] = []
+    count = 0
+    for place in places:
+        if not parts or count + len(labels[place]) > BRANCHED:
+            parts.append([])
+            count = 0
+        parts[-1].append(place)
+        count += len(labels[place])
+    return parts
 
 
-def _from_cache(model: PreTrainedModel, prompts: torch.Tensor, labels: Sequence[Sequence[int]]) -> torch.Tensor:
-    longest = max(map(len, labels))
-    padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in labels], device=prompts.device)
-    real = torch.tensor([[1.0] * len(ids) + [0.0] * (longest - len(ids)) for ids in labels], device=prompts.device)
-    first = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
-    first.past_key_values.batch_repeat_interleave(len(labels))
-    # Nothing is predicted from the last token of a label, so it does not go through the model.
-    rest = model(input_ids=padded[:, :-1].repeat(len(prompts), 1), past_key_values=first.past_key_values).logits.float()
-    start = first.logits[:, -1].float().repeat_interleave(len(labels), 0)
-    logits = torch.cat([start[:, None], rest], 1).log_softmax(-1)
-    chosen = logits.gather(-1, padded.repeat(len(prompts), 1)[..., None])[..., 0]
-    return (chosen * real.repeat(len(prompts), 1)).sum(-1).view(len(prompts), len(labels))
+@dataclass
+class _Tree:
+    """Prompts with their labels as one padding-free batch, in which the tokens of a prompt stand once.
 
+    tokens, positions: what the model reads. rows: for attention, the tokens of each prompt with one label, by number.
+    asked: for each token of a label, the number of the token that predicts it; targets: that token; label: its row.
+    """
 
-def _one_by_one(model: PreTrainedModel, prompts: torch.Tensor, labels: Sequence[Sequence[int]]) -> torch.Tensor:
-    rows = [Encoded((*ids, *label), len(ids)) for ids, label in product(prompts.tolist(), labels)]
-    at_once = max(1, TOKENS_AT_ONCE // max(len(row.ids) for row in rows))
-    sums = [_likelihoods(model, rows[start : start + at_once]) for start in range(0, len(rows), at_once)]
-    return torch.cat(sums).view(len(prompts), len(labels))
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    rows: list[list[int]] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
 
+    def add(self, prompt: Sequence[int], labels: Sequence[Label]) -> None:
+        """Add a prompt and its labels; nothing is predicted from the last token of a label, so it is not read."""
+        trunk = self._read(prompt, 0)
+        for label in labels:
+            branch = self._read(label[:-1], len(prompt))
+            self.asked += [trunk[-1], *branch]
+            self.targets += label
+            self.label += [len(self.rows)] * len(label)
+            self.rows.append([*trunk, *branch])
 
-def _likelihoods(model: PreTrainedModel, rows: Sequence[Encoded]) -> torch.Tensor:
-    """Log-likelihood of each row's completion."""
-    batch = {name: tensor.to(model.device) for name, tensor in collate(rows, pad_id=0).items()}
-    losses = F.cross_entropy(completion_logits(model, batch).float(), batch["targets"], reduction="none")
-    return torch.zeros(len(rows), device=losses.device).index_add(0, batch["rows"], -losses)
+    def _read(self, ids: Sequence[int], position: int) -> list[int]:
+        numbers = list(range(len(self.tokens), len(self.tokens) + len(ids)))
+        self.tokens += ids
+        self.positions += range(position, position + len(ids))
+        return numbers
+
+    def likelihoods(self, model: PreTrainedModel) -> list[float]:
+        """Log-likelihood of each label, in the order in which they were added."""
+        device = next(model.parameters()).device
+        asked = torch.tensor(self.asked, device=device)
+        kept, which = asked.unique(return_inverse=True)  # the end of a prompt predicts the start of all its labels
+        logits = model(
+            input_ids=torch.tensor([self.tokens], device=device),
+            position_ids=torch.tensor([self.positions], device=device),
+            attention_mask=self._layout().to(device),
+            logits_to_keep=kept,
+            use_cache=False,
+        ).logits[0]
+        targets, label = torch.tensor(self.targets, device=device), torch.tensor(self.label, device=device)
+        found = logits.float().log_softmax(-1)[which, targets]
+        return torch.zeros(len(self.rows), device=device).index_add_(0, label, found).tolist()
+
+    def _layout(self) -> torch.Tensor:
+        """As `padding_free.row_layout`, but for tokens that stand in several rows: the result of the first counts."""
+        length = max(map(len, self.rows))
+        places: dict[int, int] = {}
+        layout = torch.zeros(2, len(self.rows) * length, dtype=torch.int64)
+        for number, row in enumerate(self.rows):
+            layout[0, number * length : number * length + len(row)] = torch.tensor(row)
+            for column, token in enumerate(row):
+                places.setdefault(token, number * length + column)
+        layout[1, : len(places)] = torch.tensor([places[token] for token in range(len(self.tokens))])
+        return layout.view(1, 2, len(self.rows), length)
