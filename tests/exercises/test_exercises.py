@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import Linear as PeftLinear
 
 from workbench import exercises
+from workbench.adapters.lowrank import LoRALinear
 from workbench.exercises.framework import Exercise, Mistake
 from workbench.exercises.values import equal
 
@@ -333,3 +336,31 @@ def test_exercises_without_tensors_load_without_torch():
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_the_forward_pass_is_that_of_peft(rslora):
+    linear, x = torch.nn.Linear(6, 4), torch.randn(5, 6)
+    layer = PeftLinear(linear, "default", LoraConfig(use_rslora=rslora), r=3, lora_alpha=12)
+    pair = layer.lora_A["default"].weight, torch.nn.init.normal_(layer.lora_B["default"].weight)
+    lora_forward, updated_weight = (
+        exercises.find(id).answer_from(exercises.find(id).solution) for id in ("02.forward", "00.update")
+    )
+    scaling = layer.scaling["default"]
+    torch.testing.assert_close(lora_forward(x, linear, *pair, scaling), layer(x))
+    torch.testing.assert_close(
+        updated_weight(linear.weight, *pair, scaling), linear.weight + layer.get_delta_weight("default")
+    )
+
+
+def test_the_injection_is_that_of_peft():
+    def model():
+        return torch.nn.ModuleDict(
+            {"q": torch.nn.Linear(4, 4), "inner": torch.nn.ModuleDict({"up": torch.nn.Linear(4, 2)})}
+        )
+
+    mine = exercises.find("02.inject").solution(model(), ["inner.up"], lambda linear: LoRALinear(linear, 2, 4))
+    peft = inject_adapter_in_model(LoraConfig(r=2, target_modules=["up"]), model())
+    trained = [{tuple(p.shape) for p in each.parameters() if p.requires_grad} for each in (mine, peft)]
+    assert trained[0] == trained[1] == {(2, 4), (2, 2)}
+    assert isinstance(mine["inner"]["up"], LoRALinear) and type(mine["q"]) is torch.nn.Linear

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from workbench.plots.style import (
@@ -17,22 +18,10 @@ from workbench.plots.style import (
     Figure,
     Look,
     described,
-    legend_below,
     log_x,
     new_figure,
     style,
 )
-
-
-def matrices(pictures: Mapping[str, np.ndarray], signs: Sequence[str]) -> Figure:
-    """Matrices side by side, every cell drawn equally large, so that small matrices look small.
-
-    pictures: title -> (rows, columns). signs: the text between neighbours, one fewer than pictures.
-    """
-    figure = new_figure(10.5, 2.2)
-    draw_matrices(figure.add_subplot(), pictures, signs)
-    shapes = ", ".join(f"{title} is {matrix.shape[0]} by {matrix.shape[1]}" for title, matrix in pictures.items())
-    return described(figure, f"Matrices drawn as coloured cells, to one scale of size: {shapes}.")
 
 
 def draw_matrices(axes: Axes, pictures: Mapping, signs: Sequence[str], shared: Sequence[str] = ()) -> None:
@@ -59,63 +48,44 @@ def draw_matrices(axes: Axes, pictures: Mapping, signs: Sequence[str], shared: S
     axes.set_axis_off()
 
 
-def spectra(targets: Mapping[str, Sequence[float]]) -> Figure:
-    """Singular values of several matrices, each divided by its largest. targets: name -> values, largest first."""
-    figure = new_figure(8.0, 3.8)
-    axes = style(
-        figure.add_subplot(), "How fast do the singular values fall?", "which singular value", "size / largest"
-    )
-    for look, (name, values) in zip(SERIES, targets.items(), strict=False):
-        axes.plot(range(1, len(values) + 1), np.asarray(values) / values[0], label=name, markersize=5, **look)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=1e-4)
-    legend_below(figure, axes)
-    ends = ", ".join(f"{name} has fallen to {values[7] / values[0]:.2g}" for name, values in targets.items())
-    return described(figure, f"Line chart of singular values on a logarithmic axis. At the eighth value {ends}.")
+def lora_layer(size: int, rank: int) -> Figure:
+    """What LoRA adds to one square layer, drawn to scale: W, which is frozen, and the path through A and B.
 
-
-def errors_by_rank(best: Mapping[str, Sequence[float]], found: Mapping[str, Mapping[int, float]]) -> Figure:
-    """Relative error of the update against rank: the best possible as lines, those of descent as large open markers.
-
-    best: name -> errors at rank 0, 1, 2 ... found: name -> {rank: error}.
+    size: inputs and outputs of the layer. rank: of A and B.
     """
-    figure = new_figure(8.0, 4.0)
-    axes = style(figure.add_subplot(), "What is missed at each rank", "rank r", "part of the update missed")
-    for look, (name, errors) in zip(SERIES, best.items(), strict=False):
-        axes.plot(range(len(errors)), errors, color=look["color"], linestyle=look["linestyle"], label=f"{name}, best")
-        ring: Look = {"marker": look["marker"], "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
-        ranks, missed = list(found[name]), list(found[name].values())
-        axes.plot(ranks, missed, color=look["color"], linestyle="", label=f"{name}, descent", **ring)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylim(0, 1.03)
-    legend_below(figure, axes, columns=len(best))
-    words = "; ".join(
-        f"{name}: at rank {rank} the best misses {errors[rank]:.0%}, descent {found[name][rank]:.0%}"
-        for name, errors in best.items()
-        for rank in found[name]
+    figure = new_figure(9.5, 4.4)
+    axes = figure.add_subplot()
+    boxes = {
+        "W": ((2.2, 2.4), 3.0, 3.0, PALETTE["light"]),
+        "A": ((2.2, 1.1), 3.0, max(0.1, 3.0 * rank / size), PALETTE["blue"]),
+        "B": ((6.4, 0.1), max(0.1, 3.0 * rank / size), 3.0, PALETTE["orange"]),
+    }
+    for corner, width, height, colour in boxes.values():
+        axes.add_patch(Rectangle(corner, width, height, facecolor=colour, edgecolor=PALETTE["grey"]))
+    whole, small = size * size, 2 * size * rank
+    words = {
+        (0.2, 2.3): f"x\n{size} numbers",
+        (3.7, 3.9): f"W: frozen\n{size} x {size}\n{whole:,} numbers",
+        (3.7, 0.55): f"A: {rank} x {size}, trained",
+        (8.2, 1.2): f"B: {size} x {rank}, trained\nA and B: {small:,} numbers,\n{small / whole:.1%} of W",
+        (8.2, 3.9): "+",
+        (9.6, 3.9): "y",
+    }
+    for place, text in words.items():
+        axes.text(*place, text, ha="center", va="center", fontsize=20 if text == "+" else 10.5)
+    paths = [((0.6, 2.8), (2.1, 3.9)), ((0.6, 2.0), (2.1, 1.15)), ((5.3, 3.9), (7.9, 3.9)), ((5.3, 1.15), (6.3, 1.4)),
+             ((6.6, 2.3), (8.1, 3.6)), ((8.45, 3.9), (9.4, 3.9))]  # fmt: skip
+    for start, end in paths:
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": PALETTE["ink"], "linewidth": 1.4})
+    axes.text(7.6, 2.8, "times alpha / r", ha="left", va="center", fontsize=10.5)
+    axes.set(xlim=(-0.6, 10.0), ylim=(-0.1, 5.6), aspect="equal")
+    axes.set_axis_off()
+    axes.set_title(f"LoRA leaves W alone and trains {small / whole:.1%} as many numbers next to it", fontsize=12)
+    return described(
+        figure,
+        f"x goes through the frozen W of {whole:,} numbers and, on a second path, through A and B, which train and "
+        f"hold {small:,} numbers together; both results are added. Drawn to scale: A and B are thin bars.",
     )
-    return described(figure, f"Error against rank, best possible and found by gradient descent. {words}.")
-
-
-def descents(histories: Mapping[int, Sequence[dict]], floors: Mapping[int, float]) -> Figure:
-    """Error against step of gradient descent, a line a rank. floors: the best possible error, dotted. Keys: ranks."""
-    figure = new_figure(8.0, 3.8)
-    title = "Gradient descent from B = 0, and the best error of each rank"
-    axes = style(figure.add_subplot(), title, "step", "part of the update missed")
-    for look, (rank, history) in zip(SERIES, histories.items(), strict=False):
-        steps = [entry["step"] for entry in history]
-        errors = [entry["error"] for entry in history]
-        axes.plot(steps, errors, label=f"rank {rank}", markevery=max(1, len(steps) // 8), markersize=5, **look)
-        axes.axhline(floors[rank], color=look["color"], linewidth=0.9, linestyle=(0, (1, 2)))
-    axes.plot([], [], color=PALETTE["ink"], linewidth=0.9, linestyle=(0, (1, 2)), label="best possible (SVD)")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylim(0, 1.03)
-    legend_below(figure, axes, columns=len(histories) + 1)
-    ends = "; ".join(
-        f"rank {rank} ends at {history[-1]['error']:.1%}, its best is {floors[rank]:.1%}"
-        for rank, history in histories.items()
-    )
-    return described(figure, f"Error falling with the steps of gradient descent. {ends}.")
 
 
 def low_rank_panel(
@@ -148,20 +118,12 @@ def low_rank_panel(
     )
 
 
-def update_sizes(ranks: Sequence[int], sizes: Mapping[str, Sequence[float]]) -> Figure:
-    """Size of the update's output against rank under several scaling rules, both axes logarithmic.
-
-    sizes: rule -> RMS of what the update adds / RMS of the base layer's output, one per rank.
-    """
-    figure = new_figure(8.0, 3.9)
-    draw_update_sizes(figure.add_subplot(), ranks, sizes)
-    legend_below(figure, figure.axes[0])
-    ends = "; ".join(f"{rule}: from {row[0]:.3g} to {row[-1]:.3g}" for rule, row in sizes.items())
-    return described(figure, f"Size of the update's output from rank {ranks[0]} to rank {ranks[-1]}. {ends}.")
-
-
 def draw_update_sizes(axes: Axes, ranks: Sequence[int], sizes: Mapping, mark: tuple[str, int] | None = None) -> None:
-    """Draw the lines of `update_sizes`. mark: (rule, rank) to put a ring around."""
+    """Draw the size of the update's output against rank under several scaling rules, both axes logarithmic.
+
+    sizes: rule -> RMS of what the update adds / RMS of the base layer's output, one per rank. mark: (rule, rank) to put
+    a ring around.
+    """
     style(axes, "How far the layer's output has moved", "rank r", "update / base output (RMS)")
     for look, (rule, row) in zip(SERIES, sizes.items(), strict=False):
         axes.plot(ranks, row, label=rule, markersize=6, **look)
