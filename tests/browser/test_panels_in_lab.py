@@ -1,12 +1,11 @@
 """The panels as a person uses them: a real JupyterLab, a real browser, the mouse and the keyboard.
 
 Lesson 01 runs whole, and a notebook made here shows every panel of tests/support/gallery.py. After each move of a
-control the page must show, word for word and pixel for pixel, what the panel's pure function gives in this process;
-a picture that the browser draws must come to rest (its arithmetic: test_live_scripts.py).
+control the page must show, word for word and number for number, what the panel's pure function gives in this process;
+a picture that the browser computes must come to rest (its arithmetic: test_live_scripts.py).
 Screenshots are kept in build/browser/.
 """
 
-import hashlib
 import os
 import sys
 from dataclasses import replace
@@ -22,6 +21,7 @@ from support.lab_server import CHROMIUM, ROOT, SKIP_REASON, LabPage, chromium_pa
 from workbench import RunStore
 from workbench.claims import BETS, DEPENDS, SUPPORTED, load_bets
 from workbench.panels.base import Panel
+from workbench.panels.live.charts import charts_of
 from workbench.panels.live.panel import LivePanel
 from workbench.panels.training import runs_table
 from workbench.paths import cache_dir
@@ -48,17 +48,12 @@ CONTRAST = """panel => {  // of the panel's words on the page: the ratio that th
     const ground = light(getComputedStyle(panel.closest('.jp-Notebook')).backgroundColor)
     return (Math.max(words, ground) + 0.05) / (Math.min(words, ground) + 0.05)
 }"""
-SEEN = """async panel => {
-    const picture = panel.querySelector('img.widget-image, .workbench-canvas canvas')
-    const drawn = picture instanceof HTMLCanvasElement
-    const hidden = !picture || !picture.checkVisibility()
-    const address = !hidden && (drawn ? picture.toDataURL() : picture.src)
-    const bytes = hidden ? null : await (await fetch(address)).arrayBuffer()
-    const digest = bytes && new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+SEEN = """panel => {
+    const picture = panel.querySelector('.workbench-canvas canvas')
     const words = panel.querySelector('.workbench-message p')
+    const hidden = !picture || !picture.checkVisibility()
     return {
-        picture: digest && [...digest].map(byte => byte.toString(16).padStart(2, '0')).join(''),
-        painted: hidden || drawn || (picture.complete && picture.naturalWidth > 0),
+        picture: hidden ? null : picture.dataset.digest || picture.toDataURL(),
         words: words.textContent,
         alert: words.getAttribute('role') == 'alert',
     }
@@ -145,11 +140,10 @@ def expected(panel: Panel, values: dict) -> dict:
     try:
         view = panel.view(**values)
     except ValueError as error:
-        return {"picture": None, "painted": True, "words": str(error), "alert": True}
+        return {"picture": None, "words": str(error), "alert": True}
     if isinstance(panel, LivePanel):
-        return {"painted": True, "words": view.text, "alert": False}
-    picture = hashlib.sha256(view.png).hexdigest()  # a figure that is drawn twice may be laid out a little differently
-    return {"picture": picture, "painted": True, "words": view.text, "alert": False}
+        return {"words": view.text, "alert": False}
+    return {"picture": charts_of(view.figure)[0]["digest"], "words": view.text, "alert": False}
 
 
 def settle(area, panel: Panel, controls: dict[str, Control], seconds: float = 60) -> dict:

@@ -161,23 +161,23 @@ def slow(monkeypatch):
 def test_it_says_that_it_works_and_drops_what_is_stale(lab, slow):
     lab.controls["rank"].value = 3
     assert slow.begun.wait(20)
-    assert 'role="status"' in lab.message.value and "workbench-busy" in lab.image._dom_classes
+    assert 'role="status"' in lab.message.value and "workbench-busy" in lab.canvas._dom_classes
     lab.controls["rank"].value = 2
     lab.controls["rank"].value = 1
     slow.go.set()
     lab.wait()
-    assert lab.current.text.startswith("Rank 1 of 4") and "workbench-busy" not in lab.image._dom_classes
+    assert lab.current.text.startswith("Rank 1 of 4") and "workbench-busy" not in lab.canvas._dom_classes
     assert slow.calls == 3, "one part of rank 3, nothing of rank 2, both parts of rank 1"
 
 
 def test_going_there_and_back_while_it_works_ends_right(lab, slow):
-    picture = lab.image.value
+    picture = lab.canvas.facts
     lab.controls["rank"].value = 3
     assert slow.begun.wait(20)
     lab.controls["rank"].value = 4
     slow.go.set()
     lab.wait()
-    assert lab.current.text.startswith("Rank 4 of 4") and lab.image.value == picture
+    assert lab.current.text.startswith("Rank 4 of 4") and lab.canvas.facts == picture
     assert 'role="status"' not in lab.message.value
 
 
@@ -205,7 +205,7 @@ def test_a_bug_in_the_thread_is_shown_too(lab, monkeypatch):
     monkeypatch.setattr(adapter_lab.evaluation, "score", None)
     lab.controls["rank"].value = 2
     lab.wait()
-    assert "TypeError" in lab.message.value and "workbench-busy" not in lab.image._dom_classes
+    assert "TypeError" in lab.message.value and "workbench-busy" not in lab.canvas._dom_classes
 
 
 def test_other_kinds_of_runs_are_refused(small, store):

@@ -93,9 +93,9 @@ def test_settings_that_do_not_go_together_are_explained_in_the_panel():
     panel.controls["alpha"].min = 0
     panel.controls["alpha"].value = 0
     assert "switches the update off; use 1 or more" in panel.message.value and 'role="alert"' in panel.message.value
-    assert panel.image.layout.display == "none"
+    assert panel.canvas.layout.display == "none"
     panel.controls["alpha"].value = 8
-    assert panel.image.layout.display is None and "alert" not in panel.message.value
+    assert panel.canvas.layout.display is None and "alert" not in panel.message.value
 
 
 def test_a_bug_is_shown_and_raised():

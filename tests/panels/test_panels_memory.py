@@ -14,6 +14,7 @@ from workbench.errors import MemoryModelError
 from workbench.panels import memory as panel_module
 from workbench.panels.memory import METHODS, MemorySettings, memory_panel, memory_view, method_of
 from workbench.paths import DATA
+from workbench.plots.style import pixel_width
 
 MOVES = {
     "model": "smollm2-135m",
@@ -41,7 +42,7 @@ def test_every_control_has_a_label_and_is_moved_here(panel):
     assert set(MOVES) == set(panel.controls)
     assert panel.values == asdict(MemorySettings()), "the controls start at the defaults"
     assert all(control.description for control in panel.controls.values())
-    assert int(panel.image.width) <= 1100
+    assert pixel_width(panel.current.figure) <= 1100
 
 
 @pytest.mark.parametrize("control", MOVES)

@@ -22,9 +22,9 @@ def test_each_axis_takes_each_measure(axis, measure):
         run("full", metrics={"exact_match": 0.9, "loss": 0.2}),
     ]
     panel = comparison.comparison_panel(runs)
-    picture, numbers = panel.image.value, panel.current.numbers
+    picture, numbers = panel.current.png, panel.current.numbers
     panel.controls[axis].value = measure
-    assert panel.image.value != picture and panel.current.numbers != numbers
+    assert panel.current.png != picture and panel.current.numbers != numbers
 
 
 def test_the_numbers_are_those_of_the_runs():

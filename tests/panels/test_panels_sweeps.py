@@ -10,6 +10,7 @@ from workbench.exercises import e05_capacity
 from workbench.models import linear_modules
 from workbench.panels.rank_sweep import rank_sweep_panel, rank_sweep_view
 from workbench.plots.live import LivePicture, LiveSweep, label_runs
+from workbench.plots.style import pixel_width
 from workbench.tasks.tasks import SWEEP_FACTS, information_bits
 
 ROWS = [
@@ -39,10 +40,10 @@ MOVES = [("across", "learning_rate"), ("across", "alpha"), ("targets", "attentio
 def test_each_control_changes_numbers_picture_and_words(control, value):
     panel = rank_sweep_panel(ROWS, LIVE)
     panel.controls["rank"].value = 8
-    before, picture, words = panel.current.numbers, bytes(panel.image.value), panel.message.value
+    before, picture, words = panel.current.numbers, panel.current.png, panel.message.value
     panel.controls[control].value = value
     assert panel.current.numbers != before
-    assert bytes(panel.image.value) != picture and picture.startswith(b"\x89PNG")
+    assert panel.current.png != picture and picture.startswith(b"\x89PNG")
     assert panel.message.value != words
 
 
@@ -54,7 +55,7 @@ def test_the_panel_begins_where_most_ranks_are_stored_and_offers_what_is_stored(
     assert [value for _, value in panel.controls["learning_rate"].options] == [5e-4, 2e-3, 8e-3, 3e-2]
     assert list(panel.controls["targets"].options) == ["all-linear", "attention"]
     assert all(control.description for control in panel.controls.values())
-    assert int(panel.image.width) <= 1100 and "alert" not in panel.message.value
+    assert pixel_width(panel.current.figure) <= 1100 and "alert" not in panel.message.value
 
 
 def test_a_single_stored_run_is_enough_and_none_is_a_sentence():
@@ -147,7 +148,7 @@ def test_the_panel_shows_the_sentence_and_recovers():
     panel = rank_sweep_panel(ROWS)
     panel.controls["alpha"].value = 16
     assert 'role="alert"' in panel.message.value and "the nearest setting that is stored is" in panel.message.value
-    assert panel.current is None and panel.image.layout.display == "none"
+    assert panel.current is None and panel.canvas.layout.display == "none"
     panel.controls["alpha"].value = 32
     assert panel.current is not None and "alert" not in panel.message.value
 

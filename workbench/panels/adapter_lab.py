@@ -21,7 +21,7 @@ from workbench.models.quantized import QUANTIZATIONS
 from workbench.models.sharing import in_float32
 from workbench.panels.base import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
 from workbench.plots.adapters import adapter_lab
-from workbench.plots.style import described
+from workbench.plots.style import Figure, described
 from workbench.scoring import evaluation
 from workbench.tasks.encoding import encode
 from workbench.tasks.files import Example
@@ -112,9 +112,12 @@ class AdapterLab(SlowPanel):
         alt = f"{text} Asked {prompt!r}, the base says {answers['base']!r}, now {answers['now']!r}."
         heads = {"base": "the base's answer", "now": "the answer now"}
         shown = {heads[name]: answer or "(nothing)" for name, answer in answers.items()}
-        return View(
-            lambda: described(adapter_lab(exact, forgotten, self._curves(chosen), memory), alt), text, numbers, shown
-        )
+        result = f"exact match {exact['now']:.0%}, forgotten {forgotten['now']:+.3f} nats"
+
+        def draw() -> Figure:
+            return described(adapter_lab(exact, forgotten, self._curves(chosen), memory), alt)
+
+        return View(draw, text, numbers, shown, result)
 
     def _make_controls(self, prompt: str) -> dict[str, widgets.ValueWidget]:
         base, run = self.base, self.run

@@ -14,6 +14,8 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from workbench.errors import WorkbenchError
+from workbench.panels.live.canvas import Canvas
+from workbench.panels.live.charts import EMPTY, charts_of
 from workbench.plots.style import PALETTE, Figure, picture, pixel_width, to_png
 
 LABEL = {"description_width": "130px"}
@@ -31,6 +33,7 @@ class View:
     text: str  # the figure's numbers in words, also for readers who do not see the figure
     numbers: dict[str, float]
     answers: Mapping[str, str] = field(default_factory=dict)  # heading -> text, shown side by side
+    result: str = ""  # in a few words, for the table of what was tried; without it the first numbers
 
     @cached_property
     def figure(self) -> Figure:
@@ -59,8 +62,9 @@ class Panel:
         self.message = widgets.HTML().add_class("workbench-message")
         for control in self.controls.values():
             control.observe(self._changed, names="value")
+        self.canvas = self._make_canvas()
         rows = widgets.HBox(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
-        self.widget = widgets.VBox([widgets.HTML(f"<b>{html.escape(title)}</b>"), rows, self._picture(), self.message])
+        self.widget = widgets.VBox([widgets.HTML(f"<b>{html.escape(title)}</b>"), rows, self.canvas, self.message])
         self.refresh()
 
     @property
@@ -91,25 +95,22 @@ class Panel:
     def _compute(self, settings: dict[str, Any]) -> View:
         return self.view(**settings)
 
-    def _picture(self) -> widgets.Widget:
-        """Make the widget that shows the picture."""
-        self.image = picture_widget()
-        return self.image
+    def _make_canvas(self) -> Canvas:
+        return Canvas("charts", self.controls, EMPTY, {})
 
     def _show(self, view: View) -> None:
-        self.image.value = view.png
-        self.image.width = str(pixel_width(view.figure))
-        self.image.layout.display = None
-
-    def _hide(self) -> None:
-        self.image.layout.display = "none"
+        """Send the view's figure to the canvas, which draws it."""
+        facts, arrays = charts_of(view.figure)
+        numbers = [[name, float(value)] for name, value in view.numbers.items()]
+        self.canvas.send_state_of(facts | {"numbers": numbers, "settings": self._drawn, "result": view.result}, arrays)
+        self.canvas.layout.display = None
 
     def _changed(self, _change: dict) -> None:
         self.refresh()
 
     def _show_error(self, error: Exception) -> None:
         self.current = None
-        self._hide()  # an old picture would not belong to the settings shown
+        self.canvas.layout.display = "none"  # an old picture would not belong to the settings shown
         self.message.value = alert(error)
 
     def _ipython_display_(self) -> None:
@@ -146,7 +147,7 @@ class SlowPanel(Panel):
     def _changed(self, _change: dict) -> None:
         with self._gate:
             self._changes += 1
-            self.image.add_class("workbench-busy")
+            self.canvas.add_class("workbench-busy")
             self.message.value = BUSY
             if self._worker is None:
                 self._worker = threading.Thread(target=self._catch_up, daemon=True)
@@ -163,7 +164,7 @@ class SlowPanel(Panel):
             with self._gate:
                 if self._changes == self._begun:
                     self._worker = None
-                    self.image.remove_class("workbench-busy")
+                    self.canvas.remove_class("workbench-busy")
                     break
                 self.message.value = BUSY  # the words just written are about earlier settings
         if fault:
@@ -195,11 +196,6 @@ def alert(error: Exception) -> str:
     words = str(error) if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {error}"
     look = f"line-height: 1.5; border-left: 6px solid {PALETTE['orange']}; padding-left: 12px"
     return f'<p role="alert" style="{look}">{html.escape(words)}</p>'
-
-
-def picture_widget() -> widgets.Image:
-    """A PNG that shrinks to the width of the page; with the usual margin it would exceed it."""
-    return widgets.Image(format="png", layout=widgets.Layout(max_width="100%", margin="0", object_fit="contain"))
 
 
 def static_class() -> str:

@@ -83,8 +83,9 @@ def layer_view(
         f"{parameters:,} numbers instead of {full:,} ({parameters / full:.1%}). After {steps} AdamW steps from B = 0 "
         f"its output has moved by {moved:.2%}."
     )
+    result = f"output moved by {moved:.2%}"
     numbers = {"scaling": factor, "parameters": parameters, "moved": moved}
-    return View(lambda: plots_lowrank.layer_panel(RANKS, factors, sizes, (rule, rank)), text, numbers)
+    return View(lambda: plots_lowrank.layer_panel(RANKS, factors, sizes, (rule, rank)), text, numbers, result=result)
 
 
 def lora_layer_panel() -> Panel:

@@ -73,11 +73,9 @@ def quantization_view(
         f"whole model: {size:.1f} MB, against {before:.1f} MB in 16 bits (embeddings and norms stay in 16 bits)."
     )
     use, errors = code_use(weight, q), histogram((weight - restored) / rms, WIDEST_ERROR)
-    return View(
-        lambda: code_and_error(use, kind, errors),
-        text,
-        {"bits": q.bits_per_parameter, "error": error, "worst": worst, "model_mb": size},
-    )
+    numbers = {"bits": q.bits_per_parameter, "error": error, "worst": worst, "model_mb": size}
+    result = f"{q.bits_per_parameter:.2f} bits, error {error:.1%}, model {size:.0f} MB"
+    return View(lambda: code_and_error(use, kind, errors), text, numbers, result=result)
 
 
 def quantization_panel(base: Base) -> Panel:

@@ -88,7 +88,10 @@ def rank_sweep_view(
     if yours:
         text += f" Yours: {_count(own)}: {'; '.join(yours)}."
     text += left_out_in_words([*stored, *own])
-    return View(lambda: against(stored, own, across, SHOWN, ring), text, numbers)
+    names = [MEASURES[measure][0] for measure in SHOWN]
+    found = [f"{name} {numbers[f'{name} at {ring:g}']:.3g}" for name in names if f"{name} at {ring:g}" in numbers]
+    result = ", ".join(found) or "not stored"
+    return View(lambda: against(stored, own, across, SHOWN, ring), text, numbers, result=result)
 
 
 def _with_adapters(rows: Sequence[Mapping]) -> list[Mapping]:

@@ -16,7 +16,10 @@ from torch import nn
 
 from workbench.adapters.methods import Method, full, hybrid, last_mlp, lora, qlora
 from workbench.models.base import Base, load_base
-from workbench.panels.base import USER_ERRORS, alert, choice, picture_widget, show_live, static_class, steps_slider
+from workbench.panels.base import USER_ERRORS, alert, choice, show_live, static_class, steps_slider
+from workbench.panels.live.canvas import Canvas
+from workbench.panels.live.charts import EMPTY, charts_of
+from workbench.panels.live.growth import Growth, growth
 from workbench.plots.style import picture, pixel_width, to_png
 from workbench.plots.training import History, LossEntry, training_panel
 from workbench.results.tables import runs_table
@@ -34,7 +37,7 @@ RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SCORINGS = 8  # during a run
-REDRAW_SECONDS = 0.7
+REDRAW_SECONDS = 0.2  # every picture has all steps so far
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Job:
     panels: list[TrainingPanel]
     history: list[LossEntry] = field(default_factory=list)
     scores: dict[int, float] = field(default_factory=dict)
+    growth: Growth | None = None
     stopping: bool = False
     over: bool = False
     words: str = ""
@@ -99,14 +103,14 @@ class TrainingPanel:
         self.stop_button = widgets.Button(description="Stop", icon="stop", disabled=True, tooltip="End it, keep it")
         self.train_button.on_click(lambda _: self.start())
         self.stop_button.on_click(lambda _: self.stop())
-        self.image = picture_widget()
+        self.canvas = Canvas("charts", {}, EMPTY, {})
         self.message = widgets.HTML("<p>Nothing is training.</p>").add_class("workbench-message")
         self.table = widgets.HTML()
         layout = widgets.Layout(flex_flow="row wrap")
         controls = widgets.HBox(list(self.controls.values()), layout=layout)
         buttons = widgets.HBox([self.train_button, self.stop_button], layout=layout)
         title = widgets.HTML(f"<b>Train {html.escape(base.name)} on {html.escape(task.name)}</b>")
-        self.widget = widgets.VBox([title, controls, buttons, self.message, self.image, self.table])
+        self.widget = widgets.VBox([title, controls, buttons, self.message, self.canvas, self.table])
         self._draw()
         self._tabulate()
         if _jobs and _jobs[-1].running:
@@ -202,6 +206,7 @@ class TrainingPanel:
             return False
         step, steps = report["step"], report["steps"]
         job.history.append({"step": step, "loss": report["loss"]})
+        job.growth = growth(report["model"])
         last = step == steps
         if last or step % max(1, steps // SCORINGS) == 0:
             job.scores[step] = live_score(report["model"], self.rows)
@@ -251,17 +256,17 @@ class TrainingPanel:
             (len(run.history), run.metrics["exact_match"]) for run in self._earlier if "exact_match" in run.metrics
         ]
         steps = max([self.config.steps, *(len(history) for history in earlier.values())])
-        figure = training_panel(earlier, self.curves, finals, steps, len(self.rows))
-        self.image.value = to_png(figure)
-        self.image.width = str(pixel_width(figure))
-        self._alt, self._drawn_at = figure.alt, time.monotonic()
+        update = self._job.growth if self._job and self._job.about == self._about else None
+        self._figure = training_panel(earlier, self.curves, finals, steps, len(self.rows), update)
+        self.canvas.send_state_of(*charts_of(self._figure))
+        self._drawn_at = time.monotonic()
 
     def _tabulate(self) -> None:
         self.table.value = runs_table(self.runs)
 
     def _ipython_display_(self) -> None:
         name = static_class()
-        data, metadata = picture(self.image.value, self._alt, int(self.image.width), css_class=name)
+        data, metadata = picture(to_png(self._figure), self._figure.alt, pixel_width(self._figure), css_class=name)
         data["text/html"] = f'<div class="{name}">{data["text/html"]}{self.table.value}</div>'
         show_live(self.widget, data, metadata, name)
 

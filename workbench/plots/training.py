@@ -78,14 +78,18 @@ def training_panel(
     finals: Sequence[tuple[int, float]],
     steps: int,
     rows: int,
+    update: tuple[str, Sequence[float]] | None = None,
 ) -> Figure:
     """Loss while a run trains and, every few steps, its exact match on `rows` test rows.
 
     earlier: label -> history of runs from elsewhere, in grey. own: label -> (history, {step: exact match}); the last
-    one is the run that trains, or that trained last. finals: (steps, exact match) of the runs from elsewhere.
+    one is the run that trains, or that trained last. finals: (steps, exact match) of the runs from elsewhere. update:
+    a layer and the singular values of its dW so far, for a third chart.
     """
     figure = new_figure(10.5, 3.9, ConstrainedLayoutEngine(wspace=0.05))
-    left, right = figure.subplots(1, 2)
+    left, right, *third = figure.subplots(1, 3 if update else 2)
+    if update:
+        _draw_update(third[0], *update)
     style(right, f"Exact match on {rows} test rows", "step", "share of rows")
     curves: list[tuple[History, Look]] = [
         (history, {"color": PALETTE["silver"], "linewidth": 1.2, "label": None if place else "earlier runs"})
@@ -114,6 +118,14 @@ def _draw_losses(axes: Axes, curves: Iterable[tuple[History, Look]], steps: int,
         axes.plot([entry["step"] for entry in history], [entry["loss"] for entry in history], **look)
     _step_axis(axes, steps)
     axes.set_ylim(bottom=0)
+
+
+def _draw_update(axes: Axes, layer: str, values: Sequence[float]) -> None:
+    """Draw the singular values of one layer's update."""
+    style(axes, f"dW of {layer}", "which, largest first", "singular value")
+    axes.plot(range(1, len(values) + 1), values, markersize=5, **SERIES[2])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, max(*values, 1e-6) * 1.1)
 
 
 def _step_axis(axes: Axes, steps: int) -> None:

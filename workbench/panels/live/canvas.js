@@ -24,8 +24,9 @@ function lightness(element, colour) {
 
 // A series' colour. The palette is made for white; on a dark page its two darkest colours get lighter ones.
 function colour(pen, name) {
-  const onDark = { blue: "#4AA8E0", grey: "#A8A8A8", light: "#4A4A4A", silver: "#6A6A6A", orange: "#F08A3C" };
-  return (pen.theme.dark && onDark[name]) || pen.look.palette[name];
+  const onDark = { blue: "#2E8BD0", sky: "#A5D8F7", grey: "#A8A8A8", light: "#4A4A4A", silver: "#6A6A6A", orange: "#F08A3C" };
+  if (name === "ink" || name === "ground") return pen.theme[name];
+  return (pen.theme.dark && onDark[name]) || pen.look.palette[name] || name;
 }
 
 // Make the canvas this large, sharp on every screen, and return an empty pen.
@@ -57,7 +58,7 @@ function textWidth(pen, text, { bold = false, size = TEXT } = {}) {
 
 // What of the last drawing is below the pointer: {name, ...} as the part's `at` says, or null.
 function partAt(pen, pointer) {
-  for (const part of pointer ? pen.parts : []) {
+  for (const part of pointer ? pen.parts.toSorted((one, other) => one.width * one.height - other.width * other.height) : []) {
     const [x, y] = [pointer.x - part.x, pointer.y - part.y];
     if (x >= 0 && y >= 0 && x < part.width && y < part.height) return { name: part.name, ...part.at(x, y) };
   }
@@ -97,17 +98,20 @@ function heatMap(pen, name, title, matrix, { x, y, cell, limit, marks = [] }) {
 }
 
 // Axes in a box, and the functions from data to pixels. xs, ys: [low, high]; logarithmic: the y axis.
-// xticks, yticks: [value, label] pairs.
-function axes(pen, title, box, { xs, ys, logarithmic = false, xticks = [], yticks = [], xlabel = "" }) {
+// logX: the x axis. xticks, yticks: [value, label] pairs. box.room: pixels left of the axis.
+function axes(pen, title, box, { xs, ys, logarithmic = false, logX = false, xticks = [], yticks = [], xlabel = "", ylabel = "" }) {
   const { ctx } = pen;
-  const inner = { x: box.x + 46, y: box.y + 22, width: box.width - 58, height: box.height - 58 };
+  const [room, head] = [box.room || 46, ylabel ? 36 : 22];
+  const inner = { x: box.x + room, y: box.y + head, width: box.width - room - 12, height: box.height - head - 36 };
   const bend = logarithmic ? Math.log10 : (value) => value;
-  const toX = (value) => inner.x + ((value - xs[0]) / (xs[1] - xs[0] || 1)) * inner.width;
+  const bendX = logX ? Math.log10 : (value) => value;
+  const toX = (value) => inner.x + ((bendX(value) - bendX(xs[0])) / (bendX(xs[1]) - bendX(xs[0]) || 1)) * inner.width;
   const toY = (value) => {
     const kept = Math.min(Math.max(value, Math.min(...ys)), Math.max(...ys));
     return inner.y + inner.height * (1 - (bend(kept) - bend(ys[0])) / (bend(ys[1]) - bend(ys[0]) || 1));
   };
   write(pen, title, box.x, box.y + 10, { bold: true });
+  write(pen, ylabel, box.x, box.y + 25, { size: 11 });
   ctx.lineWidth = 1;
   ctx.strokeStyle = colour(pen, "light");
   for (const [value, label] of yticks) {

@@ -7,7 +7,9 @@
 //   height(width)     of the picture
 //   draw(pen, found)  draw; `found` is the part below the pointer, or null. Returns the words of the read-out
 //   numbers()         [name, text] pairs of the picture, for the table that screen readers read
-//   result()          the outcome in a few words, for the table of what was tried; null while it is not final
+//   result()          optional, the outcome in a few words for the table of what was tried; null while it is not final
+//   receive(data)     optional, the kernel has sent new facts and arrays
+//   digest()          optional, what of the kernel's is drawn
 //   buttons           optional, [label, action] pairs
 
 const REST_MS = 700; // a setting that stands this long has been tried
@@ -20,12 +22,14 @@ async function followControls(model, changed) {
     const control = await model.widget_manager.get_model(id);
     const read = () => (options ? options[control.get("index")] : control.get("value"));
     const write = (value) => {
+      const as = { boolean: (text) => text === "true", number: Number, string: (text) => text };
       if (options) control.set("index", options.findIndex((option) => String(option) === String(value)));
-      else control.set("value", typeof control.get("value") === "boolean" ? String(value) === "true" : Number(value));
+      else control.set("value", as[typeof control.get("value")](String(value)));
       control.save_changes();
     };
     const fits = (text) => {
       if (options) return options.some((option) => String(option) === text);
+      if (typeof control.get("value") === "string") return true;
       if (typeof control.get("value") === "boolean") return text === "true" || text === "false";
       return text !== "" && Number(text) >= control.get("min") && Number(text) <= control.get("max");
     };
@@ -47,14 +51,15 @@ function readArrays(model) {
   return arrays;
 }
 
-const stateText = (values) => Object.entries(values).map(([name, value]) => `${name}=${value}`).join(" ");
+const encode = (value) => encodeURIComponent(String(value)).replaceAll("%2C", ",");
+const stateText = (values) => Object.entries(values).map(([name, value]) => `${name}=${encode(value)}`).join(" ");
 
 // Settings written as `stateText` writes them, as {name: text}; a sentence instead if they do not fit the controls.
 function parseState(text, controls) {
   const found = {};
-  for (const part of text.trim().split(/\s+(?=\w+=)/)) {
-    const [name, ...rest] = part.split("=");
-    const value = rest.join("=");
+  for (const part of text.trim().split(/\s+/)) {
+    const [name, rest = ""] = part.split("=");
+    const value = decodeURIComponent(rest);
     if (!controls[name]) return `There is no control called "${name}"; there are ${Object.keys(controls).join(", ")}.`;
     if (!controls[name].fits(value)) return `"${value}" is not a value of ${name}.`;
     found[name] = value;
@@ -146,6 +151,7 @@ async function render({ model, el }) {
     clearTimeout(rest);
     if (more) request();
     else rest = setTimeout(settled, REST_MS);
+    if (scene.digest) page.canvas.dataset.digest = scene.digest();
     el.dispatchEvent(new CustomEvent("workbench-painted", { bubbles: true, detail: { final: !more } }));
   }
 
@@ -153,7 +159,7 @@ async function render({ model, el }) {
   function settled() {
     page.canvas.setAttribute("aria-label", scene.numbers().map(([name, text]) => `${name}: ${text}`).join("; "));
     fillTable(page.numbers, scene.numbers());
-    const [now, text, result] = [values(), stateText(values()), scene.result()];
+    const [now, text, result] = [values(), stateText(values()), scene.result ? scene.result() : null];
     if (document.activeElement !== page.state) page.state.value = text;
     if (result === null || (tried.length && tried[0].text === text)) return;
     tried.unshift({ text, now, result });
@@ -188,6 +194,12 @@ async function render({ model, el }) {
     pointer = null;
     request();
   });
+  if (scene.receive) {
+    model.on("change:buffer", () => {
+      scene.receive({ facts: model.get("facts"), arrays: readArrays(model) });
+      request();
+    });
+  }
   const sized = new ResizeObserver(request);
   sized.observe(el);
   const themed = new MutationObserver(request);
