@@ -306,7 +306,7 @@ def test_results_and_hints_are_readable_in_a_terminal_and_in_a_notebook():
 
 
 def test_an_unknown_exercise_is_named():
-    with pytest.raises(ValueError, match=r"there is no exercise '09\.none'; there are .*01\.rank"):
+    with pytest.raises(ValueError, match=r"there is no exercise '09\.none'; there are .*01\.pair"):
         exercises.check("09.none", print)
 
 

@@ -9,11 +9,12 @@ import test_plots
 import test_plots_memory
 import test_plots_quantization
 import test_plots_sweeps
+import test_plots_updates
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from workbench import plots
 
-MODULES = (test_plots, test_plots_memory, test_plots_quantization, test_plots_sweeps)
+MODULES = (test_plots, test_plots_memory, test_plots_quantization, test_plots_sweeps, test_plots_updates)
 FIGURES = {f"{module.__name__}: {name}": draw for module in MODULES for name, draw in module.FIGURES.items()}
 
 

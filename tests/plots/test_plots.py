@@ -35,10 +35,6 @@ RATE_ROWS = [
 ]
 
 FIGURES = {
-    "matrices": lambda: figures.matrices({"B": TALL, "A": WIDE, "dW": TALL @ WIDE}, (style.TIMES, "=")),
-    "spectra": lambda: figures.spectra(SPECTRA),
-    "errors_by_rank": lambda: figures.errors_by_rank(BEST, {name: {4: row[4]} for name, row in BEST.items()}),
-    "descents": lambda: figures.descents({1: HISTORY, 4: HISTORY}, {1: 0.4, 4: 0.1}),
     "low_rank_panel": lambda: figures.low_rank_panel(
         {"W": RANDOM, "B": TALL, "A": WIDE, "dW": RANDOM, "wanted": RANDOM, "missing": 0 * RANDOM},
         BEST["noise"],
@@ -113,12 +109,6 @@ def test_pyplot_is_never_loaded():
     assert done.stdout.strip() == "False"
 
 
-def test_small_matrices_are_drawn_small():
-    figure = figures.matrices({"B": TALL, "A": WIDE, "dW": torch.zeros(32, 48).numpy()}, (style.TIMES, "="))
-    b, a, dw = (image.get_extent() for image in figure.axes[0].images)
-    assert b[1] - b[0] == 4 and a[1] - a[0] == 48 and dw[2] - dw[3] == 32
-
-
 def test_the_line_of_learning_rates_goes_through_the_mean_of_the_seeds():
     drawn = {line.get_label(): line.get_data() for line in FIGURES["learning_rates"]().axes[0].lines}
     rates, means = drawn["full"]
@@ -153,14 +143,6 @@ def test_costs_are_drawn_in_the_units_of_their_titles():
         "Peak memory, MB": [1000, 2000, 3000, 4000],
         "File on disk, MB": [10, 10, 10, 500],
     }
-
-
-def test_the_best_error_is_a_line_and_descents_a_ring():
-    found = {name: {4: 0.5} for name in BEST}
-    drawn = {line.get_label(): line.get_data() for line in figures.errors_by_rank(BEST, found).axes[0].lines}
-    for name, errors in BEST.items():
-        assert list(drawn[f"{name}, best"][1]) == errors
-        assert [list(values) for values in drawn[f"{name}, descent"]] == [[4], [0.5]]
 
 
 def test_stored_runs_stand_small_and_hollow_behind_the_learners():

@@ -10,7 +10,7 @@ from workbench.exercises.results import Folded, Result
 # The module of each lesson and its exercises, in the order of the course. A module's exercises are its global names.
 _LESSONS = {
     "e00_start": ("00.size", "00.update"),
-    "e01_rank": ("01.rank",),
+    "e01_pair": ("01.pair", "01.step"),
     "e02_layer": ("02.forward", "02.scaling"),
     "e02_inject": ("02.inject",),
     "e03_absmax": ("03.absmax",),

@@ -25,17 +25,6 @@ from workbench.plots.style import (
 )
 
 
-def matrices(pictures: Mapping[str, np.ndarray], signs: Sequence[str]) -> Figure:
-    """Matrices side by side, every cell drawn equally large, so that small matrices look small.
-
-    pictures: title -> (rows, columns). signs: the text between neighbours, one fewer than pictures.
-    """
-    figure = new_figure(10.5, 2.2)
-    draw_matrices(figure.add_subplot(), pictures, signs)
-    shapes = ", ".join(f"{title} is {matrix.shape[0]} by {matrix.shape[1]}" for title, matrix in pictures.items())
-    return described(figure, f"Matrices drawn as coloured cells, to one scale of size: {shapes}.")
-
-
 def draw_matrices(axes: Axes, pictures: Mapping, signs: Sequence[str], shared: Sequence[str] = ()) -> None:
     """Draw matrices from left to right, with `signs` between them.
 
@@ -98,65 +87,6 @@ def lora_layer(size: int, rank: int) -> Figure:
         f"x goes through the frozen W of {whole:,} numbers and, on a second path, through A and B, which train and "
         f"hold {small:,} numbers together; both results are added. Drawn to scale: A and B are thin bars.",
     )
-
-
-def spectra(targets: Mapping[str, Sequence[float]]) -> Figure:
-    """Singular values of several matrices, each divided by its largest. targets: name -> values, largest first."""
-    figure = new_figure(8.0, 3.8)
-    axes = style(
-        figure.add_subplot(), "How fast do the singular values fall?", "which singular value", "size / largest"
-    )
-    for look, (name, values) in zip(SERIES, targets.items(), strict=False):
-        axes.plot(range(1, len(values) + 1), np.asarray(values) / values[0], label=name, markersize=5, **look)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=1e-4)
-    legend_below(figure, axes)
-    ends = ", ".join(f"{name} has fallen to {values[7] / values[0]:.2g}" for name, values in targets.items())
-    return described(figure, f"Line chart of singular values on a logarithmic axis. At the eighth value {ends}.")
-
-
-def errors_by_rank(best: Mapping[str, Sequence[float]], found: Mapping[str, Mapping[int, float]]) -> Figure:
-    """Relative error of the update against rank: the best possible as lines, those of descent as large open markers.
-
-    best: name -> errors at rank 0, 1, 2 ... found: name -> {rank: error}.
-    """
-    figure = new_figure(8.0, 4.0)
-    axes = style(figure.add_subplot(), "What is missed at each rank", "rank r", "part of the update missed")
-    for look, (name, errors) in zip(SERIES, best.items(), strict=False):
-        axes.plot(range(len(errors)), errors, color=look["color"], linestyle=look["linestyle"], label=f"{name}, best")
-        ring: Look = {"marker": look["marker"], "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.8}
-        ranks, missed = list(found[name]), list(found[name].values())
-        axes.plot(ranks, missed, color=look["color"], linestyle="", label=f"{name}, descent", **ring)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylim(0, 1.03)
-    legend_below(figure, axes, columns=len(best))
-    words = "; ".join(
-        f"{name}: at rank {rank} the best misses {errors[rank]:.0%}, descent {found[name][rank]:.0%}"
-        for name, errors in best.items()
-        for rank in found[name]
-    )
-    return described(figure, f"Error against rank, best possible and found by gradient descent. {words}.")
-
-
-def descents(histories: Mapping[int, Sequence[dict]], floors: Mapping[int, float]) -> Figure:
-    """Error against step of gradient descent, a line a rank. floors: the best possible error, dotted. Keys: ranks."""
-    figure = new_figure(8.0, 3.8)
-    title = "Gradient descent from B = 0, and the best error of each rank"
-    axes = style(figure.add_subplot(), title, "step", "part of the update missed")
-    for look, (rank, history) in zip(SERIES, histories.items(), strict=False):
-        steps = [entry["step"] for entry in history]
-        errors = [entry["error"] for entry in history]
-        axes.plot(steps, errors, label=f"rank {rank}", markevery=max(1, len(steps) // 8), markersize=5, **look)
-        axes.axhline(floors[rank], color=look["color"], linewidth=0.9, linestyle=(0, (1, 2)))
-    axes.plot([], [], color=PALETTE["ink"], linewidth=0.9, linestyle=(0, (1, 2)), label="best possible (SVD)")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_ylim(0, 1.03)
-    legend_below(figure, axes, columns=len(histories) + 1)
-    ends = "; ".join(
-        f"rank {rank} ends at {history[-1]['error']:.1%}, its best is {floors[rank]:.1%}"
-        for rank, history in histories.items()
-    )
-    return described(figure, f"Error falling with the steps of gradient descent. {ends}.")
 
 
 def low_rank_panel(
