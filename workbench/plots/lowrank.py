@@ -18,7 +18,6 @@ from workbench.plots.style import (
     Figure,
     Look,
     described,
-    legend_below,
     log_x,
     new_figure,
     style,
