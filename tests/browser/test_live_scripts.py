@@ -163,9 +163,37 @@ def test_screen_readers_get_the_numbers(live):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1000, 415])
-@pytest.mark.parametrize("name", ["delta_w", "eight_weights"])
+@pytest.mark.parametrize("name", ["delta_w", "eight_weights", "lora_layer", "memory", "rank_sweep"])
 def test_the_picture_fits_its_width(page, name, theme, width):
     live = LivePage(page, gallery.make(name), theme, width)
     live.page.locator("summary").click()
     inside = "[...document.querySelectorAll('#panel *')].every(part => part.getBoundingClientRect().right <= %s + 1)"
     assert page.evaluate(inside % width) and live.faults == []
+
+
+def test_pointing_at_a_chart_reads_its_points_and_bars(page):
+    live = LivePage(page, gallery.make("lora_layer"))
+    assert live.page.locator("canvas").get_attribute("data-digest") == live.panel.canvas.facts["digest"]
+    box = live.page.locator("canvas").bounding_box()
+    found = set()
+    for x in range(40, 460, 12):
+        for y in (60, 110, 160, 210):
+            live.page.mouse.move(box["x"] + x, box["y"] + y)
+            live.page.wait_for_timeout(20)
+            found.add(live.read_out())
+    assert "alpha / r; rank r 8; scaling 2" in found and any(words.startswith("alpha / sqrt(r)") for words in found)
+    live = LivePage(page, gallery.make("memory"))
+    words = point_at(live, 120, 50)
+    assert words.startswith("LoRA r=16; weights; 2.4") and words.endswith(" GB")
+
+
+def test_what_the_kernel_sends_is_drawn(page):
+    """The panel moves in the kernel; the page gets the new numbers and says that it has drawn them."""
+    panel = gallery.make("lora_layer")
+    live = LivePage(page, panel)
+    before = picture(live)
+    panel.controls["rank"].value = 32
+    live.receive()
+    digest = panel.canvas.facts["digest"]
+    page.wait_for_function(f"document.querySelector('canvas').dataset.digest == '{digest}'")
+    assert picture(live) != before and live.faults == []

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from workbench.adapters import lowrank
 from workbench.panels import delta_w
 from workbench.panels.base import choice, slider, steps_slider
-from workbench.panels.live.panel import Canvas, look, options_of, packed, source
+from workbench.panels.live.canvas import Canvas, look, options_of, packed, source
 
 
 @given(st.lists(arrays.arrays(np.float64, arrays.array_shapes(max_dims=3), elements=st.floats(-9, 9)), max_size=4))

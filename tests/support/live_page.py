@@ -9,13 +9,14 @@ from workbench.panels.live.panel import LivePanel
 
 # What the script uses of an anywidget model, and of the models of the controls.
 MODELS = """
-const bytes = text => new DataView(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer)
+window.bytes = text => new DataView(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer)
 const makeModel = state => {
     const watching = []
     return {
         get: name => state[name],
         set: (name, value) => { state[name] = value; watching.forEach(callback => callback()) },
         on: (_, callback) => watching.push(callback),
+        assign: parts => { Object.assign(state, parts); watching.forEach(callback => callback()) },
         off: (_, callback) => watching.splice(watching.indexOf(callback), 1),
         save_changes: () => {},
     }
@@ -73,6 +74,14 @@ class LivePage:
             key = "value" if options is None else "index"
             place = value if options is None else options.index(value)
             self.page.evaluate(f"controls[{json.dumps(name)}].set('{key}', {json.dumps(place)})")
+        self.settle()
+
+    def receive(self) -> None:
+        """What the kernel does after its panel has moved: send the canvas's new state."""
+        canvas = self.panel.canvas
+        state = {"facts": canvas.facts, "arrays": canvas.arrays}
+        send = "([state, buffer]) => model.assign({...state, buffer: bytes(buffer)})"
+        self.page.evaluate(send, [state, encoded(canvas.buffer)])
         self.settle()
 
     def settle(self) -> None:
