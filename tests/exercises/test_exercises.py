@@ -364,3 +364,17 @@ def test_the_injection_is_that_of_peft():
     trained = [{tuple(p.shape) for p in each.parameters() if p.requires_grad} for each in (mine, peft)]
     assert trained[0] == trained[1] == {(2, 4), (2, 2)}
     assert isinstance(mine["inner"]["up"], LoRALinear) and type(mine["q"]) is torch.nn.Linear
+
+
+def test_what_the_check_of_lesson_02_cannot_name_is_shown_with_its_numbers():
+    half = exercises.check("02.forward", lambda x, linear, A, B, scaling: linear(x) + scaling / 2 * (x @ A.T) @ B.T)  # noqa: N803
+    assert "linear.weight = tensor([[" in half.message
+    assert "A = tensor(" in half.message and "it should give tensor(" in half.message
+
+    def no_return(model, names, wrap):
+        model.requires_grad_(False)
+        for name in names:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, wrap(model.get_submodule(name)))
+
+    assert "return the model at the end" in exercises.check("02.inject", no_return).message

@@ -71,7 +71,10 @@ def _tiny_model() -> nn.Module:
 
 def _inject_into(answer: Any, names: list[str]) -> Any:
     """Which of a tiny model's linear layers are wrapped after the call, and which of its parameters train."""
-    model = answer(_tiny_model(), names, _Wrapped)
+    given = _tiny_model()
+    model = answer(given, names, _Wrapped)
+    if model is None and any(isinstance(module, _Wrapped) for module in given.modules()):
+        return "nothing, though it has changed the model: return the model at the end"
     if not isinstance(model, nn.Module):
         return model
     wrapped = [name for name in LINEARS if isinstance(model.get_submodule(name), _Wrapped)]

@@ -29,7 +29,8 @@ def _layer(rows: int, into: int, out: int, rank: int, scaling: float, bias: bool
 
 
 def _layer_in_words(x: Tensor, linear: nn.Linear, A: Tensor, B: Tensor, scaling: float) -> str:
-    matrices = {"x": x, "linear.weight": linear.weight, "A": A, "B": B}
+    bias = {} if linear.bias is None else {"linear.bias": linear.bias}
+    matrices = {"x": x, "linear.weight": linear.weight, **bias, "A": A, "B": B}
     values = {name: shown(matrix).replace(", requires_grad=True", "") for name, matrix in matrices.items()}
     return ", ".join([*(f"{name} = {value}" for name, value in values.items()), f"scaling = {scaling:g}"])
 
@@ -62,6 +63,7 @@ def lora_forward(x, linear, A, B, scaling):
         "x @ A.T has shape (rows, r). What must it be multiplied by to get the shape (rows, out)?",
         "(x @ A.T) @ B.T is the update's output. Multiply it by scaling and add linear(x).",
     ),
+    show=_layer_in_words,
     cases=(
         lambda: _layer(1, 2, 2, 2, 2.0),
         lambda: _layer(1, 2, 1, 1, 2.0, bias=True),
