@@ -19,7 +19,7 @@ from workbench.adapters.inject import (
     tell_left_out,
     trainable_parameters,
 )
-from workbench.adapters.methods import hybrid, lora
+from workbench.adapters.methods import full, hybrid, lora
 from workbench.errors import MethodError
 from workbench.models import linear_modules
 
@@ -60,6 +60,17 @@ def test_the_first_number_of_a_name_is_its_block():
         choose_targets(lora(layers=[3]), names, names, "longcat")
     with pytest.raises(MethodError, match="no numbered blocks"):
         choose_targets(lora(layers=[0]), ["proj"], ["proj"], "flat")
+
+
+@pytest.mark.parametrize("family, kept", [("ernie4_5_moe", ["e_score_correction_bias"]), ("llama", []), ("mamba", [])])
+def test_full_leaves_what_the_model_itself_does_not_train(family, kept):
+    """Loading a checkpoint forgets which parameters a model's own code keeps fixed."""
+    fields = {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16} if kept else SIZES.get(family, {})
+    base = random_base(family, **fields)
+    drawn = torch.get_rng_state()
+    model = apply(base, full())
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert [name.rpartition(".")[2] for name, each in model.named_parameters() if not each.requires_grad] == kept
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable, Sequence
 
+import torch
 from peft import LoraConfig
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from workbench.adapters.adapter_files import BASE_PREFIX
 from workbench.adapters.carriers import carriers, inject
@@ -60,8 +64,9 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
     if method.name == "full":
         with head_lock:
             model = copy.deepcopy(base.model).float()
+        kept = _kept_by_the_model(base.model)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not is_unreached(model, name))
+            parameter.requires_grad_(not (is_unreached(model, name) or name in kept))
         return model
     init_seed = seed if method.init_seed is None else method.init_seed
     own = share(base.model)
@@ -75,6 +80,15 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
             # PEFT's copies of opened modules keep the base's dtype; in bfloat16 most updates would round to nothing.
             parameter.data = parameter.data.float()
     return model
+
+
+def _kept_by_the_model(model: PreTrainedModel) -> set[str]:
+    """Names of the parameters that the model's own code does not train, such as a router's correction in ERNIE."""
+    if "requires_grad" not in inspect.getsource(inspect.getmodule(type(model)) or type(model)):
+        return set()
+    with torch.device("meta"), no_init_weights():  # which would draw from torch's global generator
+        empty = type(model)._from_config(copy.deepcopy(model.config))
+    return {name for name, parameter in empty.named_parameters() if not parameter.requires_grad}
 
 
 def _check_opened(model: nn.Module, wanted: Sequence[str]) -> None:
