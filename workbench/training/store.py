@@ -39,7 +39,7 @@ class RunStore:
             self.path = folder_of(path) if path not in (None, "") else runs_dir()
         except ValueError as error:
             raise RunError(
-                f"No runs can be kept there: {first_line(error)}; write the path of a folder out in full."
+                f"No runs can be kept there: {first_line(error)}; name another folder, or write it out in full."
             ) from error
 
     def new_id(self, *words: str) -> str:
