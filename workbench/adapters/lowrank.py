@@ -100,7 +100,11 @@ def effective_rank(W: Tensor) -> float:
     Equal singular values give the full rank, one dominant value gives 1. A zero matrix has 0 by our convention.
     Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
     """
-    s = spectrum(W)
+    return effective_rank_of(spectrum(W))
+
+
+def effective_rank_of(s: Tensor) -> float:
+    """The same from the singular values of a matrix, largest first."""
     if s[0] == 0:
         return 0.0
     share = s / s.sum()
