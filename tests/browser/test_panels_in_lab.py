@@ -320,3 +320,12 @@ def test_a_saved_copy_can_be_read_without_a_kernel(shown, browser, tmp_path):
 
 def test_no_fault_came_up_on_the_way(shown):
     assert_sound(shown)
+
+
+def test_after_a_restart_the_pictures_stay_and_say_that_they_are_not_live(shown):
+    area = area_of(shown, "delta_w")
+    before = area.evaluate(SEEN)["picture"]
+    shown.menu("Kernel", "Restart Kernel\N{HORIZONTAL ELLIPSIS}")
+    shown.page.get_by_role("button", name="Confirm Kernel Restart").click()
+    area.get_by_text("Not live: the kernel has stopped.").wait_for()
+    assert area.evaluate(SEEN)["picture"] == before

@@ -3,6 +3,7 @@
 // drawing and lists what can be pointed at: {name, x, y, width, height, at(x, y) -> what is there}.
 
 const TEXT = 12;
+const SMALL = {}; // a canvas of one pixel a cell for each heat map, kept from frame to frame
 
 // Colours of the page around the panel: JupyterLab's variables, then VS Code's, then ink on white.
 function readTheme(element) {
@@ -78,7 +79,8 @@ function heatMap(pen, name, title, matrix, { x, y, cell, limit, marks = [] }) {
     const stop = stops[Math.round(place)];
     pixels.data.set([stop[0], stop[1], stop[2], 255], 4 * i);
   }
-  const small = new OffscreenCanvas(columns, rows);
+  const small = (SMALL[name] ||= new OffscreenCanvas(1, 1));
+  Object.assign(small, { width: columns, height: rows });
   small.getContext("2d").putImageData(pixels, 0, 0);
   ctx.imageSmoothingEnabled = false;
   ctx.drawImage(small, x, y, width, height);

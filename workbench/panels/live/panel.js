@@ -128,6 +128,7 @@ async function render({ model, el }) {
   const page = buildPage(el);
   const scene = makeScene({ facts: model.get("facts"), arrays: readArrays(model) });
   let [pending, dirty, pointer, pen, rest] = [0, true, null, null, 0];
+  let theme = readTheme(el);
   const tried = [];
   const request = () => (pending ||= requestAnimationFrame(frame));
   const changed = () => {
@@ -146,7 +147,7 @@ async function render({ model, el }) {
     dirty = false;
     const more = scene.advance();
     const found = pen ? partAt(pen, pointer) : null;
-    pen = newPen(page.canvas, width, scene.height(width), model.get("look"), readTheme(el));
+    pen = newPen(page.canvas, width, scene.height(width), model.get("look"), theme);
     page.readOut.textContent = scene.draw(pen, found);
     clearTimeout(rest);
     if (more) request();
@@ -173,6 +174,7 @@ async function render({ model, el }) {
     fillTable(page.tried, rows, ["settings", "result"]);
   }
 
+  page.state.parentElement.hidden = !Object.keys(controls).length;
   page.state.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
     const found = parseState(page.state.value, controls);
@@ -202,7 +204,10 @@ async function render({ model, el }) {
   }
   const sized = new ResizeObserver(request);
   sized.observe(el);
-  const themed = new MutationObserver(request);
+  const themed = new MutationObserver(() => {
+    theme = readTheme(el);
+    request();
+  });
   themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class"] });
   request();
   return () => {
