@@ -40,9 +40,11 @@ class RandomNumbers(TorchFunctionMode):
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
 
-    def generator(self, device: torch.device | str | int | None = None) -> torch.Generator:
-        """The generator for a device."""
+    def generator(self, device: torch.device | str | int | None = None) -> torch.Generator | None:
+        """The generator for a device; None for "meta", where nothing is drawn."""
         device = torch.empty(0, device=device).device
+        if device.type == "meta":
+            return None
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self._seed)
         return self._generators[device]

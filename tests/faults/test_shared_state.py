@@ -104,6 +104,12 @@ def test_the_numbers_are_those_of_the_global_generator_with_the_same_seed():
         torch.testing.assert_close(one, other)
 
 
+def test_tensors_without_memory_can_be_initialised_within_the_block():
+    with RandomNumbers(0), torch.device("meta"):
+        made = torch.nn.Linear(3, 2)
+        assert torch.rand_like(torch.nn.init.normal_(made.weight)).is_meta and torch.randn(2).uniform_().is_meta
+
+
 @pytest.mark.parametrize("masked", ["causal", "boolean", "added", "none"])
 def test_attention_that_drops_is_torchs_own(masked):
     q, k, v = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8)
