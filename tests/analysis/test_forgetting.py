@@ -14,6 +14,7 @@ from support.tuned_bases import adapter, full_run
 from workbench.analysis import interpolate, kl_from_base, merged, perplexity
 from workbench.errors import ModelError, TaskError
 from workbench.scoring.evaluation import general_rows, score
+from workbench.scoring.row_scores import TOKENS_A_BATCH
 
 TEXTS = ["The number after 3 is", "Water", "def add(a, b):\n    return a + b", "One two three four five six seven"]
 
@@ -47,10 +48,11 @@ def plain_loop(base, tuned, texts) -> float:
 
 @pytest.mark.parametrize("which", ["whole", "adapted"])
 def test_kl_is_that_of_a_plain_loop(plain, which, request):
-    tuned = request.getfixturevalue(which)
-    found = kl_from_base(plain, tuned, TEXTS)
-    assert found == pytest.approx(plain_loop(plain, tuned, TEXTS), rel=1e-4)
-    assert found > 0 and found != pytest.approx(kl_from_base(tuned, plain, TEXTS), rel=1e-4), "it has a direction"
+    tuned, texts = request.getfixturevalue(which), [*TEXTS, *["\n".join(4 * TEXTS)] * 10]  # several batches
+    assert sum(len(plain.tokenizer(text)["input_ids"]) for text in texts) > TOKENS_A_BATCH
+    found = kl_from_base(plain, tuned, texts)
+    assert found == pytest.approx(plain_loop(plain, tuned, texts), rel=1e-4)
+    assert found > 0 and found != pytest.approx(kl_from_base(tuned, plain, texts), rel=1e-4), "it has a direction"
 
 
 def test_a_base_has_not_moved_from_itself(plain, adapted):

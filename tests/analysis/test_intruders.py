@@ -59,15 +59,21 @@ def adapted(plain, tmp_path_factory):
     return adapter(plain, tmp_path_factory.mktemp("adapter"), lora_alpha=120, r=3)
 
 
-def test_modules_and_model_are_those_of_peft(plain, adapted):
+@pytest.mark.parametrize("threshold", [STRICT, 0.35])
+def test_modules_and_model_are_those_of_peft(plain, adapted, threshold):
     before = state(plain), state(adapted)
-    expected, counts = peft_reduces(adapted, threshold_epsilon=STRICT, mitigation_lambda=0.3, top_k=6)
-    found = find_intruders(plain, adapted, 6, STRICT)
+    expected, counts = peft_reduces(adapted, threshold_epsilon=threshold, mitigation_lambda=0.3, top_k=6)
+    found = find_intruders(plain, adapted, 6, threshold)
     assert {name: len(each) for name, each in found.items()} == counts
-    assert any(counts.values())
-    scaled = scale_intruders(plain, adapted, 0.3, 6, STRICT, rank=3)
-    assert torch.allclose(logits(scaled.model), logits(expected), atol=1e-4)
-    assert not torch.allclose(logits(scaled.model), logits(adapted.model), atol=1e-2)
+    assert any(counts.values()) and (threshold == STRICT or 0 in counts.values())
+    scaled = scale_intruders(plain, adapted, 0.3, 6, threshold, rank=3)
+    tuned = merged(plain, adapted)
+    for name, count in counts.items():
+        W, W_tuned, W_scaled = (each.model.get_submodule(name).weight for each in (plain, tuned, scaled))
+        reduced = expected.get_submodule(f"base_model.model.{name}").get_delta_weight("intruder_reduced")
+        torch.testing.assert_close(W_scaled, W + reduced, rtol=0, atol=1e-5)
+        assert torch.equal(W_scaled, W_tuned) == (count == 0)
+    assert torch.allclose(logits(scaled.model), logits(expected), atol=1e-5)
     for each, kept in zip((plain, adapted), before, strict=True):
         assert all(torch.equal(value, kept[name]) for name, value in each.model.state_dict().items())
 
@@ -103,6 +109,7 @@ def test_settings_that_cannot_be_are_refused(plain, adapted):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_on_the_packaged_model_they_are_those_of_peft(base):
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], layers_to_transform=[0, 29])
     model = get_peft_model(share(base.model), config).eval()
