@@ -12,7 +12,17 @@ from workbench.cost.gpus import gpus
 from workbench.cost.roofline import job, step_phases
 from workbench.errors import MemoryModelError
 from workbench.panels import memory as panel_module
-from workbench.panels.memory import METHODS, MemorySettings, memory_panel, memory_view, method_of
+from workbench.panels.memory import (
+    METHODS,
+    SHARED,
+    MemorySettings,
+    MoneySettings,
+    memory_panel,
+    memory_view,
+    method_of,
+    money_panel,
+    money_view,
+)
 from workbench.paths import DATA
 from workbench.plots.style import pixel_width
 
@@ -25,10 +35,13 @@ MOVES = {
     "batch_size": 8,
     "sequence_length": 1024,
     "optimizer": "adamw8bit",
-    "checkpointing": True,
+    "checkpointing": False,
     "gpu": "RTX 4090",
+}
+MONEY_MOVES = {name: MOVES[name] for name in SHARED} | {
     "million_tokens": 100,
     "efficiency": 50,
+    "gpu": "RTX 4090",
     "price": 2.5,
 }
 
@@ -36,6 +49,21 @@ MOVES = {
 @pytest.fixture(scope="module")
 def panel():
     return memory_panel()
+
+
+@pytest.fixture(scope="module")
+def money():
+    return money_panel()
+
+
+def test_every_control_of_money_changes_its_picture_too(money):
+    assert set(MONEY_MOVES) == set(money.controls)
+    for name, value in MONEY_MOVES.items():
+        before, start = (money.current.png, money.message.value), money.controls[name].value
+        money.controls[name].value = value
+        assert money.current.png != before[0] and money.message.value != before[1], name
+        money.controls[name].value = start
+        assert (money.current.png, money.message.value) == before
 
 
 def test_every_control_has_a_label_and_is_moved_here(panel):
@@ -46,23 +74,23 @@ def test_every_control_has_a_label_and_is_moved_here(panel):
 
 
 @pytest.mark.parametrize("control", MOVES)
-def test_each_control_changes_the_numbers_and_the_words(panel, control):
-    before, words, start = panel.current.numbers, panel.message.value, panel.controls[control].value
+def test_each_control_changes_the_picture_and_the_words(panel, control):
+    before, words, start = panel.current.png, panel.message.value, panel.controls[control].value
     panel.controls[control].value = MOVES[control]
-    assert panel.current.numbers != before and panel.message.value != words
+    assert panel.current.png != before and panel.message.value != words
     panel.controls[control].value = start
-    assert panel.current.numbers == before and panel.message.value == words
+    assert panel.current.png == before and panel.message.value == words
 
 
 def test_the_numbers_are_those_of_the_estimate_and_of_the_job():
-    settings = MemorySettings("llama-3.2-3b", "QLoRA", 8, sequence_length=768, gpu="T4", price=1.5, efficiency=40)
-    view = memory_view(settings)
-    report = memory.estimate("llama-3.2-3b", qlora(rank=8), 4, 768)
+    settings = MoneySettings("llama-3.2-3b", "QLoRA", 8, sequence_length=768, gpu="T4", price=1.5, efficiency=40)
+    view, report = money_view(settings), memory.estimate("llama-3.2-3b", qlora(rank=8), 4, 768, checkpointing=True)
     expected = job(step_phases(report), gpus({"T4": 1.5})["T4"], 4 * 768, 10e6, 0.4)
-    assert view.numbers["bytes"] == report.total_bytes
     assert (view.numbers["hours"], view.numbers["money"]) == pytest.approx((expected.hours, expected.money))
-    assert "no bfloat16; counted in float16" in view.text and "not validated against a published run" in view.text
+    assert "no bfloat16; counted in float16" in view.text
     assert f"${expected.money:.2f} at $1.50 an hour (yours, now)" in view.text
+    shown = memory_view(MemorySettings("llama-3.2-3b", "QLoRA", 8, sequence_length=768, gpu="T4"))
+    assert shown.numbers["bytes"] == report.total_bytes and "not validated against a published run" in shown.text
 
 
 def test_what_does_not_fit_says_by_how_much_and_how_many_would_do():
@@ -71,12 +99,13 @@ def test_what_does_not_fit_says_by_how_much_and_how_many_would_do():
     report = memory.estimate("llama-3.1-8b", full(), 1, 512, "mixed", checkpointing=True)
     over = (report.total_bytes - gpus()["A100 80 GB"].usable_bytes) / 1e9
     assert not view.numbers["fits"] and f"{over:.1f} GB too much; sharded, 2 of them would do" in view.text
-    huge = memory_view(MemorySettings("llama-3.1-8b", "LoRA", batch_size=32, sequence_length=8192, gpu="L4"))
-    assert "no number of them would do" in huge.text and "fits none of the 12 GPUs" in huge.text
+    huge = {"model": "llama-3.1-8b", "batch_size": 32, "sequence_length": 8192, "checkpointing": False}
+    assert "no number of them would do" in memory_view(MemorySettings(**huge)).text
+    assert "fits none of the 12 GPUs" in money_view(MoneySettings(**huge)).text
 
 
 def test_prices_are_dated():
-    text = memory_view(MemorySettings()).text
+    text = money_view(MoneySettings()).text
     assert "an hour (Modal, 2026-05)" in text and "It fits 12 of 12 GPUs; the cheapest to finish on is RTX 4090" in text
 
 
@@ -102,7 +131,7 @@ def test_the_check_is_a_simulation_of_the_settings_shown(tmp_path):
     panel.controls["model"].options = (*panel.controls["model"].options, str(small))
     panel.controls["model"].value, panel.controls["targets"].value = str(small), ("q_proj", "v_proj")
     panel.check()
-    found = memory.simulate(small, lora(rank=16, targets=("q_proj", "v_proj")), 4, 512)
+    found = memory.simulate(small, lora(rank=16, targets=("q_proj", "v_proj")), 4, 512, checkpointing=True)
     assert f"every tensor followed: {found.total_bytes / 1e9:.2f} GB" in panel.checked.value
     assert not panel.button.disabled
     panel.controls["rank"].value = 8

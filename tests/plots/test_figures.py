@@ -6,6 +6,8 @@ from itertools import pairwise
 import matplotlib
 import pytest
 import test_plots
+import test_plots_comparisons
+import test_plots_knobs
 import test_plots_memory
 import test_plots_quantization
 import test_plots_sweeps
@@ -14,7 +16,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from workbench import plots
 
-MODULES = (test_plots, test_plots_memory, test_plots_quantization, test_plots_sweeps, test_plots_updates)
+MODULES = (
+    test_plots,
+    test_plots_comparisons,
+    test_plots_knobs,
+    test_plots_memory,
+    test_plots_quantization,
+    test_plots_sweeps,
+    test_plots_updates,
+)
 FIGURES = {f"{module.__name__}: {name}": draw for module in MODULES for name, draw in module.FIGURES.items()}
 
 

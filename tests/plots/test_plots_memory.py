@@ -19,7 +19,7 @@ TIMELINE = [
 LATER = [(phase, 2 * size if phase == "backward" else size) for phase, size in TIMELINE]
 MEASURED = [("full", 2.6e9, 2.7e9), ("LoRA", 1.2e9, 1.2e9), ("QLoRA", 1.1e9, 1.15e9), ("hybrid", 1.3e9, 1.3e9)]
 RATIOS = {"llama-3.2-3b, master": [(128, 7.8), (3072, 3.1)], "llama-3.2-3b, bfloat16": [(128, 3.8), (3072, 1.7)]}
-GPUS = {f"GPU {n}": {"full": (3.0 + n, n > 6), "LoRA": (1.0 + n, n > 1), "QLoRA": (2.0, True)} for n in range(12)}
+GPUS = {f"GPU {n}": (3.0 + n, 12.0 - n, n > 6) for n in range(12)}
 
 FIGURES = {
     "memory_bars": lambda: plots_memory.memory_bars(BARS, HELD, 23.65e9),
@@ -29,7 +29,7 @@ FIGURES = {
     "predicted_and_measured": lambda: plots_memory.predicted_and_measured(MEASURED),
     "memory_ratios": lambda: plots_cost.memory_ratios(RATIOS, (5, 10), (3072, 1.74)),
     "memory_ratios, nothing published": lambda: plots_cost.memory_ratios(RATIOS, (5, 10)),
-    "money_by_gpu": lambda: plots_cost.money_by_gpu(GPUS, "llama-3.2-1b, 10 million tokens"),
+    "money_on_gpus": lambda: plots_cost.money_on_gpus(GPUS, "GPU 3", "LoRA of llama-3.2-1b on 10 million tokens"),
 }
 
 
@@ -77,11 +77,12 @@ def test_the_claimed_range_and_the_published_pair_are_there():
     assert "from 7.8 at 128 tokens to 3.1 at 3,072" in figure.alt and "a published run: 1.7 at 3,072" in figure.alt
 
 
-def test_what_does_not_fit_is_an_empty_bar():
-    figure = FIGURES["money_by_gpu"]()
+def test_what_does_not_fit_is_an_empty_bar_and_the_cheapest_that_fits_is_the_title():
+    figure = FIGURES["money_on_gpus"]()
     found = bars(figure)
-    assert len(found) == 36
-    assert [bar.get_facecolor()[:3] == (1, 1, 1) for bar in found[:3]] == [True, True, False]
-    assert "full fits 5 of 12 GPUs, from 10.00 on GPU 7 to 14.00 on GPU 11" in figure.alt
-    alone = plots_cost.money_by_gpu({"T4": {"full": (9.0, False)}}, "a job")
-    assert "full fits none of the 1 GPUs" in alone.alt
+    assert [bar.get_width() for bar in found] == [money for money, _, _ in GPUS.values()]
+    assert [bar.get_facecolor()[:3] == (1, 1, 1) for bar in found] == [n <= 6 for n in range(12)]
+    assert figure.axes[0].get_title(loc="left").endswith("cheapest on GPU 7, $10.00")
+    assert "GPU 3 $6.00, 9 hours, does not fit" in figure.alt
+    alone = plots_cost.money_on_gpus({"T4": (9.0, 2.0, False)}, "T4", "a job")
+    assert "fits none of them" in alone.alt

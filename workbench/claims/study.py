@@ -11,8 +11,9 @@ from statistics import mean
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
 from workbench.claims.rules import NotTested, Outcome, rule
+from workbench.results import equal_score
 from workbench.results.paired import Comparison, compare_rows
-from workbench.results.rows import Row, at_best_rate, best_rate, grouped, mean_of, swept_rate, usable
+from workbench.results.rows import Row, at_best_rate, best_rate, grouped, swept_rate, usable
 
 CHOOSING_SEED = 0  # of the study: it chose the learning rates
 SCOPED = ("tickets", "docs", "orders")  # classification and extraction
@@ -204,17 +205,12 @@ def at_equal_score(study: Sequence[Row], task: str) -> tuple[float, float, float
 
     The score is ENOUGH of the lower of their best ones.
     """
-    rates: dict[str, dict[float, list[Row]]] = {}
-    for name in ("lora", "full"):
-        own = [row for row in study if (row["task"], row["name"]) == (task, name) and row.get("right")]
-        rates[name] = grouped(usable(usable(own, "exact_match"), "forgetting"), swept_rate)
-    bests = [max(mean_of(rows, "exact_match") for rows in own.values()) for own in rates.values()]
-    score = ENOUGH * min(bests)
-    least = {
-        name: min(mean_of(rows, "forgetting") for rows in own.values() if mean_of(rows, "exact_match") >= score)
-        for name, own in rates.items()
+    settings = {
+        name: [row for row in study if (row["task"], row["name"]) == (task, name) and row.get("right")]
+        for name in ("lora", "full")
     }
-    return score, least["lora"], least["full"]
+    score, least = equal_score.at_equal_score(settings, ENOUGH)
+    return score, least["lora"].forgetting, least["full"].forgetting
 
 
 def _forgot(study: Sequence[Row], task: str, name: str) -> float:

@@ -14,8 +14,9 @@ _LESSONS = {
     "e02_layer": ("02.forward", "02.scaling"),
     "e02_inject": ("02.inject",),
     "e03_absmax": ("03.absmax",),
-    "e04_bytes": ("04.bytes",),
-    "e05_capacity": ("05.capacity",),
+    "e04_bytes": ("04.bytes", "04.saved"),
+    "e05_capacity": ("05.capacity", "05.together"),
+    "e06_directions": ("06.directions",),
     "e06_fair": ("06.fair",),
 }
 

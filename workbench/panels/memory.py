@@ -1,4 +1,4 @@
-"""Panel of notebook 04: the memory of a training step, the GPUs that it fits on, and time and cost of the job."""
+"""Panels of notebook 04: the memory of a training step, and what a job costs on each GPU."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from workbench.cost.roofline import EFFICIENCY, Job, Phase, cheapest, gpus_if_sh
 from workbench.memory.setup import Setup, model_config
 from workbench.panels.base import LABEL, WIDE, Panel, View, choice, steps_slider, switch
 from workbench.plots import memory as plots_memory
+from workbench.plots.cost import money_on_gpus
 from workbench.plots.style import Figure
 
 METHODS = ("full", "LoRA", "DoRA", "QLoRA", "hybrid")
@@ -28,6 +29,7 @@ TARGETS = {
 PRECISIONS = {"what trains in float32, autocast": "mixed", "bfloat16, adapters in float32": "bfloat16"}
 OPTIMIZERS = {"AdamW": "adamw", "AdamW, 8 bits": "adamw8bit", "AdamW, fused": "adamw_fused"}
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SHARED = ("model", "method", "batch_size", "sequence_length", "checkpointing")  # controls of both panels
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,7 @@ class MemorySettings:
     """The values of the panel's controls.
 
     model: as for `memory.estimate`. method: one of METHODS. targets: as for `methods.lora`. precision: the dtype of a
-    `Setup`. gpu: a name of `cost.gpus.gpus`. million_tokens: of the whole job. efficiency: percent of the bound's
-    speed. price: US dollars per hour, 0 for the table's.
+    `Setup`. gpu: a name of `cost.gpus.gpus`.
     """
 
     model: str = "llama-3.2-1b"
@@ -47,11 +48,8 @@ class MemorySettings:
     batch_size: int = 4
     sequence_length: int = 512
     optimizer: str = "adamw"
-    checkpointing: bool = False
+    checkpointing: bool = True
     gpu: str = "L4"
-    million_tokens: float = 10
-    efficiency: int = round(100 * EFFICIENCY)
-    price: float = 0.0
 
     @property
     def setup(self) -> Setup:
@@ -81,37 +79,22 @@ def method_of(settings: MemorySettings) -> Method:
 
 
 def memory_view(settings: MemorySettings) -> View:
-    """Bars of the chosen configuration and of the other usual methods; in words, whether it fits, time and money.
+    """Bars of the chosen configuration and of the other usual methods; in words, whether it fits.
 
     Raises ValueError (MethodError, MemoryModelError or HardwareError) for settings that are impossible.
     """
     others = [replace(settings, method=name) for name in ("full", "LoRA", "QLoRA") if name != settings.method]
     reports = {one.label: memory.estimate(one.model, one.setup) for one in (settings, *others)}
-    report = reports[settings.label]
-    table, phases = gpus({settings.gpu: settings.price} if settings.price else None), step_phases(report)
-    tokens, efficiency = settings.million_tokens * 1e6, settings.efficiency / 100
-    jobs = {name: job(phases, gpu, report.setup.tokens, tokens, efficiency) for name, gpu in table.items()}
-    mine, best = jobs[settings.gpu], cheapest([*jobs.values()], report.total_bytes)
-    words = [
-        _memory_in_words(settings, reports),
-        _fit_in_words(report, mine.gpu),
-        _job_in_words(mine, phases, settings.million_tokens),
-        _cheapest_in_words(best, sum(one.fits(report.total_bytes) for one in table.values()), len(table)),
-    ]
+    report, gpu = reports[settings.label], gpus()[settings.gpu]
+    words = [_memory_in_words(settings, reports), _fit_in_words(report, gpu)]
     if not report.validated:
         words.append(f"Memory {report.note}.")
-    numbers = {
-        "bytes": report.total_bytes,
-        "fits": mine.gpu.fits(report.total_bytes),
-        "hours": mine.hours,
-        "money": mine.money,
-        "cheapest": best.money if best else float("nan"),
-    }
+    numbers = {"bytes": report.total_bytes, "fits": gpu.fits(report.total_bytes)}
 
     def draw() -> Figure:
         overhead = {name: one.total_bytes - one.peak_allocated_bytes for name, one in reports.items()}
-        components, room = {name: one.components for name, one in reports.items()}, mine.gpu.usable_bytes
-        return plots_memory.memory_bars(components, overhead, room, layout=None, gpu=f"the {settings.gpu}")
+        components = {name: one.components for name, one in reports.items()}
+        return plots_memory.memory_bars(components, overhead, gpu.usable_bytes, layout=None, gpu=f"the {settings.gpu}")
 
     return View(draw, " ".join(words), numbers)
 
@@ -135,24 +118,6 @@ def _fit_in_words(report: memory.MemoryReport, gpu: Gpu) -> str:
     return f"It does not fit {room}: {(report.total_bytes - gpu.usable_bytes) / 1e9:.1f} GB too much; {sharded}."
 
 
-def _cheapest_in_words(best: Job | None, fitting: int, count: int) -> str:
-    if best is None:
-        return f"It fits none of the {count} GPUs of the table by itself."
-    return f"It fits {fitting} of {count} GPUs; the cheapest to finish on is {best.gpu.name}, ${best.money:.2f}."
-
-
-def _job_in_words(mine: Job, phases: Sequence[Phase], million_tokens: float) -> str:
-    gpu, bound = mine.gpu, mine.bound_seconds
-    shares = ", ".join(f"{one.name} {one.seconds(gpu) / bound:.0%} ({one.bottleneck(gpu)})" for one in phases)
-    half = "" if gpu.dtype == "bfloat16" else f" It has no bfloat16; counted in {gpu.dtype}."
-    return (
-        f"{million_tokens:g} million tokens take at least {mine.hours * bound / mine.step_seconds:.2g} hours there; at "
-        f"this efficiency {mine.hours:.2g} hours, {mine.tokens_per_second:,.0f} tokens a second, and ${mine.money:.2f} "
-        f"at ${gpu.price_per_hour:.2f} an hour ({gpu.price_source}, {gpu.price_date}).{half} The bound's parts, and "
-        f"the bottleneck of each: {shares}."
-    )
-
-
 def _view(**values: Any) -> View:
     """The view for the controls' values, which have the names of the settings."""
     return memory_view(MemorySettings(**values))
@@ -164,7 +129,7 @@ class MemoryPanel(Panel):
     def __init__(self) -> None:
         self.button = widgets.Button(description="check it: simulate this step", layout=widgets.Layout(width="260px"))
         self.checked = widgets.HTML()
-        super().__init__("Where the bytes go, and what the job costs", _controls(), _view)
+        super().__init__("Where the bytes of a step go", _controls(), _view)
         self.button.on_click(lambda _: self.check())
         self.widget.children = (*self.widget.children, widgets.HBox([self.button]), self.checked)
 
@@ -195,8 +160,7 @@ def check_in_words(settings: MemorySettings) -> str:
 
 
 def _controls() -> dict[str, widgets.ValueWidget]:
-    table = gpus()
-    own = {"style": LABEL, "layout": WIDE}
+    """The controls of `MemorySettings`."""
     return {
         "model": choice("model", "llama-3.2-1b", memory.shipped()),
         "method": choice("method", "LoRA", METHODS),
@@ -206,16 +170,85 @@ def _controls() -> dict[str, widgets.ValueWidget]:
         "batch_size": steps_slider("sequences a step", 4, (1, 2, 4, 8, 16, 32)),
         "sequence_length": steps_slider("tokens in each", 512, (128, 256, 512, 768, 1024, 2048, 4096, 8192)),
         "optimizer": choice("optimizer", "adamw", list(OPTIMIZERS.items())),
-        "checkpointing": switch("checkpointing", False),
-        "gpu": choice("GPU", "L4", list(table)),
-        "million_tokens": steps_slider("job, million tokens", 10, (1, 3, 10, 30, 100, 300, 1000)),
-        "efficiency": widgets.IntSlider(
-            round(100 * EFFICIENCY), 5, 100, description="efficiency, %", continuous_update=True, **own
-        ),
-        "price": widgets.BoundedFloatText(0.0, min=0.0, max=1000.0, description="your $/h, 0: table", **own),
+        "checkpointing": switch("checkpointing", True),
+        "gpu": choice("GPU", "L4", list(gpus())),
     }
 
 
 def memory_panel() -> MemoryPanel:
     """The live panel of notebook 04."""
     return MemoryPanel()
+
+
+@dataclass(frozen=True)
+class MoneySettings(MemorySettings):
+    """The values of the panel's controls, and what the panel of memory also asks.
+
+    gpu: the one whose price is set, and which is told in words. million_tokens: of the whole job. efficiency: percent
+    of the bound's speed. price: US dollars per hour, 0 for the table's.
+    """
+
+    million_tokens: float = 10
+    efficiency: int = round(100 * EFFICIENCY)
+    price: float = 0.0
+
+
+def money_view(settings: MoneySettings) -> View:
+    """Dollars for the job on each GPU, those too small outlined; in words, hours and bottlenecks on the chosen one.
+
+    Raises ValueError (MethodError, MemoryModelError or HardwareError) for settings that are impossible.
+    """
+    report = memory.estimate(settings.model, settings.setup)
+    table, phases = gpus({settings.gpu: settings.price} if settings.price else None), step_phases(report)
+    tokens, efficiency = settings.million_tokens * 1e6, settings.efficiency / 100
+    jobs = {name: job(phases, gpu, report.setup.tokens, tokens, efficiency) for name, gpu in table.items()}
+    fitting = {name: one for name, one in jobs.items() if one.gpu.fits(report.total_bytes)}
+    mine, best = jobs[settings.gpu], cheapest([*jobs.values()], report.total_bytes)
+    words = [
+        _job_in_words(mine, phases, settings.million_tokens),
+        _cheapest_in_words(best, len(fitting), len(table)),
+    ]
+    title = f"{settings.label} of {settings.model} on {settings.million_tokens:g} million tokens"
+    numbers = {"hours": mine.hours, "money": mine.money, "cheapest": best.money if best else float("nan")}
+
+    def draw() -> Figure:
+        costs = {name: (one.money, one.hours, name in fitting) for name, one in jobs.items()}
+        return money_on_gpus(costs, settings.gpu, title)
+
+    return View(draw, " ".join(words), numbers)
+
+
+def _cheapest_in_words(best: Job | None, fitting: int, count: int) -> str:
+    if best is None:
+        return f"It fits none of the {count} GPUs of the table by itself."
+    return f"It fits {fitting} of {count} GPUs; the cheapest to finish on is {best.gpu.name}, ${best.money:.2f}."
+
+
+def _job_in_words(mine: Job, phases: Sequence[Phase], million_tokens: float) -> str:
+    gpu, bound = mine.gpu, mine.bound_seconds
+    shares = ", ".join(f"{one.name} {one.seconds(gpu) / bound:.0%} ({one.bottleneck(gpu)})" for one in phases)
+    half = "" if gpu.dtype == "bfloat16" else f" It has no bfloat16; counted in {gpu.dtype}."
+    return (
+        f"On the {gpu.name}, {million_tokens:g} million tokens take at least "
+        f"{mine.hours * bound / mine.step_seconds:.2g} hours; at this efficiency {mine.hours:.2g} hours, "
+        f"{mine.tokens_per_second:,.0f} tokens a second, and "
+        f"${mine.money:.2f} at ${gpu.price_per_hour:.2f} an hour ({gpu.price_source}, {gpu.price_date}).{half} The "
+        f"bound's parts, and the bottleneck of each: {shares}."
+    )
+
+
+def _money_view(**values: Any) -> View:
+    return money_view(MoneySettings(**values))
+
+
+def money_panel() -> Panel:
+    """The live panel of money in notebook 04."""
+    look = {"style": LABEL, "layout": WIDE}
+    shared: Mapping[str, widgets.ValueWidget] = _controls()
+    own = {
+        "million_tokens": steps_slider("job, million tokens", 10, (1, 3, 10, 30, 100, 300, 1000)),
+        "efficiency": widgets.IntSlider(round(100 * EFFICIENCY), 5, 100, description="efficiency, %", **look),
+        "gpu": shared["gpu"],
+        "price": widgets.BoundedFloatText(0.0, min=0.0, max=1000.0, description="its $/h, 0: table", **look),
+    }
+    return Panel("What the job costs on each GPU", {name: shared[name] for name in SHARED} | own, _money_view)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.patches import Patch
-
 from workbench.plots.style import PALETTE, SERIES, Figure, Look, described, legend_below, log_x, new_figure, style
 
-# The n-th method in a figure of bars; the hatch tells them apart in grey prints.
+# The chosen GPU, and the others; the hatch tells them apart in grey prints.
 BARS: tuple[Look, ...] = (
     {"facecolor": PALETTE["orange"], "hatch": "//"},
     {"facecolor": PALETTE["blue"]},
-    {"facecolor": PALETTE["sky"], "hatch": ".."},
 )
 
 
@@ -27,9 +24,11 @@ def memory_ratios(
     drawn as a star.
     """
     figure = new_figure(10.0, 4.0)
-    axes = style(
-        figure.add_subplot(), "How many times LoRA's memory full fine-tuning takes", "tokens in one step", "full / LoRA"
+    reached = [label for label, points in lines.items() if max(ratio for _, ratio in points) >= claimed[0]]
+    title = (
+        f"{len(reached)} of {len(lines)} settings reach {claimed[0]:g} times LoRA's memory, with few tokens in a step"
     )
+    axes = style(figure.add_subplot(), title, "tokens in one step", "full / LoRA")
     axes.axhspan(*claimed, color=PALETTE["light"], alpha=0.7, label=f"claimed: {claimed[0]:g} to {claimed[1]:g}")
     words = []
     for (label, points), look in zip(lines.items(), SERIES, strict=False):
@@ -47,34 +46,29 @@ def memory_ratios(
     return described(figure, f"Memory of full fine-tuning over that of LoRA. {'; '.join(words)}.")
 
 
-def money_by_gpu(rows: Mapping[str, Mapping[str, tuple[float, bool]]], job: str) -> Figure:
-    """What a job costs on each GPU, a bar a method; an outline where the method does not fit that GPU.
+def money_on_gpus(costs: Mapping[str, tuple[float, float, bool]], chosen: str, job: str) -> Figure:
+    """What a job costs on each GPU; an outline where it does not fit, another colour for the chosen one.
 
-    rows: GPU -> method -> (US dollars, whether it fits). job: names the job in the title.
+    costs: GPU -> (US dollars, hours, whether it fits). job: in the title, before the cheapest GPU.
     """
-    figure = new_figure(10.0, 1.5 + 0.42 * len(rows))
-    axes = style(figure.add_subplot(), f"What it costs: {job}", "US dollars", "")
+    figure = new_figure(10.0, 1.4 + 0.34 * len(costs))
+    fitting = {name: money for name, (money, _, fits) in costs.items() if fits}
+    best = min(fitting, key=fitting.__getitem__, default=None)
+    found = f"cheapest on {best}, ${fitting[best]:.2f}" if best else "fits none of them"
+    axes = style(figure.add_subplot(), f"{job}: {found}", "US dollars (hours beside the bars)", "")
     axes.grid(axis="y", visible=False)
-    methods = list(next(iter(rows.values())))
-    thickness = 0.8 / len(methods)
-    for place, costs in enumerate(rows.values()):
-        for index, (look, (money, fits)) in enumerate(zip(BARS, costs.values(), strict=False)):
-            y = place + (index - (len(methods) - 1) / 2) * thickness
-            outline: Look = {"facecolor": "white", "edgecolor": look["facecolor"]}
-            axes.barh(y, money, height=0.8 * thickness, **(look | {"edgecolor": "white"} if fits else outline))
-    axes.set_yticks(range(len(rows)), list(rows))
+    for place, (name, (money, hours, fits)) in enumerate(costs.items()):
+        look = BARS[0] if name == chosen else BARS[1]
+        outline: Look = {"facecolor": "white", "edgecolor": look["facecolor"]}
+        axes.barh(place, money, height=0.7, **(look | {"edgecolor": "white"} if fits else outline))
+        words = f"{hours:.2g} h" if fits else f"{hours:.2g} h, does not fit"
+        axes.annotate(words, (money, place), (5, 0), textcoords="offset points", va="center", fontsize=10)
+    axes.set_yticks(range(len(costs)), list(costs))
+    axes.set_xlim(0, 1.25 * max(money for money, _, _ in costs.values()))
     axes.margins(y=0.02)
     axes.invert_yaxis()
-    handles = [Patch(label=method, edgecolor="white", **look) for method, look in zip(methods, BARS, strict=False)]
-    handles.append(Patch(label="only an outline: does not fit", facecolor="white", edgecolor=PALETTE["grey"]))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10.5)
-    return described(figure, f"US dollars for {job}. {'; '.join(_money_in_words(rows, method) for method in methods)}.")
-
-
-def _money_in_words(rows: Mapping[str, Mapping[str, tuple[float, bool]]], method: str) -> str:
-    fitting = {gpu: costs[method][0] for gpu, costs in rows.items() if costs[method][1]}
-    if not fitting:
-        return f"{method} fits none of the {len(rows)} GPUs"
-    low, high = min(fitting, key=fitting.__getitem__), max(fitting, key=fitting.__getitem__)
-    span = f"from {fitting[low]:.2f} on {low} to {fitting[high]:.2f} on {high}"
-    return f"{method} fits {len(fitting)} of {len(rows)} GPUs, {span}"
+    words = "; ".join(
+        f"{name} ${money:.2f}, {hours:.2g} hours{'' if fits else ', does not fit'}"
+        for name, (money, hours, fits) in costs.items()
+    )
+    return described(figure, f"{job}, {found}. {words}.")

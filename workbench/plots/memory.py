@@ -29,6 +29,7 @@ def memory_bars(
     usable_bytes: float | None = None,
     layout: Layout = "constrained",
     gpu: str = "the GPU",
+    title: str = "Where the bytes are at the peak of a step",
 ) -> Figure:
     """Bytes by component at the peak of a training step: one stacked bar a configuration.
 
@@ -40,7 +41,7 @@ def memory_bars(
     figure = new_figure(width, height, layout)
     place = (1.2 / width, 1.2 / height, 1 - 1.3 / width, 1 - 1.55 / height)  # leaves room for labels and legend
     axes = figure.add_subplot() if layout else figure.add_axes(place)
-    style(axes, "Where the bytes are at the peak of a step", "GB", "")
+    style(axes, title, "GB", "")
     axes.grid(axis="y", visible=False)
     ends = {label: (sum(parts.values()) + held[label]) / 1e9 for label, parts in components.items()}
     left = dict.fromkeys(components, 0.0)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from workbench.plots.style import PALETTE, Figure, Look, described, legend_below, new_figure, style
 from workbench.training.runs import Run
 
-RATE_AXES = {
-    "exact_match": ("Score: each method at its own learning rates", "exact match (share of rows)"),
-    "forgetting": ("Forgetting at the same rates: lower is better", "nats a token on general text"),
-}
 METHOD_STYLE: dict[str, Look] = {
     "starved": {"color": PALETTE["pink"], "marker": "D", "linestyle": (0, (1, 2))},
     "base": {"color": PALETTE["grey"], "marker": "x"},
@@ -28,14 +23,14 @@ def costs(runs: Sequence[Run]) -> Figure:
     """Step time, peak memory and artifact size of each run, as bars with their numbers."""
     measures = [
         ("Seconds a step", [run.step_seconds for run in runs], "{:.2f}"),
-        ("Peak memory, MB", [run.peak_memory_bytes and run.peak_memory_bytes / 1e6 for run in runs], "{:,.0f}"),
-        ("File on disk, MB", [run.artifact_bytes and run.artifact_bytes / 1e6 for run in runs], "{:,.0f}"),
+        ("Memory, MB", [run.peak_memory_bytes and run.peak_memory_bytes / 1e6 for run in runs], "{:,.0f}"),
+        ("File, MB", [run.artifact_bytes and run.artifact_bytes / 1e6 for run in runs], "{:,.0f}"),
     ]
     # The tick labels of neighbours must not touch.
     figure = new_figure(10.0, 0.9 + 0.45 * len(runs), ConstrainedLayoutEngine(wspace=0.06))
     columns = figure.subplots(1, len(measures), sharey=True)
     for axes, (title, values, form) in zip(columns, measures, strict=True):
-        style(axes, title, "", "")
+        style(axes, title + _ratio_in_words(runs, values), "", "")
         axes.grid(axis="y", visible=False)
         colours = [METHOD_STYLE[run.method["name"]]["color"] for run in runs]
         # Positions, because two runs may have the same label.
@@ -53,6 +48,12 @@ def costs(runs: Sequence[Run]) -> Figure:
         for run in runs
     )
     return described(figure, f"Costs of each method. {words}.")
+
+
+def _ratio_in_words(runs: Sequence[Run], values: Sequence[float | None]) -> str:
+    """How many times LoRA's value full fine-tuning has, for a title; nothing if one of the two is missing."""
+    found = {run.method["name"]: value for run, value in zip(runs, values, strict=True) if value}
+    return f": full {found['full'] / found['lora']:.2g}x" if {"lora", "full"} <= found.keys() else ""
 
 
 def scores(before: Mapping[str, float], runs: Sequence[Run], measure: str, error: Mapping[str, float]) -> Figure:
@@ -114,29 +115,3 @@ def pareto(before: Mapping[str, float], runs: Sequence[Run], measure: str, store
     words = [f"{label} {y:.0%} at {x:+.3f} nats" for label, _, x, y in points]
     words += [f"{row['name']}, stored, {row[measure]:.0%} at {row['forgetting']:+.2f}" for row in stored]
     return described(figure, f"Task score against loss gained on general text: {'; '.join(words)}.")
-
-
-def learning_rates(rows: Sequence[Mapping], measure: str) -> Figure:
-    """A measure against learning rate, a line a method through the mean of its seeds, each seed a dot.
-
-    rows: mappings with "method", "learning_rate", "seed" and the measure.
-    """
-    figure = new_figure(9.0, 3.8)
-    title, unit = RATE_AXES[measure]
-    axes = style(figure.add_subplot(), title, "learning rate", unit)
-    ends = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        look = METHOD_STYLE[method]
-        own = [row for row in rows if row["method"] == method]
-        rates = sorted({row["learning_rate"] for row in own})
-        means = [mean(row[measure] for row in own if row["learning_rate"] == rate) for rate in rates]
-        axes.plot(rates, means, label=method, markersize=6, **look)
-        each_rate, each_value = [row["learning_rate"] for row in own], [row[measure] for row in own]
-        axes.plot(each_rate, each_value, ".", color=look["color"], markersize=5, alpha=0.6)
-        best = max(range(len(rates)), key=means.__getitem__)
-        ends.append(f"{method} is highest at {rates[best]:g} with {means[best]:.2f}")
-    axes.set_xscale("log")
-    if measure == "exact_match":
-        axes.set_ylim(-0.04, 1.04)
-    legend_below(figure, axes, columns=5)
-    return described(figure, f"{measure.replace('_', ' ')} against learning rate: {'; '.join(ends)}.")

@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from workbench.plots.runs import METHOD_STYLE
 from workbench.plots.style import (
@@ -23,6 +23,8 @@ from workbench.plots.style import (
     new_figure,
     style,
 )
+
+LOWEST_LOSS = 1e-4  # nats a token, the lowest that is drawn: a log axis has no room for 0
 
 
 class LossEntry(TypedDict):
@@ -112,12 +114,20 @@ def training_panel(
 
 
 def _draw_losses(axes: Axes, curves: Iterable[tuple[History, Look]], steps: int, note: str = "") -> None:
-    """Draw each history in its look, on axes from step 0 to `steps` + 1 and from loss 0 upwards."""
-    style(axes, f"Training loss{note}", "step", "loss (nats per completion token)")
+    """Draw each history in its look, from step 0 to `steps` + 1, on a logarithmic axis of losses."""
+    style(axes, f"Training loss{note}", "step", "loss (nats a token, log axis)")
+    drawn = []
     for history, look in curves:
-        axes.plot([entry["step"] for entry in history], [entry["loss"] for entry in history], **look)
+        values = [max(entry["loss"], LOWEST_LOSS) for entry in history]
+        axes.plot([entry["step"] for entry in history], values, **look)
+        drawn += values
     _step_axis(axes, steps)
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
+    low, high = min(drawn, default=0.1), max(drawn, default=5.0)
+    axes.set_ylim(0.8 * low, 1.25 * max(high, 2 * low))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _draw_update(axes: Axes, layer: str, values: Sequence[float]) -> None:

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "compare": "paired",
         "compare_rows": "paired",
         "grouped": "rows",
+        "latest_of_each": "tables",
         "mean_and_range": "rows",
         "mean_of": "rows",
         "noise_of_difference": "noise",

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import hypot, sqrt
+from typing import Any
+
+from workbench.scoring.scores import unpack_rows
+
+FIRST_STUDY_ROWS = 120  # that each run of the first study was scored on; its rows do not say so
 
 
 def rows_scored(test_rows: int, test_limit: int | None) -> int:
     """How many of `test_rows` rows a run is scored on with `TrainConfig.test_limit`: the first ones, or all."""
     return min(test_limit or test_rows, test_rows)
+
+
+def rows_of(row: Mapping[str, Any]) -> int:
+    """How many test rows a stored run was scored on."""
+    return len(unpack_rows(row["right"])) if row.get("right") else FIRST_STUDY_ROWS
 
 
 def two_standard_errors(share: float, rows: int) -> float:

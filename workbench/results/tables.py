@@ -21,6 +21,14 @@ COLUMNS = {
 }
 
 
+def latest_of_each(runs: Sequence[Run]) -> list[Run]:
+    """The runs without repetitions: of those with the same data, method and settings, the latest."""
+    latest = {
+        repr((run.task["sha256"], run.method, run.config)): run for run in sorted(runs, key=lambda run: run.began)
+    }
+    return list(latest.values())
+
+
 def runs_table(runs: Sequence[Run]) -> str:
     """The runs as an HTML table, in order of creation."""
     cell = "style='padding: 2px 2px 2px 0; text-align: right; white-space: normal'"

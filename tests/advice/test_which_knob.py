@@ -1,0 +1,110 @@
+"""The words of lesson 05 say what the rows say, whichever way these fall."""
+
+import numpy as np
+import pytest
+
+from support.records import run
+from support.rows import RANKS, row
+from workbench.advice import which_knob as say
+from workbench.results import reference
+from workbench.scoring.scores import pack_rows
+
+RATES = (1e-3, 2e-3, 4e-3)
+
+
+def grid(by_rank=0.0, by_rate=0.0, seeds=0.0):
+    """A grid on which a doubled rank, a rate off by one step, and another seed change recall by so much."""
+    return [
+        row(
+            rank,
+            seed,
+            learning_rate=rate,
+            exact_match=0.5 + by_rank * np.log2(rank) - by_rate * abs(np.log2(rate / 2e-3)) + seeds * seed,
+        )
+        for rank in RANKS
+        for rate in RATES
+        for seed in (0, 1)
+        if seed == 0 or rate == 2e-3
+    ]
+
+
+FULL = [row(None, learning_rate=rate, memorised_bits=bits) for rate, bits in ((1e-4, 900.0), (2e-4, 1200.0))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome", "words"),
+    [
+        (grid(by_rate=0.3, by_rank=0.01), "the rate", "The learning rate first"),
+        (grid(by_rate=0.02, by_rank=0.05, seeds=0.01), "the worst rank", "The rank first"),
+        (grid(by_rate=0.01, seeds=0.2), "neither costs more than luck", "Neither stands out from luck"),
+    ],
+)
+def test_the_knob_that_costs_most_comes_first(rows, outcome, words):
+    assert say.outcome(rows) == outcome
+    text = say.answer(rows, FULL)
+    assert text.startswith(f"**The answer:** {words}: one step of a factor of two")
+    assert "Start at about 10 times the rate that suits full fine-tuning" in text
+
+
+def test_a_jump_is_found_where_it_is_and_a_fall_is_none():
+    falling = [6.0 * 0.9**step for step in range(60)]
+    assert say.spikes(falling) == []
+    jumped = [*falling[:30], 2.0, *falling[31:]]
+    assert say.spikes(jumped) == [31]
+    assert say.spikes([0.1] * 10 + [0.2]) == [], "too small to matter"
+
+
+def history(losses):
+    return [{"step": step, "loss": loss, "learning_rate": 1e-3, "seconds": 1.0} for step, loss in enumerate(losses, 1)]
+
+
+def test_runs_that_jump_are_named():
+    calm, wild = [2.0] * 20, [2.0] * 12 + [5.0] + [2.0] * 7
+    runs = [run("lora", history=history(calm)), run("lora", history=history(wild))]
+    text = say.spikes_in_words(runs)
+    assert "- lora: no jump; the last steps are at 2.00 nats" in text
+    assert "a jump at step 13;" in text and "before you blame the rank" in text
+    assert "No run jumped" in say.spikes_in_words(runs[:1])
+
+
+def test_ranks_are_compared_with_the_smallest_row_by_row():
+    draw = np.random.default_rng(0)
+    shares = {1: 0.3, 4: 0.9, 64: 0.3}
+    runs = [
+        run(
+            f"lora-{rank}",
+            method={"name": "lora", "label": f"lora r={rank}", "rank": rank, "learning_rate": 1e-3},
+            right={"exact_match": pack_rows(draw.random(300) < share)},
+            precision={"compute": "float32"},
+            hardware={"processor": "x"},
+        )
+        for rank, share in shares.items()
+    ]
+    found = say.ranks_row_by_row(runs)
+    assert list(found) == ["rank 4 minus rank 1", "rank 64 minus rank 1"]
+    assert found["rank 4 minus rank 1"].verdict == "better"
+    assert say.ranks_title(found) == "1 of 2 ranks differ from the smallest in your runs"
+    assert say.ranks_row_by_row(runs[:1]) == {} and "No rank is clearly ahead" in say.ranks_title({})
+
+
+def test_titles_name_the_rates_with_the_most_bits():
+    rows = [
+        row(rank, learning_rate=rate, memorised_bits=1000.0 - abs(rate - 2e-3)) for rank in (1, 64) for rate in RATES
+    ]
+    assert say.best_rates_title(rows, FULL) == "Best rate of ranks 1 to 64: 0.002; of full fine-tuning: 0.0002"
+    alphas = [row(8, alpha=alpha, learning_rate=1 / alpha, memorised_bits=1.0) for alpha in (4, 256)]
+    assert say.alpha_title(alphas) == "Best rate at alpha 4: 0.25; at alpha 256: 0.00390625"
+    sizes = [row(rank, memorised_bits=bits) for rank, bits in ((1, 400.0), (8, 950.0), (64, 1000.0))]
+    assert say.size_title(sizes, 1276).startswith("From 2,442,240 parameters on")
+
+
+def test_the_stored_study_is_told_with_its_spread():
+    text = say.study_knobs(reference.study_rows(), "protocol")
+    assert "rank 64" in text or "lora r=64" in text
+    two = say.two_passes_in_words(reference.stored_sweeps("alpha"), reference.stored_sweeps("targets"))
+    assert two == "83% and 90%"
+
+
+def test_starting_values_hold_three_sizes_and_rates_around_the_usual_one():
+    text = say.starting_values()
+    assert text.count("\n") == 4 and "1e-04, 2e-04, 4e-04, 8e-04" in text

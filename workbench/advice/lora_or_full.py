@@ -1,0 +1,229 @@
+"""What lesson 06 says in words: costs, scores row by row, what was forgotten, and the answer. All from its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from workbench.course.lessons import START_ALPHA, START_MODELS, START_RANK
+from workbench.models.base import Base
+from workbench.models.sharing import in_float32
+from workbench.results.equal_score import AtRate, at_equal_score
+from workbench.results.paired import Comparison, compare_rows
+from workbench.results.rows import Row, at_best_rate
+from workbench.scoring.evaluation import answers, everyday_facts, fact_rows, score
+from workbench.scoring.scores import unpack_rows
+from workbench.tasks.files import Example
+from workbench.training.runs import Run, provenance, table
+
+SAME_FORGETTING = 0.1  # nats a token of general text: closer runs forget about the same
+SENTENCES, WORDS = 3, 6  # broken sentences shown, and tokens of each
+STORED_AS = {"float32": "32 bits", "bfloat16": "16 bits (bfloat16)", "float16": "16 bits", "nf4": "4 bits (NF4)"}
+
+
+def runs_in_words(runs: Sequence[Run]) -> str:
+    """A Markdown table: what each run trained, how its frozen part was stored, and its learning rate."""
+    lines = ["| method | numbers trained | frozen weights | learning rate | status |", "|---|---|---|---|---|"]
+    for run in runs:
+        whole = run.method["name"] == "full"
+        frozen = run.precision.get("frozen", "")
+        stored = "none" if whole else STORED_AS.get(frozen, frozen)
+        share = f"{run.trainable_parameters / 1e6:.1f} million"
+        lines.append(f"| {run.label} | {share} | {stored} | {run.method['learning_rate']:.2g} | {run.status} |")
+    return "\n".join(lines)
+
+
+def row_by_row(runs: Sequence[Run]) -> dict[str, Comparison]:
+    """Label -> each other run minus the LoRA run, on the test rows that both were scored on."""
+    rows = {run.method["name"]: run for run in runs if run.right.get("exact_match")}
+    if "lora" not in rows:
+        return {}
+    flat = {name: {**table([run])[0], **provenance(run)} for name, run in rows.items()}
+    others = [name for name in rows if name != "lora"]
+    return {rows[name].label: compare_rows([flat[name]], [flat["lora"]]) for name in others}
+
+
+def lead_in_words(found: Comparison, first: str = "full", second: str = "LoRA") -> str:
+    """A title: who is ahead of whom."""
+    if found.verdict in ("on par", "undecided"):
+        return f"{first} and {second}: {found.verdict} on {found.rows:,} rows"
+    ahead, behind = (first, second) if found.difference > 0 else (second, first)
+    return f"{ahead} is ahead of {behind} on {found.rows:,} rows"
+
+
+def forgotten_in_words(runs: Sequence[Run]) -> str:
+    """A Markdown table: loss and perplexity on general text before and after, and everyday facts completed right."""
+    before = runs[0].before
+    lines = ["| model | loss on other text | perplexity | | everyday facts right |", "|---|---|---|---|---|"]
+    scores = {"before training": before} | {run.label: run.metrics for run in runs}
+    for label, values in scores.items():
+        loss = values["general_loss"]
+        times = "" if values is before else f"{math.exp(loss - before['general_loss']):.2g} times as high"
+        lines.append(f"| {label} | {loss:.2f} nats | {math.exp(loss):,.0f} | {times} | {values['fact_accuracy']:.0%} |")
+    return "\n".join(lines)
+
+
+def broken_sentences(base: Base, tuned: Mapping[str, Base]) -> str:
+    """A Markdown table of everyday sentences that the base completes right and a tuned model does not."""
+    models = {"before training": base, **tuned}
+    rows, facts = fact_rows(base.tokenizer), everyday_facts()
+    right = {
+        name: unpack_rows(score(in_float32(one.model).eval(), rows).right["exact_match"])
+        for name, one in models.items()
+    }
+    broken = [
+        sum(not right[name][place] for name in tuned) if right["before training"][place] else 0
+        for place in range(len(facts))
+    ]
+    worst = [place for place in sorted(range(len(facts)), key=lambda place: -broken[place]) if broken[place]]
+    if not worst:
+        return f"No model broke one of the {sum(right['before training'])} sentences that the base completes right."
+    examples = [Example(facts[place].prompt, "") for place in worst[:SENTENCES]]
+    written = {name: answers(one, examples, WORDS) for name, one in models.items()}
+    lines = [f"| sentence | {' | '.join(models)} |", "|---" * (len(models) + 1) + "|"]
+    for number, example in enumerate(examples):
+        cells = [" ".join(written[name][number].split()) or "(nothing)" for name in models]
+        lines.append(f"| {example.prompt} | {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Full minus LoRA in the study on one task, each at its best rate, in points; verdict as in `Comparison`."""
+
+    points: float
+    verdict: str
+    words: str
+
+
+def study_gap(study: Sequence[Row], task: str) -> Gap:
+    """Full against LoRA in the study: row by row where it stored which rows were right, else by the range of seeds.
+
+    Row by row without the first seed, which chose the rates. By seeds, one is better if its worst seed is above the
+    other's best.
+    """
+    full, lora = (at_best_rate(_rows(study, task, name)) for name in ("full", "lora"))
+    if all(row.get("right") for row in (*full, *lora)):
+        later = [[row for row in own if row["seed"] > 0] for own in (full, lora)]
+        found = compare_rows(later[0], later[1])
+        return Gap(found.difference, found.verdict, found.in_words("full", "LoRA"))
+    high, low = ([row["exact_match"] for row in rows] for rows in (full, lora))
+    verdict = "better" if min(high) > max(low) else "worse" if min(low) > max(high) else "undecided"
+    words = (
+        f"full {mean(high):.0%} ({min(high):.0%} to {max(high):.0%} over {len(high)} seeds), "
+        f"LoRA {mean(low):.0%} ({min(low):.0%} to {max(low):.0%})"
+    )
+    return Gap(100 * (mean(high) - mean(low)), verdict, words)
+
+
+def study_in_words(study: Sequence[Row], tasks: Sequence[str]) -> str:
+    """A Markdown list: full against LoRA on tasks of the study, each at its best rate."""
+    return "\n".join(f"- Stored study, `{task}`: {study_gap(study, task).words}." for task in tasks)
+
+
+def who_forgets_more(lora: float, full: float) -> str:
+    """ "LoRA", "full fine-tuning" or "both about the same", from the nats that each lost on general text."""
+    if abs(lora - full) < SAME_FORGETTING:
+        return "both about the same"
+    return "LoRA" if lora > full else "full fine-tuning"
+
+
+def pairs_at_equal_score(study: Sequence[Row], tasks: Sequence[str]) -> dict[str, tuple[float, dict[str, AtRate]]]:
+    """Task -> a score that LoRA and full both reach, and the gentlest rate of each that reaches it."""
+    return {task: at_equal_score({name: _rows(study, task, name) for name in ("lora", "full")}) for task in tasks}
+
+
+def equal_score_in_words(pairs: Mapping[str, tuple[float, dict[str, AtRate]]]) -> str:
+    """A Markdown table of `pairs_at_equal_score`."""
+    lines = ["| task | score that both reach | LoRA: rate, perplexity | full: rate, perplexity |", "|---|---|---|---|"]
+    for task, (wanted, found) in pairs.items():
+        cells = [f"{found[n].learning_rate:g}, {math.exp(found[n].forgetting):.2g} times" for n in ("lora", "full")]
+        lines.append(f"| {task} | {wanted:.0%} or more | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def against_the_paper(pairs: Mapping[str, tuple[float, dict[str, AtRate]]]) -> str:
+    """What the comparison at equal score says of "LoRA learns less and forgets less" (Biderman et al., 2024)."""
+    more = {
+        task: who_forgets_more(found["lora"].forgetting, found["full"].forgetting) for task, (_, found) in pairs.items()
+    }
+    paper = "the paper's title, *LoRA Learns Less and Forgets Less* (Biderman et al., 2024)"
+    if set(more.values()) == {"LoRA"}:
+        return (
+            f"**This contradicts {paper}.** Among rates that score alike, LoRA forgets more on "
+            f"{_listed(more)}. A likely reason: they trained on billions of tokens, where the whole "
+            "model drifts; our runs take a minute. In so few steps LoRA needs a rate some ten times as high, and it "
+            "moves a few directions far (section 8). LoRA's lower rates in the figure forget less, and score less."
+        )
+    if "LoRA" not in more.values():
+        return f"**This agrees with {paper}**: among rates that score alike, LoRA never forgets more."
+    told = "; ".join(f"`{task}`: {who}" for task, who in more.items())
+    return f"**This agrees with {paper} only in part.** Among rates that score alike, more is forgotten by: {told}."
+
+
+def directions_in_words(spectra: Mapping[str, Sequence[float]]) -> str:
+    """A title: how LoRA's largest singular value compares with that of full fine-tuning."""
+    if not {"LoRA", "full"} <= spectra.keys():
+        return "The directions of an update, largest first"
+    ratio = spectra["LoRA"][0] / spectra["full"][0]
+    if ratio >= 1:
+        return f"LoRA moves few directions, {ratio:.2g} times as far as full moves its largest"
+    return f"Full moves its largest direction {1 / ratio:.2g} times as far as LoRA"
+
+
+def starting_values() -> str:
+    """A Markdown table of settings to start from."""
+    lines = ["| model | rank r, alpha | LoRA and QLoRA rate | full rate | then try |", "|---|---|---|---|---|"]
+    for name, rate in START_MODELS.items():
+        lines.append(
+            f"| {name} | {START_RANK}, {START_ALPHA} | {rate:g} | {rate / 10:g} | half and twice the rate, first |"
+        )
+    return "\n".join(lines)
+
+
+def answer(task: str, found: Comparison | None, lora: float, full: float, elsewhere: tuple[str, Gap]) -> str:
+    """The answer of lesson 06, in Markdown.
+
+    found: full minus LoRA, live, None without both runs. lora, full: nats lost on general text. elsewhere: another task
+    and the study's gap on it.
+    """
+    if found is None:
+        return "**The answer:** there is none yet: both a LoRA run and a full run must finish. Run section 3 again."
+    size = f"{found.difference:+.1f} points, 95 % interval {found.low:.1f} to {found.high:.1f}"
+    by_verdict = {
+        "on par": f"LoRA matches full fine-tuning on `{task}` (full minus LoRA: {size})",
+        "undecided": f"On `{task}` nobody could tell LoRA from full fine-tuning with {found.rows} rows (full minus "
+        f"LoRA: {size})",
+        "better": f"Full fine-tuning beats LoRA on `{task}` ({size})",
+        "worse": f"LoRA beats full fine-tuning on `{task}` (full minus LoRA: {size})",
+    }
+    times = math.exp(abs(lora - full))
+    who = who_forgets_more(lora, full)
+    forgot = "Each at its best rate, both forget about as much"
+    if who != "both about the same":
+        less = "full fine-tuning" if who == "LoRA" else "LoRA"
+        forgot = (
+            f"Each at its best rate, {who} forgets more: perplexity on other text is {times:.2g} times that of {less}"
+        )
+    other, gap = elsewhere
+    there = {
+        "better": f"full fine-tuning is ahead by {gap.points:.0f} points",
+        "worse": f"LoRA is ahead by {-gap.points:.0f} points",
+        "on par": f"the two are on par ({gap.points:+.1f} points)",
+        "undecided": f"the difference of {gap.points:+.1f} points is undecided",
+    }[gap.verdict]
+    return (
+        f"**The answer:** {by_verdict[found.verdict]}. {forgot}. In the stored study's `{other}`, {there}.\n\n"
+        "What would change it: a lower rate forgets less and may score less (section 7); a larger model is moved less "
+        "by either; training on millions of rows favours full fine-tuning, until the rank is raised (lesson 05)."
+    )
+
+
+def _rows(study: Sequence[Row], task: str, name: str) -> list[Row]:
+    return [row for row in study if (row["task"], row["name"]) == (task, name)]
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)

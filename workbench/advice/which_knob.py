@@ -1,0 +1,158 @@
+"""What lesson 05 says in words: spikes of the loss, what each knob moves, and which one to turn first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, median
+
+from workbench.claims.ranks import one_step_off, points, recall_by, seed_range
+from workbench.claims.study import comparisons
+from workbench.course.lessons import START_MODELS, adapter_size
+from workbench.results.paired import Comparison, compare_rows
+from workbench.results.reference import spread_in_words
+from workbench.results.rows import Row, by_best_rate, grouped, mean_of, usable
+from workbench.training.runs import Run, provenance, table
+
+WINDOW, FACTOR, AT_LEAST = 5, 1.5, 0.3  # a spike: above the median of the last steps by so much, in nats
+KNOBS = {"rank 64": "lora r=64", "rank 1": "rank 1", "alpha 8": "alpha=8", "alpha 128": "alpha=128", "rsLoRA": "rslora"}
+
+
+def spikes(losses: Sequence[float]) -> list[int]:
+    """The steps, from 1, at which the loss jumps: above the median of the steps before by FACTOR and AT_LEAST."""
+    found = []
+    for place in range(WINDOW, len(losses)):
+        usual = median(losses[place - WINDOW : place])
+        if losses[place] > max(FACTOR * usual, usual + AT_LEAST):
+            found.append(place + 1)
+    return found
+
+
+def spikes_in_words(runs: Iterable[Run]) -> str:
+    """A Markdown list: at which step each run's loss jumped, and how it ended."""
+    lines = []
+    for run in runs:
+        losses = [entry["loss"] for entry in run.history]
+        if not losses:
+            continue
+        end = mean(losses[-WINDOW:])
+        jumps = spikes(losses)
+        what = f"a jump at step {jumps[0]}" if jumps else "no jump"
+        more = f" and {len(jumps) - 1} more" if len(jumps) > 1 else ""
+        lines.append(f"- {run.label}: {what}{more}; the last steps are at {end:.2f} nats ({run.status}).")
+    jumped = sum(bool(spikes([entry["loss"] for entry in run.history])) for run in runs)
+    advice = (
+        "No run jumped, so what follows compares settings."
+        if not jumped
+        else (
+            "A jump sets a run back by many steps. Where one comes late, the score says more about the jump than about "
+            "the setting: lower the rate, train longer, or look at other seeds before you blame the rank."
+        )
+    )
+    return "\n".join([*lines, "", advice])
+
+
+def ranks_row_by_row(runs: Sequence[Run]) -> dict[str, Comparison]:
+    """Label -> each rank's run minus that of the smallest rank, on the rows of the test."""
+    scored = [run for run in runs if run.status == "finished" and run.right.get("exact_match")]
+    if len(scored) < 2:
+        return {}
+    first, *others = sorted(scored, key=lambda run: run.method["rank"] or 0)
+    flat = {run.id: {**table([run])[0], **provenance(run)} for run in scored}
+    name = f"minus rank {first.method['rank']}"
+    return {f"rank {run.method['rank']} {name}": compare_rows([flat[run.id]], [flat[first.id]]) for run in others}
+
+
+def ranks_title(found: Mapping[str, Comparison]) -> str:
+    """A title: in how many of the comparisons one rank is ahead."""
+    clear = [label for label, one in found.items() if one.verdict in ("better", "worse")]
+    if not clear:
+        return "No rank is clearly ahead of the smallest in your runs"
+    return f"{len(clear)} of {len(found)} ranks differ from the smallest in your runs"
+
+
+def best_rates_title(grid: Sequence[Row], full: Sequence[Row]) -> str:
+    """A title: the range of the ranks' best learning rates, and full fine-tuning's."""
+    found = {rank: _best(own) for rank, own in grouped(grid, lambda row: row["rank"]).items()}
+    low, high = f"{min(found.values()):g}", f"{max(found.values()):g}"
+    span = low if low == high else f"{low} to {high}"
+    return f"Best rate of ranks {min(found):g} to {max(found):g}: {span}; of full fine-tuning: {_best(full):g}"
+
+
+def alpha_title(alphas: Sequence[Row]) -> str:
+    """A title: the best rate of the smallest and of the largest alpha."""
+    best = {alpha: _best(own) for alpha, own in grouped(alphas, lambda row: row["alpha"]).items()}
+    low, high = min(best), max(best)
+    return f"Best rate at alpha {low:g}: {best[low]:g}; at alpha {high:g}: {best[high]:g}"
+
+
+def size_title(rows: Sequence[Row], information_bits: float) -> str:
+    """A title: the smallest adapter that took in nine tenths of the bits of the best one."""
+    best = max(row["memorised_bits"] for row in usable(rows, "memorised_bits"))
+    sizes = grouped(usable(rows, "memorised_bits"), lambda row: row["trainable_parameters"])
+    enough = min(size for size, own in sizes.items() if max(row["memorised_bits"] for row in own) >= 0.9 * best)
+    return f"From {enough:,} parameters on, more of them add little ({information_bits:,.0f} bits to learn)"
+
+
+def study_knobs(study: Sequence[Row], task: str) -> str:
+    """A Markdown list: other ranks and alphas against rank 8 with alpha 32 in the study, each at its own best rate.
+
+    Row by row where the study stored rows; in one sentence with the range of the seeds where it did not.
+    """
+    lines = []
+    for label, name in KNOBS.items():
+        found = comparisons(study, name, "lora", [task])
+        lines += [f"- {label} against rank 8, alpha 32: {found[task].in_words(label, 'rank 8')}."] if found else []
+    if lines:
+        return "\n".join(lines)
+    settings = [row for row in study if row["task"] == task and row["name"] in ("lora", *KNOBS.values())]
+    return spread_in_words(settings, "exact_match", f"In the study, on `{task}` (lora is rank 8, alpha 32)")
+
+
+def two_passes_in_words(alphas: Sequence[Row], targets: Sequence[Row]) -> str:
+    """The scores of one configuration that was trained in two passes: "83 % and 90 %"."""
+    rate = targets[0]["learning_rate"]
+    twice = [row for row in alphas if (row["alpha"], row["learning_rate"]) == (32, rate)]
+    twice += [row for row in targets if (row["rank"], row["seed"]) == (8, 0)]
+    return " and ".join(f"{row['exact_match']:.0%}" for row in twice)
+
+
+def starting_values() -> str:
+    """A Markdown table: for 1B, 7B and 8B, the adapters of rank 16, and three learning rates to try first."""
+    lines = ["| model | trained at rank 16 | could hold, at 2 bits each | rates to try first |", "|---" * 4 + "|"]
+    for name, rate in START_MODELS.items():
+        size, rates = adapter_size(name, 16), ", ".join(f"{rate * factor:.0e}" for factor in (0.5, 1, 2, 4))
+        lines.append(f"| {name} | {size / 1e6:.0f} million | {2 * size / 8e6:.0f} MB of facts | {rates} |")
+    return "\n".join(lines)
+
+
+def outcome(grid: Sequence[Row]) -> str:
+    """What costs more recall in the stored grid, as the prediction words it."""
+    by_rank = recall_by(grid)
+    span, off = max(by_rank.values()) - min(by_rank.values()), one_step_off(grid)
+    if max(span, off) <= seed_range(grid):
+        return "neither costs more than luck"
+    return "the worst rank" if span >= off else "the rate"
+
+
+def answer(grid: Sequence[Row], full: Sequence[Row]) -> str:
+    """The answer of lesson 05, in Markdown."""
+    by_rank, off, luck = recall_by(grid), one_step_off(grid), seed_range(grid)
+    span = max(by_rank.values()) - min(by_rank.values())
+    first = {"the rate": "The learning rate first", "the worst rank": "The rank first"}
+    told = first.get(outcome(grid), "Neither stands out from luck")
+    ratio = median(own[0]["learning_rate"] for own in by_best_rate(grid).values()) / _best(full)
+    inside = "which another seed can do as well" if span <= luck else "more than another seed does"
+    return (
+        f"**The answer:** {told}: one step of a factor of two off the best learning rate costs {points(off)} of "
+        f"recall on average. The worst of ranks {min(by_rank):g} to {max(by_rank):g}, at its own best rate, is "
+        f"{points(span)} behind the best one, {inside} ({points(luck)}). Start at about "
+        f"{ratio:.0f} times the rate that suits full fine-tuning.\n\n"
+        "What would change it: with far more to learn than the adapter can hold (section 2 does the sum), rank becomes "
+        "the limit; a new alpha moves the best rate, so tune the rate again after it."
+    )
+
+
+def _best(rows: Sequence[Row]) -> float:
+    """The learning rate with the most bits memorised, in the mean of its seeds."""
+    rates = grouped(usable(rows, "memorised_bits"), lambda row: row["learning_rate"])
+    return max(rates, key=lambda rate: mean_of(rates[rate], "memorised_bits"))
