@@ -12,12 +12,14 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.functional import quantize_4bit
 from hypothesis import given, strategies as st
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as PeftLinear
 
 from workbench import exercises
 from workbench.adapters.lowrank import LoRALinear
+from workbench.adapters.quantization import code_book
 from workbench.exercises.framework import Exercise, Mistake
 from workbench.exercises.values import equal
 
@@ -89,15 +91,39 @@ def test_an_exception_in_a_helper_is_reported_with_the_line_that_calls_it():
     assert message == "Your function raised ZeroDivisionError (division by zero) on its line 2: return helper(1)"
 
 
+def codes(values, bits):
+    absmax = max(map(abs, values)) or 1
+    return [round(value / absmax * (2 ** (bits - 1) - 1)) for value in values]
+
+
+def _rounded_down(values, bits):
+    absmax = max(map(abs, values)) or 1
+    return [int(value / absmax * (2 ** (bits - 1) - 1)) for value in values]
+
+
+ON_LISTS = Exercise(
+    id="99.codes",
+    title="",
+    difficulty="easy",
+    minutes=1,
+    task="",
+    function="codes",
+    stub="def codes(values, bits): ...",
+    solution=codes,
+    explanation="Right.",
+    hints=(),
+    cases=(([0.55, -1.0, 0.25], 4), ([0.0, 0.0, 0.0], 4), ([-0.9, 0.4], 3)),
+    wrong=(Mistake(_rounded_down, "int() cuts off."),),
+)
+
+
 def test_the_right_values_in_another_kind_of_list_are_told_so():
-    exercise = exercises.find("03.absmax")
-    right = exercise.answer_from(exercise.solution)
     hint = "it should give [-3, 1] (the values are right; return a plain list)."
     for kind in (tuple, np.array):
-        result = exercises.check("03.absmax", lambda values, bits, kind=kind: kind(right(values, bits)))
+        result = ON_LISTS.check(lambda values, bits, kind=kind: kind(codes(values, bits)))
         assert not result.passed and result.message.endswith(hint)
-    assert "plain list" not in exercises.check("03.absmax", lambda values, bits: (1, 2, 3)).message
-    assert "plain list" not in exercises.check("03.absmax", lambda values, bits: [*right(values, bits), 1]).message
+    assert "plain list" not in ON_LISTS.check(lambda values, bits: (1, 2, 3)).message
+    assert "plain list" not in ON_LISTS.check(lambda values, bits: [*codes(values, bits), 1]).message
 
 
 def test_who_only_prints_is_told_that_this_is_not_returning():
@@ -118,7 +144,7 @@ def test_a_value_instead_of_a_function_is_explained(answer):
 
 @pytest.mark.parametrize("answer", [lambda *_: [np.ones(2)] * 3, lambda *_: [torch.ones(2)] * 3])
 def test_a_list_of_arrays_is_wrong_and_no_error(answer):
-    assert not exercises.check("03.absmax", answer).passed
+    assert not ON_LISTS.check(answer).passed
 
 
 def test_a_number_that_no_float_can_hold_is_wrong_and_no_error():
@@ -142,13 +168,13 @@ def _rounded_down_without_a_guard(values, bits):
 
 
 def test_an_exception_in_one_case_hides_no_mistake_in_the_others():
-    assert "int() cuts off" in exercises.check("03.absmax", _rounded_down_without_a_guard).message
+    assert ON_LISTS.check(_rounded_down_without_a_guard).message == "int() cuts off."
 
     def right_but_for_zeros(values, bits):
         absmax = max(map(abs, values))
         return [round(value / absmax * (2 ** (bits - 1) - 1)) for value in values]
 
-    message = exercises.check("03.absmax", right_but_for_zeros).message
+    message = ON_LISTS.check(right_but_for_zeros).message
     assert message.startswith("The other values are right. Your function raised ZeroDivisionError")
 
 
@@ -378,3 +404,26 @@ def test_what_the_check_of_lesson_02_cannot_name_is_shown_with_its_numbers():
             setattr(model.get_submodule(parent), child, wrap(model.get_submodule(name)))
 
     assert "return the model at the end" in exercises.check("02.inject", no_return).message
+
+
+def test_the_quantizer_is_that_of_bitsandbytes():
+    weight = torch.randn(32, 96, generator=torch.Generator().manual_seed(0))
+    exercise = exercises.find("03.blocks")
+    own, absmax = exercise.answer_from(exercise.solution)(weight, code_book("nf4"), 64)
+    packed, state = quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    theirs = torch.stack((packed.flatten() >> 4, packed.flatten() & 15), dim=1)
+    assert own.flatten().tolist() == theirs.flatten().tolist() and absmax.equal(state.absmax)
+
+
+def test_the_best_pair_is_that_of_numpy_and_a_step_that_of_autograd():
+    draw = torch.Generator().manual_seed(0)
+    wanted, a, b = (torch.randn(*size, generator=draw) for size in ((6, 8), (2, 8), (6, 2)))
+    best_pair, step = (exercises.find(id).solution for id in ("01.pair", "01.step"))
+    first, second = best_pair(wanted, 2)
+    left, values, right = np.linalg.svd(wanted.numpy())
+    nearest = torch.from_numpy(left[:, :2] * values[:2] @ right[:2])
+    torch.testing.assert_close(second @ first, nearest, atol=1e-5, rtol=1e-4)
+    leaves = [each.clone().requires_grad_() for each in (a, b)]
+    (0.5 * (leaves[1] @ leaves[0] - wanted).square().sum()).backward()
+    for new, leaf in zip(step(a, b, wanted, 0.01), leaves, strict=True):
+        torch.testing.assert_close(new, leaf.detach() - 0.01 * leaf.grad)

@@ -13,7 +13,7 @@ _LESSONS = {
     "e01_pair": ("01.pair", "01.step"),
     "e02_layer": ("02.forward", "02.scaling"),
     "e02_inject": ("02.inject",),
-    "e03_absmax": ("03.absmax",),
+    "e03_codes": ("03.absmax", "03.blocks"),
     "e04_bytes": ("04.bytes", "04.saved"),
     "e05_capacity": ("05.capacity", "05.together"),
     "e06_directions": ("06.directions",),

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from workbench.plots.style import PALETTE, SERIES, Figure, Look, described, legend_below, log_x, new_figure, style
+from workbench.plots.style import PALETTE, SERIES, Figure, described, legend_below, log_x, new_figure, style
 
 KIND_STYLE = dict(zip(("int4", "nf4", "fp4", "int8"), SERIES, strict=False))
 
@@ -29,31 +28,13 @@ class CodeUse:
     used: Sequence[float]
 
 
-def number_lines(books: Mapping[str, Sequence[float]]) -> Figure:
-    """Code books on number lines from -1 to 1, one under the other. books: name -> values."""
-    figure = new_figure(10.0, 0.9 + 0.55 * len(books))
-    axes = style(figure.add_subplot(), "Code books: the only values a weight can take", "weight / absmax", "")
-    for place, (name, values) in enumerate(books.items()):
-        look = KIND_STYLE[name]
-        marker = "|" if len(values) > 16 else look["marker"]
-        axes.hlines(place, -1, 1, color=PALETTE["silver"], linewidth=0.8, zorder=1)
-        axes.plot(values, [place] * len(values), marker, color=look["color"], markersize=8, linestyle="none")
-    axes.set_yticks(range(len(books)), list(books))
-    axes.set_ylim(len(books) - 0.5, -0.5)
-    axes.set_xlim(-1.04, 1.04)
-    axes.grid(visible=False, axis="y")
-    words = "; ".join(
-        f"{name} has {len(set(values))} values, the smallest above zero is {min(v for v in values if v > 0):.3f}"
-        for name, values in books.items()
-    )
-    return described(figure, f"Code books as points on number lines from -1 to 1. {words}.")
-
-
-def code_uses(uses: Mapping[str, CodeUse]) -> Figure:
+def code_uses(uses: Mapping[str, CodeUse], title: str) -> Figure:
     """The use of each code book over the histogram of the weights, side by side. uses: kind -> its use."""
-    figure = new_figure(10.5, 3.4)
+    figure = new_figure(10.5 if len(uses) > 1 else 6.5, 3.6)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     top = max(max(use.used) for use in uses.values())
-    for axes, (kind, use) in zip(figure.subplots(1, len(uses), sharey=True), uses.items(), strict=True):
+    panels = figure.subplots(1, len(uses), sharey=True, squeeze=False)[0]
+    for axes, (kind, use) in zip(panels, uses.items(), strict=True):
         draw_code_use(axes, use, kind, top)
         axes.set_ylabel("share of weights" if kind == next(iter(uses)) else "")
     words = "; ".join(
@@ -75,85 +56,56 @@ def draw_code_use(axes: Axes, use: CodeUse, kind: str, top: float) -> None:
     _few_ticks(axes, (-1, -0.5, 0, 0.5, 1))
 
 
-def outlier_errors(sizes: Sequence[float], errors: Mapping[str, Sequence[float]], entries: int) -> Figure:
+def outlier_errors(sizes: Sequence[float], errors: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Error of the other weights of a block against the size of its one outlier.
 
-    sizes: in standard deviations of the others. errors: kind -> relative error at each size.
+    sizes: in standard deviations of the others. errors: name -> relative error at each size.
     """
     figure = new_figure(8.0, 3.7)
     axes = style(
         figure.add_subplot(),
-        f"One outlier, and what it does to the other {entries - 1} weights of its block",
+        title,
         "size of the outlier (standard deviations of the others)",
         "their relative error",
     )
-    for kind, row in errors.items():
-        axes.plot(sizes, row, label=kind, markersize=5, **KIND_STYLE[kind])
+    for look, (name, row) in zip(SERIES, errors.items(), strict=False):
+        axes.plot(sizes, row, label=name, markersize=5, **look)
     log_x(axes, sizes, base=2)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylim(bottom=0)
     legend_below(figure, axes)
-    ends = "; ".join(f"{kind} from {row[0]:.1%} to {row[-1]:.1%}" for kind, row in errors.items())
+    ends = "; ".join(f"{name} from {row[0]:.1%} to {row[-1]:.1%}" for name, row in errors.items())
     return described(figure, f"Relative error of a block's other weights as its outlier grows: {ends}.")
 
 
-def error_against_bits(points: Mapping[str, Sequence[tuple[int, tuple[float, float], tuple[float, float]]]]) -> Figure:
-    """Error of a layer against bits a parameter, a line a kind.
+def changes(found: Mapping[str, tuple[float, float, float]], title: str, across: str) -> Figure:
+    """Changes with their 95 % intervals, a row each; on a logarithmic axis if one of them may be more than threefold.
 
-    points: kind -> (block size, plain, with double quantization) in rising order; the last two are each
-    (bits a parameter, relative error).
+    found: label -> change, and the ends of its interval, as shares: 0.1 is 10 % more. across: what has changed.
     """
-    figure = new_figure(9.0, 4.2)
-    axes = style(
-        figure.add_subplot(),
-        "Smaller blocks: less error, more scales to store",
-        "bits a parameter, scales included",
-        "relative error",
-    )
-    for kind, rows in points.items():
-        _, plain, double = zip(*rows, strict=True)
-        axes.plot(*zip(*plain, strict=True), label=kind, markersize=6, **KIND_STYLE[kind])
-        hollow: Look = {"linestyle": "none", "markerfacecolor": "none", "markersize": 9, "markeredgewidth": 1.6}
-        axes.plot(*zip(*double, strict=True), label=f"{kind}, double quantization", **(KIND_STYLE[kind] | hollow))
-        for pair in zip(plain, double, strict=True):  # the same weights
-            axes.plot(*zip(*pair, strict=True), color=PALETTE["silver"], linewidth=0.9, zorder=0)
-    highest = max(points.values(), key=lambda rows: rows[-1][1][1])
-    for size, plain, _ in (highest[0], highest[-1]):
-        axes.annotate(f"blocks of {size}", plain, (10, 6), textcoords="offset points", fontsize=10)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.margins(x=0.14, y=0.14)
-    legend_below(figure, axes, columns=3)
-    words = "; ".join(
-        f"{kind}, blocks of {size}: {plain[1]:.1%} at {plain[0]:.2f} bits, {double[1]:.1%} at {double[0]:.2f} doubled"
-        for kind, rows in points.items()
-        for size, plain, double in (rows[0], rows[-1])
-    )
-    return described(figure, f"Relative error against bits a parameter. {words}.")
-
-
-def bars(labels: Sequence[str], columns: Mapping[str, Sequence[float]], forms: Sequence[str], what: str) -> Figure:
-    """One horizontal bar a label in each column, with its number.
-
-    columns: title -> values. forms: the format of each column's numbers, e.g. "{:.0%}". what: begins the description.
-    """
-    figure = new_figure(10.5, 1.0 + 0.34 * len(labels), ConstrainedLayoutEngine(wspace=0.06))
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, (title, values), form in zip(panels, columns.items(), forms, strict=True):
-        style(axes, title, "", "")
-        axes.grid(axis="y", visible=False)
-        drawn = axes.barh(labels, values, color=PALETTE["blue"], height=0.62)
-        axes.bar_label(drawn, labels=[form.format(value) for value in values], padding=4, fontsize=10)
-        axes.set_xlim(0, 1.4 * (max(values) or 1))
-        axes.locator_params(axis="x", nbins=4)
-        if "%" in form:
-            axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    panels[0].invert_yaxis()
-    rows = zip(labels, zip(*columns.values(), strict=True), strict=True)
-    words = "; ".join(
-        f"{label}: {', '.join(form.format(value) for form, value in zip(forms, values, strict=True))}"
-        for label, values in rows
-    )
-    return described(figure, f"{what} ({', '.join(columns)}). {words}.")
+    figure = new_figure(9.0, 1.6 + 0.42 * len(found))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    axes = style(figure.add_subplot(), "", across, "")
+    wide = max(high for _, _, high in found.values()) > 2
+    for place, row in enumerate(found.values()):
+        middle, low, high = (1 + value if wide else value for value in row)
+        look = SERIES[0] | {"linestyle": "none", "markersize": 8, "capsize": 5}
+        axes.errorbar([middle], [place], xerr=[[max(middle - low, 0)], [max(high - middle, 0)]], **look)
+        words = f"{middle:.3g} times" if wide else f"{middle:+.1%}"
+        axes.annotate(words, (middle, place), (0, 8), textcoords="offset points", ha="center", fontsize=10)
+    axes.axvline(1 if wide else 0, color=PALETTE["grey"], linewidth=1)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.set_ylim(len(found) - 0.5, -0.7)
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
+    if wide:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g} times")
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    words = "; ".join(f"{label}: {each[0]:+.1%} ({each[1]:+.1%} to {each[2]:+.1%})" for label, each in found.items())
+    return described(figure, f"{title}. Change with its 95 % interval. {words}.")
 
 
 def code_and_error(use: CodeUse, kind: str, errors: tuple[Sequence[float], Sequence[float]]) -> Figure:
