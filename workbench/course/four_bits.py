@@ -82,7 +82,7 @@ def lean_peaks(runs: Mapping[str, Run], base: Base) -> tuple[float, float]:
     peaks = []
     for name, kind in (("lora", None), ("qlora", "nf4")):
         here, in_16 = (model_bytes(base.model, kind, other=size) for size in (base.dtype.itemsize, 2))
-        peaks.append(runs[name].peak_memory_bytes - here + in_16)
+        peaks.append(_measured(runs[name].peak_memory_bytes, "peak memory") - here + in_16)
     return peaks[0], peaks[1]
 
 
@@ -92,18 +92,25 @@ def here_and_on_a_gpu(runs: Mapping[str, Run], base: Base) -> str:
     runs: "lora" and "qlora". base: the one that LoRA was trained on.
     """
     pair = [runs[name] for name in ("lora", "qlora")]
-    measured = [run.peak_memory_bytes for run in pair]
+    measured = [_measured(run.peak_memory_bytes, "peak memory") for run in pair]
     rows = [["", "LoRA", "QLoRA", "QLoRA needs"], ["---"] * 4]
     rows.append([f"**here, measured:** {base.name} in {base.dtype_name}, memory", *megabytes(measured)])
     if base.dtype.itemsize > 2:
         rows.append(["the same, with the frozen weights counted in 16 bits", *megabytes(lean_peaks(runs, base))])
-    seconds = [run.step_seconds for run in pair]
+    seconds = [_measured(run.step_seconds, "time of a step") for run in pair]
     rows.append(["seconds a step here", *(f"{each:.2f}" for each in seconds), compared(*seconds)])
     for words, checkpointing in (("checkpointing on for both", True), ("off for both", False)):
         needs = [gpu_gib(LARGE, make(START_RANK, START_ALPHA), checkpointing) for make in (lora, qlora)]
         sizes = [f"{each:.1f} GiB" for each in needs]
         rows.append([f"**on a GPU, predicted:** {LARGE} in bfloat16, {words}", *sizes, compared(*needs)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _measured(value: float | None, what: str) -> float:
+    """A measure that the table cannot do without."""
+    if value is None:
+        raise ValueError(f"The run has no {what}; train it again, to its end.")
+    return value
 
 
 def megabytes(sizes: Sequence[float]) -> list[str]:
