@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from support.study_rows import run
 from workbench import TrainConfig, load_task
 from workbench.errors import RunError
 from workbench.results.reference import FIRST_STUDY, STUDY, read_rows, study_rows
@@ -73,6 +74,25 @@ def test_rates_are_swept_on_one_seed_and_the_best_has_the_others(quick):
     before = plan.STUDY.read_bytes()
     plan.tune("facts", "lora")
     assert plan.STUDY.read_bytes() == before, "what is stored is trained again"
+
+
+@pytest.mark.parametrize(("spread", "seeds"), [(0.0, 3), (0.1, 9)])
+def test_seeds_are_added_where_they_differ_too_much(tmp_path, monkeypatch, spread, seeds):
+    monkeypatch.setattr(plan, "STUDY", tmp_path / "study.jsonl")
+    monkeypatch.setattr(plan, "method_of", lambda name, task, rate: name)
+
+    def measured(task, name, method, seed):
+        score = {"lora": 0.7 + spread * (seed % 3 - 1), "full": 0.75}[name]
+        with plan.STUDY.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(run(task, name, score, seed)) + "\n")
+
+    monkeypatch.setattr(plan, "measure", measured)
+    for seed in (plan.CHOOSING, *plan.COMPARING):
+        for name in ("lora", "full"):
+            measured("tickets", name, None, seed)
+    plan.decide("tickets", "full", "lora")
+    counts = Counter(row["name"] for row in plan.rows("tickets") if row["seed"] != plan.CHOOSING)
+    assert counts == {"lora": seeds, "full": seeds}
 
 
 @pytest.mark.slow

@@ -58,7 +58,9 @@ def _against_full(found: Mapping[str, Comparison]) -> str:
         gaps = ", ".join(f"{found[task].difference:.1f} points on `{task}`" for task in ahead)
         words.append(f"{'no' if words else 'No'}: full is ahead by {gaps}")
     if undecided := by_verdict.get("undecided"):
-        spans = ", ".join(f"`{task}` ({found[task].low:+.1f} to {found[task].high:+.1f} points)" for task in undecided)
+        spans = ", ".join(
+            f"`{task}` (full is {found[task].low:+.1f} to {found[task].high:+.1f} points ahead)" for task in undecided
+        )
         words.append(f"{'undecided' if words else 'Undecided'} on {spans}")
     return "; ".join(words) + "."
 
@@ -76,7 +78,9 @@ def _behaviour(study: Sequence[Row]) -> str:
             f"LoRA's usual setting falls {usual.difference:.1f} points behind on `{HARD}`; a better one ({best}) does "
             f"not (full is {against.difference:+.1f} points ahead of it, {against.low:+.1f} to {against.high:+.1f})."
         )
-    return f"On `{HARD}` full is {usual.difference:+.1f} points ahead of LoRA ({usual.low:+.1f} to {usual.high:+.1f})."
+    if usual.verdict == "undecided":
+        return f"On `{HARD}`, full and LoRA: {usual.in_words('full', 'LoRA')}."
+    return f"No: on `{HARD}` full is {usual.difference:+.1f} points ahead ({usual.low:+.1f} to {usual.high:+.1f})."
 
 
 def _longer(study: Sequence[Row]) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench import Method, Run, RunStore, TrainConfig, train
+from workbench.claims.study import comparisons
 from workbench.paths import CHECKOUT
 from workbench.results.noise import rows_scored
 from workbench.results.reference import FIRST_STUDY, STUDY, read_rows
@@ -26,13 +27,15 @@ from workbench.training.runs import COMPLETE, provenance, table
 STORE = CHECKOUT / "build" / "study"
 TASKS = ("protocol", "tickets", "facts", "docs", "orders")  # the quickest that tells methods apart comes first
 REAL_AND_NEW = ("protocol", "docs")  # where the later stages look
+MORE_SEEDS = (4, 5, 6, 7, 8, 9)  # where three seeds differ too much to decide
 WIDENED = 3  # times that a grid of rates grows at one end, at most
 FIRST_LOSSES = 5  # kept in full, to repeat the beginning of a run
 
 
 def main_rates(task: str) -> None:
-    """LoRA and full fine-tuning: rates on one seed, then three more seeds at the best."""
+    """LoRA and full fine-tuning: rates on one seed, then three more seeds at the best, or as many as decide."""
     tune(task, "lora", "full")
+    decide(task, "full", "lora")
 
 
 def others(task: str) -> None:
@@ -94,6 +97,19 @@ def tune(task: str, *names: str) -> None:
             further = best * 2 if best == max(rates) else best / 2
             measure(task, name, method_of(name, task, further), CHOOSING)
         for seed in COMPARING:
+            measure(task, name, method_of(name, task, tuned_rate(task, name)), seed)
+
+
+def decide(task: str, first: str, second: str) -> None:
+    """Train all further seeds of both settings if their difference is undecided because the seeds differ too much.
+
+    All of them, and not until it is decided: to look after each one would find differences that are not there.
+    """
+    found = comparisons(rows(task), first, second)[task]
+    if found.verdict != "undecided" or found.rows_needed is not None:
+        return
+    for name in (first, second):
+        for seed in MORE_SEEDS:
             measure(task, name, method_of(name, task, tuned_rate(task, name)), seed)
 
 
