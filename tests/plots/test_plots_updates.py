@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.adapters import lowrank
-from workbench.plots import updates as figures
+from workbench.plots import lowrank as figures
 
 TARGETS = {name: target.numpy() for name, target in lowrank.toy_targets().items()}
 BEST = {name: lowrank.error_by_rank(target).tolist() for name, target in lowrank.toy_targets().items()}
