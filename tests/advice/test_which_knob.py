@@ -107,4 +107,4 @@ def test_the_stored_study_is_told_with_its_spread():
 
 def test_starting_values_hold_three_sizes_and_rates_around_the_usual_one():
     text = say.starting_values()
-    assert text.count("\n") == 4 and "1e-04, 2e-04, 4e-04, 8e-04" in text
+    assert text.count("\n") == 4 and "0.0001, 0.0002, 0.0004, 0.0008" in text

@@ -11,7 +11,7 @@ ALIKE = sorted(set(gallery.CODE) - gallery.OF_THEIR_OWN)
 
 
 def test_every_panel_is_in_the_gallery():
-    assert set(gallery.CODE) == gallery.panel_files()
+    assert set(gallery.CODE) >= gallery.panel_files()
 
 
 def another(control: widgets.ValueWidget):
@@ -40,8 +40,7 @@ def test_each_control_changes_numbers_picture_and_words(name, gallery_runs):
             panel.wait()
         assert panel.message.value != before[1], key
         if panel.current:  # else a sentence says why nothing can be drawn
-            still = panel.current.answers or key in gallery.WORDS_ONLY.get(name, ())
-            assert still or panel.current.png != before[0], key
+            assert panel.current.answers or panel.current.png != before[0], key
             assert panel.current.text == panel.view(**panel.values).text
         control.value = start
         if isinstance(panel, SlowPanel):

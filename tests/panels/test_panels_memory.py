@@ -14,13 +14,11 @@ from workbench.errors import MemoryModelError
 from workbench.panels import memory as panel_module
 from workbench.panels.memory import (
     METHODS,
-    SHARED,
     MemorySettings,
     MoneySettings,
     memory_panel,
     memory_view,
     method_of,
-    money_panel,
     money_view,
 )
 from workbench.paths import DATA
@@ -38,32 +36,11 @@ MOVES = {
     "checkpointing": False,
     "gpu": "RTX 4090",
 }
-MONEY_MOVES = {name: MOVES[name] for name in SHARED} | {
-    "million_tokens": 100,
-    "efficiency": 50,
-    "gpu": "RTX 4090",
-    "price": 2.5,
-}
 
 
 @pytest.fixture(scope="module")
 def panel():
     return memory_panel()
-
-
-@pytest.fixture(scope="module")
-def money():
-    return money_panel()
-
-
-def test_every_control_of_money_changes_its_picture_too(money):
-    assert set(MONEY_MOVES) == set(money.controls)
-    for name, value in MONEY_MOVES.items():
-        before, start = (money.current.png, money.message.value), money.controls[name].value
-        money.controls[name].value = value
-        assert money.current.png != before[0] and money.message.value != before[1], name
-        money.controls[name].value = start
-        assert (money.current.png, money.message.value) == before
 
 
 def test_every_control_has_a_label_and_is_moved_here(panel):

@@ -42,7 +42,6 @@ FIGURES = {
     ),
     "no losses yet": lambda: training.losses({}, 30),
     "costs": lambda: plots_runs.costs(RUNS),
-    "scores": lambda: plots_runs.scores(BEFORE, RUNS, "exact_match", {run.id: 0.05 for run in RUNS}),
     "pareto": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match"),
     "pareto, stored": lambda: plots_runs.pareto(BEFORE, RUNS, "exact_match", reference.compared("tickets")[::3]),
     "training_panel": lambda: training.training_panel(
@@ -78,7 +77,7 @@ def test_every_colour_can_be_seen_on_white():
 def test_show_gives_a_picture_with_its_description(monkeypatch):
     shown = []
     monkeypatch.setattr(style, "display", lambda data, metadata, raw: shown.append((data, metadata)))
-    figure = FIGURES["spectra"]()
+    figure = FIGURES["costs"]()
     style.show(figure)
     ((data, metadata),) = shown
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
@@ -101,25 +100,10 @@ def test_pyplot_is_never_loaded():
     assert done.stdout.strip() == "False"
 
 
-def test_scores_are_bars_with_two_standard_errors():
-    axes = FIGURES["scores"]().axes[0]
-    bars, errors = axes.containers
-    assert [bar.get_height() for bar in bars] == pytest.approx([0.01, 0.1, 0.3, 0.5, 0.7])
-    ends = [segment[:, 1] for segment in errors[2][0].get_segments()]
-    assert np.array(ends) == pytest.approx(np.array([[0.05, 0.15], [0.25, 0.35], [0.45, 0.55], [0.65, 0.75]]))
-
-
 def test_two_runs_of_one_label_have_a_bar_each():
     twice = [run("lora", exact=0.3), run("lora", exact=0.9)]
-    for figure in (plots_runs.scores(BEFORE, twice, "exact_match", {"lora": 0.05}), plots_runs.costs(twice)):
-        places = {(round(bar.get_x(), 2), round(bar.get_y(), 2)) for bar in figure.axes[0].patches}
-        assert len(places) == len(figure.axes[0].patches) >= 2
-
-
-def test_a_low_scores_number_stands_above_its_error_bar():
-    axes = FIGURES["scores"]().axes[0]
-    (low,) = [text for text in axes.texts if text.get_text() == "10%"]
-    assert low.get_position()[1] >= 0.15 + 0.02
+    bars = plots_runs.costs(twice).axes[0].patches
+    assert len({round(bar.get_y(), 2) for bar in bars}) == len(bars) == 2
 
 
 def test_costs_are_drawn_in_the_units_of_their_titles():

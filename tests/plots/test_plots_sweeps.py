@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from support.rows import RANKS, RATES, SEEDS, STUDY, row
+from support.rows import RANKS, SEEDS, STUDY, row
 from workbench.plots import style, sweeps as figures, training
 from workbench.results import rows as sweep_rows
 
@@ -45,10 +45,6 @@ FIGURES = {
     "bits, one small adapter": lambda: bits_against_parameters(FEW[:1]),
     "bits, diverged": lambda: bits_against_parameters(DIVERGED),
     "bits, live alone": lambda: bits_against_parameters([], LIVE),
-    "rate_map": lambda: figures.rate_map(STUDY),
-    "rate_map, one row": lambda: figures.rate_map([row()]),
-    "rate_map, diverged": lambda: figures.rate_map(DIVERGED),
-    "rate_map, alpha": lambda: figures.rate_map(ALPHAS, down="alpha"),
     "by_targets": lambda: figures.by_targets(TARGETS + FULL),
     "by_targets, one seed": lambda: figures.by_targets([row(targets="mlp"), row(targets="attention", rslora=True)]),
     "by_targets, diverged": lambda: figures.by_targets([*TARGETS, row(8, status="diverged")]),
@@ -141,7 +137,7 @@ def test_a_ring_marks_a_stored_value_only():
     assert not lines(figures.against(ALPHAS, (), "alpha", ("loss",), mark=17).axes[0], "chosen")
 
 
-@pytest.mark.parametrize("draw", [figures.against_rank, bits_against_parameters, figures.rate_map, figures.by_targets])
+@pytest.mark.parametrize("draw", [figures.against_rank, bits_against_parameters, figures.by_targets])
 @pytest.mark.parametrize("rows", [[], [row(status="diverged")]])
 def test_nothing_to_draw_is_a_sentence(draw, rows):
     with pytest.raises(ValueError, match=r"^No finished run has .* yet; train some, or draw other rows\.$"):
@@ -193,71 +189,6 @@ def test_rows_without_bits_are_left_out():
     live = [{key: value for key, value in row(4).items() if key != "memorised_bits"}]
     axes = bits_against_parameters([*SINGLE, row(2, memorised_bits=None)], live).axes[0]
     assert not lines(axes, "your run") and len(lines(axes, "all-linear")[0][0]) == len(RANKS)
-
-
-# --- maps -------------------------------------------------------------------------------------------------------
-
-
-def cells(axes) -> dict[tuple[int, int], str]:
-    """(row, column) -> the text in the cell."""
-    return {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
-
-
-def outlined(axes) -> set[tuple[int, int]]:
-    found = [patch for patch in axes.patches if not patch.get_fill()]
-    return {(round(p.get_y() + p.get_height() / 2), round(p.get_x() + p.get_width() / 2)) for p in found}
-
-
-def test_a_cell_says_the_mean_of_its_seeds_and_blank_is_not_run():
-    axes = figures.rate_map([one for one in DIVERGED if (one["rank"], one["learning_rate"]) != (2, 5e-4)]).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2", "8", "64"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.0005", "0.002", "0.008", "0.03"]
-    text = cells(axes)
-    assert text[0, 1] == "0.52" and text[0, 0] == "0.30", "a mean of three seeds, and one seed"
-    assert (1, 0) not in text and text[2, 3] == "div." and (0, 3) not in text
-    assert text[3, 1] == "0.70\n1 div.", "one of four seeds diverged"
-    assert outlined(axes) == {(0, 1), (1, 1), (2, 1), (3, 0)}, "a setting that can diverge is not the best"
-
-
-def test_the_best_rate_is_outlined_and_darker_is_better_throughout():
-    axes = figures.rate_map(STUDY).axes[0]
-    assert {column for _, column in outlined(axes)} == {1}
-    fills = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): p.get_facecolor() for p in axes.patches if p.get_fill()}
-    text = cells(axes)
-    by_value = sorted(text, key=lambda place: float(text[place]))
-    brightness = [np.dot(to_rgb(fills[place]), GREY) for place in by_value]
-    assert brightness == sorted(brightness, reverse=True)
-
-
-def test_between_equal_cells_the_lower_loss_is_outlined():
-    rows = [row(8, learning_rate=rate, exact_match=1.0, loss=loss) for rate, loss in ((1e-4, 0.3), (2e-4, 0.1))]
-    assert outlined(figures.rate_map(rows).axes[0]) == {(0, 1)}
-
-
-def test_a_map_of_alpha():
-    axes = figures.rate_map(ALPHAS, down="alpha").axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["8", "16", "64"]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("alpha", "learning rate") and len(cells(axes)) == 3
-
-
-def test_the_numbers_can_be_read_on_every_shade():
-    def luminance(colour):
-        return np.dot(
-            [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)],
-            [0.2126, 0.7152, 0.0722],
-        )
-
-    rows = [
-        row(rank, learning_rate=rate, exact_match=(rank * 10 + i) / 110)
-        for rank in range(1, 11)
-        for i, rate in enumerate(RATES)
-    ]
-    axes = figures.rate_map([*rows, row(1, learning_rate=0.1, status="diverged")]).axes[0]
-    fills = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): p.get_facecolor() for p in axes.patches if p.get_fill()}
-    for text in axes.texts:
-        x, y = text.get_position()
-        light, dark = sorted((luminance(text.get_color()), luminance(fills[int(y), int(x)])), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) > 4, text.get_text()
 
 
 # --- targets and losses -----------------------------------------------------------------------------------------

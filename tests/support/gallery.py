@@ -42,6 +42,10 @@ panel = lora_layer_panel()
 from workbench.panels.memory import memory_panel
 panel = memory_panel()
 """,
+    "money": """
+from workbench.panels.memory import money_panel
+panel = money_panel()
+""",
     "predict": """
 from workbench.panels.predict import predict_choice
 panel = predict_choice("How much is missed?", ["little", "half", "nearly all"])
@@ -66,8 +70,6 @@ panel = TrainingPanel(load_base(runs[0].base["name"], dtype="float32"), load_tas
 }
 # Panels whose controls wait for a button, or write somewhere, have tests of their own; all others are alike.
 OF_THEIR_OWN = {"bets", "predict", "training"}
-# Controls that change the words below a picture, not the picture.
-WORDS_ONLY = {"memory": {"million_tokens", "efficiency", "price"}}
 
 
 def panel_files() -> set[str]:

@@ -120,7 +120,7 @@ def starting_values() -> str:
     """A Markdown table: for 1B, 7B and 8B, the adapters of rank 16, and three learning rates to try first."""
     lines = ["| model | trained at rank 16 | could hold, at 2 bits each | rates to try first |", "|---" * 4 + "|"]
     for name, rate in START_MODELS.items():
-        size, rates = adapter_size(name, 16), ", ".join(f"{rate * factor:.0e}" for factor in (0.5, 1, 2, 4))
+        size, rates = adapter_size(name, 16), ", ".join(f"{rate * factor:.2g}" for factor in (0.5, 1, 2, 4))
         lines.append(f"| {name} | {size / 1e6:.0f} million | {2 * size / 8e6:.0f} MB of facts | {rates} |")
     return "\n".join(lines)
 

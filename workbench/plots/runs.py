@@ -56,37 +56,6 @@ def _ratio_in_words(runs: Sequence[Run], values: Sequence[float | None]) -> str:
     return f": full {found['full'] / found['lora']:.2g}x" if {"lora", "full"} <= found.keys() else ""
 
 
-def scores(before: Mapping[str, float], runs: Sequence[Run], measure: str, error: Mapping[str, float]) -> Figure:
-    """One measure of the base and of each run, as bars. error: run id -> two standard errors of the test sample."""
-    figure = new_figure(9.0, 3.2)
-    axes = style(figure.add_subplot(), f"{measure.replace('_', ' ').capitalize()} on unseen rows", "", "share of rows")
-    labels = ["base", *(run.label for run in runs)]
-    values = [before[measure], *(run.metrics[measure] for run in runs)]
-    colours = [METHOD_STYLE["base"]["color"], *(METHOD_STYLE[run.method["name"]]["color"] for run in runs)]
-    places = range(len(labels))  # not the labels, because two runs may have the same
-    bars = axes.bar(places, values, color=colours, width=0.6)
-    axes.set_xticks(places, labels)
-    noise = [0.0, *(error[run.id] for run in runs)]
-    axes.errorbar(places[1:], values[1:], yerr=noise[1:], fmt="none", ecolor=PALETTE["ink"], capsize=5)
-    # At the bottom inside the bar or above the error bar: nowhere across the error bar.
-    for bar, value, above in zip(bars, values, noise, strict=True):
-        inside = value > 0.15
-        axes.text(
-            bar.get_x() + bar.get_width() / 2,
-            0.03 if inside else value + above + 0.03,
-            f"{value:.0%}",
-            ha="center",
-            va="bottom",
-            fontsize=11,
-            fontweight="bold",
-            color="white" if inside else PALETTE["ink"],
-        )
-    axes.set_ylim(0, 1.08)
-    axes.grid(axis="x", visible=False)
-    words = ", ".join(f"{label} {value:.0%}" for label, value in zip(labels, values, strict=True))
-    return described(figure, f"{measure.replace('_', ' ')}: {words}; bars of two standard errors.")
-
-
 def pareto(before: Mapping[str, float], runs: Sequence[Run], measure: str, stored: Sequence[Mapping] = ()) -> Figure:
     """A task score against the loss gained on general text: gain against forgetting; up and left is better.
 

@@ -7,23 +7,18 @@ drawn as stars. Runs that did not finish are not drawn; the description says how
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from operator import itemgetter
 from statistics import mean
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from workbench.plots.runs import METHOD_STYLE
 from workbench.plots.style import (
-    LIGHT_TO_DARK,
     PALETTE,
     RING,
     SERIES,
@@ -41,16 +36,11 @@ from workbench.results.rows import (
     by_best_rate,
     grouped,
     left_out_in_words,
-    mean_of,
     range_in_words,
     require_finished,
     setting_in_words,
     usable,
-    value_in_words,
 )
-from workbench.training.runs import FAILED
-
-Cells: TypeAlias = Mapping[tuple[float | None, float], Sequence[Mapping]]  # (value down, learning rate) -> its rows
 
 # measure -> its name, its unit, and the function that picks its best value
 MEASURES = {
@@ -179,61 +169,6 @@ def _draw_bound(axes: Axes, information_bits: float, bits_a_parameter: float) ->
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
-def rate_map(rows: Sequence[Mapping], down: str = "rank") -> Figure:
-    """A map of exact match over learning rate and `down`: each cell the mean of its seeds, a row's best cell outlined.
-
-    Between equals the lower test loss decides, as in `results.rows.best_rate`. A cell that was not run is blank. One in
-    which all seeds diverged, or destroyed the model, says "div."; one in which some did shows the mean of the others,
-    says how many did, and is never called best. down: a name in VARIABLES. Raises ValueError if nothing finished.
-    """
-    require_finished(rows, ["exact_match"])
-    downs, rates = (sorted({row[key] for row in rows}, key=lambda v: (v is None, v)) for key in (down, "learning_rate"))
-    cells = grouped(rows, lambda row: (row[down], row["learning_rate"]))
-    means = _means(cells, "exact_match")
-    best = _best_cells(cells)
-    figure = new_figure(max(5.0, 2.2 + 0.95 * len(rates)), 1.5 + 0.45 * len(downs))
-    ranks = {row["rank"] for row in rows}
-    same = f" at rank {ranks.pop()}" if down != "rank" and len(ranks) == 1 else ""
-    axes = style(figure.add_subplot(), f"Exact match{same}: darker is better", "learning rate", VARIABLES[down])
-    low, high = min(means.values()), max(means.values())
-    for (y, x), cell in cells.items():
-        diverged = sum(row["status"] in FAILED for row in cell)
-        shade, text = None, "div." if diverged else ""
-        if (y, x) in means:
-            shade = (means[y, x] - low) / (high - low) if high > low else 0.5
-            text = f"{means[y, x]:.2f}" + (f"\n{diverged} div." if diverged else "")
-        if text:
-            _draw_cell(axes, rates.index(x), downs.index(y), shade, text, outlined=best.get(y) == x)
-    axes.set_xticks(range(len(rates)), map(value_in_words, rates))
-    axes.set_yticks(range(len(downs)), map(value_in_words, downs))
-    axes.set(xlim=(-0.5, len(rates) - 0.5), ylim=(len(downs) - 0.5, -0.5))
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    axes.spines[["left", "bottom"]].set_visible(False)
-    found = [
-        f"{VARIABLES[down]} {value_in_words(y)} is best at {value_in_words(best[y])} with {means[y, best[y]]:.2f}"
-        for y in downs
-        if y in best
-    ]
-    words = f"Map of exact match (share of rows), {VARIABLES[down]} down and learning rate across. {'; '.join(found)}."
-    return described(figure, words + left_out_in_words(rows))
-
-
-def _means(cells: Cells, measure: str) -> dict[tuple[float | None, float], float]:
-    """Cell -> the mean of a measure over the runs that finished, for the cells that have any."""
-    return {place: mean_of(scored, measure) for place, cell in cells.items() if (scored := usable(cell, measure))}
-
-
-def _best_cells(cells: Cells) -> dict[float | None, float]:
-    """Value on the vertical axis -> the learning rate of its best cell, among cells in which every run finished."""
-    means, losses = _means(cells, "exact_match"), _means(cells, "loss")
-    complete = [place for place in means if all(row["status"] == "finished" for row in cells[place])]
-    return {
-        value: max(places, key=lambda place: (means[place], -losses.get(place, math.inf)))[1]
-        for value, places in grouped(sorted(complete, key=itemgetter(1)), itemgetter(0)).items()
-    }
-
-
 def by_targets(rows: Sequence[Mapping]) -> Figure:
     """Exact match by seed of each targets and rank at its best rate. Raises ValueError if nothing finished."""
     require_finished(rows, ["exact_match"])
@@ -273,16 +208,6 @@ def _draw_stars(axes: Axes, own: Mapping[float, Sequence[float]]) -> None:
     points = [(x, y) for x, ys in own.items() for y in ys]
     if points:
         axes.plot(*zip(*points, strict=True), label="your run", **STAR, **UNCLIPPED)
-
-
-def _draw_cell(axes: Axes, x: int, y: int, shade: float | None, text: str, outlined: bool) -> None:
-    """One cell of a map. shade: 0 to 1; None for a setting that diverged."""
-    colour = PALETTE["light"] if shade is None else LIGHT_TO_DARK(shade)
-    ink = "white" if np.dot(to_rgb(colour), [0.299, 0.587, 0.114]) < 0.45 else PALETTE["ink"]
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
-    if outlined:
-        axes.add_patch(Rectangle((x - 0.44, y - 0.42), 0.88, 0.84, fill=False, edgecolor=ink, linewidth=2))
-    axes.text(x, y, text, ha="center", va="center", fontsize=10.5, linespacing=0.95, color=ink)
 
 
 def _log_axis(axes: Axes, stored: list[float], own: list[float], base: int) -> None:
