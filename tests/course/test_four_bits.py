@@ -73,7 +73,8 @@ def test_weights_in_float32_are_counted_in_16_bits(small):
 
 
 def test_tables_show_every_form_and_setting():
-    table = four_bits.merge_table({"a": {"exact_match": 0.5}}, 64, {"a": 120.4})
-    assert "| a | 50% (give or take 12 points) | 120 MB |" in table
+    scores = {"a": {"exact_match": 0.5, "loss": 0.0}, "b": {"exact_match": 0.0, "loss": math.log(2345)}}
+    table = four_bits.merge_table(scores, 64, {"a": 120.4, "b": 111})
+    assert "| a | 50% (give or take 12 points) | 1 | 120 MB |" in table and "| 2,345 | 111 MB |" in table
     table = four_bits.table_of_settings({"int4": 111.4}, {"int4": 17.47}, {"int4": "Paris.\n|"})
     assert "| int4 | 111 MB | 17.5 | `Paris. /` |" in table

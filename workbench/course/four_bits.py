@@ -163,10 +163,16 @@ def four_bit_answer(cost: Change, bits: float, runs: Mapping[str, Run], base: Ba
 
 
 def merge_table(scores: Mapping[str, Mapping[str, float]], rows: int, megabytes: Mapping[str, float]) -> str:
-    """A Markdown table: exact match with its noise, and size, of the tuned model in several forms."""
-    lines = ["| the tuned model | exact match | weights |", "| --- | --- | --- |"]
+    """A Markdown table: exact match with its noise, perplexity and size of the tuned model in several forms."""
+    lines = ["| the model | exact match | perplexity of the right answers | weights |", "| --- | --- | --- | --- |"]
     for name, found in scores.items():
         share = found["exact_match"]
         noise = 100 * two_standard_errors(share, rows)
-        lines.append(f"| {name} | {share:.0%} (give or take {noise:.0f} points) | {megabytes[name]:.0f} MB |")
+        right = f"{share:.0%} (give or take {noise:.0f} points)"
+        lines.append(f"| {name} | {right} | {_plain(math.exp(found['loss']))} | {megabytes[name]:.0f} MB |")
     return "\n".join(lines)
+
+
+def _plain(value: float) -> str:
+    """Three digits, or all of a large number."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

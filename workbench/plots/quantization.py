@@ -91,7 +91,7 @@ def changes(found: Mapping[str, tuple[float, float, float]], title: str, across:
         middle, low, high = (1 + value if wide else value for value in row)
         look = SERIES[0] | {"linestyle": "none", "markersize": 8, "capsize": 5}
         axes.errorbar([middle], [place], xerr=[[max(middle - low, 0)], [max(high - middle, 0)]], **look)
-        words = f"{middle:.3g} times" if wide else f"{middle:+.1%}"
+        words = f"{middle:,.{0 if middle >= 100 else 2}f} times" if wide else f"{middle:+.1%}"
         axes.annotate(words, (middle, place), (0, 8), textcoords="offset points", ha="center", fontsize=10)
     axes.axvline(1 if wide else 0, color=PALETTE["grey"], linewidth=1)
     axes.set_yticks(range(len(found)), list(found))
