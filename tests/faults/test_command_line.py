@@ -12,6 +12,7 @@ from workbench.adapters.methods import Method, hybrid, lora, qlora
 from workbench.cli import main, parser
 from workbench.cli.runs import task
 from workbench.cli.train import _method
+from workbench.tasks import load_task
 
 
 def test_columns_subset_labels_and_fraction_reach_the_task(tmp_path, monkeypatch):
@@ -23,8 +24,10 @@ def test_columns_subset_labels_and_fraction_reach_the_task(tmp_path, monkeypatch
         assert found.labels == ("0", "1") and len(found.test) == 4
         plain = task(parser().parse_args([command, *typed]))
         assert plain.labels is None and len(plain.test) == 2
-    asked = []
-    monkeypatch.setattr("workbench.tasks.tasks.load_task", lambda *args, **options: asked.append((args, options)))
+    asked, whole = [], load_task("facts")
+    monkeypatch.setattr(
+        "workbench.tasks.tasks.load_task", lambda *args, **options: asked.append((args, options)) or whole
+    )
     task(parser().parse_args(["train", "--task", "somebody/data", "--subset", "en"]))
     assert asked[0][0] == ("somebody/data",) and asked[0][1]["subset"] == "en"
 
