@@ -60,4 +60,4 @@ def test_the_evidence_holds_the_numbers_and_calls_noise_noise():
 
 
 def test_the_ledger_names_this_lesson():
-    assert all("03" in claims()[claim].notebooks for claim in judged())
+    assert "03" in claims()["qlora"].notebooks

@@ -38,6 +38,7 @@ class Control:
 
     def by_mouse(self) -> None:
         """Drag a slider into its other half, click a box, pick the next of a list, write into a field."""
+        self.handle.scroll_into_view_if_needed()
         if self.is_slider:
             track, knob = self.box.locator(".noUi-base").bounding_box(), self.handle.bounding_box()
             x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2

@@ -100,11 +100,15 @@ class LabPage:
         self.page.locator(f".lm-Menu-itemLabel:text-is('{item}')").click()
 
     def run_all(self, seconds: float = 240) -> None:
-        """Run > Run All Cells; returns when every code cell has its number, or one has failed."""
+        """Run > Run All Cells; returns when every code cell has its number, or one has failed.
+
+        A cell whose source is hidden shows no number: the kernel is idle when these are done.
+        """
         self.menu("Run", "Run All Cells")
         done = """() => document.querySelector('[data-mime-type$="jupyter.error"], [data-mime-type$="jupyter.stderr"]')
-            || [...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell .jp-InputPrompt')]
-                .every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()))"""
+            || (document.body.textContent.includes('Python 3 (ipykernel) | Idle')
+                && [...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell .jp-InputArea-prompt')]
+                    .every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim())))"""
         self.page.wait_for_function(done, timeout=seconds * 1000, polling=200)
 
     def saved(self) -> nbformat.NotebookNode:

@@ -51,8 +51,14 @@ def losses(run) -> list[float]:
 def test_the_loop_is_a_plain_loop(small, store, method, config):
     """Step for step the losses of the few lines that anybody would write."""
     model = apply(small, method, seed=config.seed).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, weight_decay=config.weight_decay)
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = [parameter for _, parameter in named]
+    rates = {
+        True: method.learning_rate,
+        False: method.full_learning_rate or method.learning_rate,
+    }  # of adapters, others
+    groups = [{"params": [p for name, p in named if ("lora_" in name) == adapter]} for adapter in rates]
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     rows = encode(FACTS.train, small.tokenizer, 512)
     expected = []
     for step, indices in enumerate(batches(len(rows), 4, config.steps, config.seed)):
@@ -66,7 +72,8 @@ def test_the_loop_is_a_plain_loop(small, store, method, config):
             total, tokens = total + model(ids, labels=labels).loss * count, tokens + count
         (total / tokens).backward()
         torch.nn.utils.clip_grad_norm_(trained, config.clip)
-        optimizer.param_groups[0]["lr"] = method.learning_rate * config.learning_rate_factor(step)
+        for group, rate in zip(optimizer.param_groups, rates.values(), strict=True):
+            group["lr"] = rate * config.learning_rate_factor(step)
         optimizer.step()
         optimizer.zero_grad()
         expected.append((total / tokens).item())
