@@ -42,16 +42,25 @@ def charts_of(figure: Figure) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Of what matplotlib can draw this holds what the figures of live panels use; hatches are left out.
     """
     numbers = _Numbers()
-    charts = [_chart(axes, numbers) for axes in figure.axes]
+    charts = [_chart(axes, numbers) | {"width": _width(axes, figure)} for axes in figure.axes]
     facts = {"charts": charts, "legend": [*_legend(figure)], "height": 100 * figure.get_figheight(), "alt": figure.alt}
-    words = json.dumps(facts, sort_keys=True).encode() + b"".join(array.tobytes() for array in numbers.arrays.values())
+    told = facts | {name: array.tolist() for name, array in numbers.arrays.items()}
+    words = json.dumps(_seen(told), sort_keys=True).encode()
     return facts | {"digest": hashlib.sha256(words).hexdigest()}, numbers.arrays
+
+
+def _seen(value: Any) -> Any:
+    """Numbers to four digits: two pictures that differ by rounding look the same, and have one digest."""
+    if isinstance(value, dict):
+        return {name: _seen(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_seen(part) for part in value]
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _chart(axes: Axes, numbers: _Numbers) -> dict[str, Any]:
     return {
         "title": axes.get_title(loc="left"),
-        "width": axes.get_position().width,
         "x": _axis(axes.xaxis, axes.get_xlim(), axes.get_xlabel()),
         "y": _axis(axes.yaxis, axes.get_ylim(), axes.get_ylabel()),
         "areas": [_area(area, numbers) for area in axes.collections if isinstance(area, PolyCollection)],
@@ -60,6 +69,12 @@ def _chart(axes: Axes, numbers: _Numbers) -> dict[str, Any]:
         "lines": [_line(line, axes, numbers) for line in axes.lines if np.size(line.get_xdata())],
         "texts": [_text(text, axes) for text in axes.texts],
     }
+
+
+def _width(axes: Axes, figure: Figure) -> float:
+    """The share of the figure's width. That of the axes themselves changes when the figure is first rendered."""
+    place = axes.get_subplotspec()
+    return float((place.get_position(figure) if place else axes.get_position()).width)
 
 
 def _axis(axis: Axis, limits: tuple[float, float], label: str) -> dict[str, Any]:
