@@ -198,7 +198,7 @@ async function render({ model, el }) {
     request();
   });
   if (scene.receive) {
-    model.on("change:buffer", () => {
+    model.on("change:facts change:buffer", () => {
       scene.receive({ facts: model.get("facts"), arrays: readArrays(model) });
       request();
     });
