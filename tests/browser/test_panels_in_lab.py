@@ -35,7 +35,8 @@ NAMES = sorted(gallery.CODE)
 ALIKE = [name for name in NAMES if name not in gallery.OF_THEIR_OWN]
 TOO_WIDE = """panel => {
     const room = panel.closest('.jp-OutputArea-output').getBoundingClientRect()
-    return [...panel.querySelectorAll('*')].filter(part => part.getBoundingClientRect().right > room.right + 1)
+    return [...panel.querySelectorAll('*')].filter(part => part.checkVisibility())  // not what is folded
+        .filter(part => part.getBoundingClientRect().right > room.right + 1)
         .map(part => part.outerHTML.slice(0, 100))
 }"""
 CONTRAST = """panel => {  // of the panel's words on the page: the ratio that the WCAG define

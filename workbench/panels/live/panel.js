@@ -75,11 +75,12 @@ function make(tag, parent, properties = {}, attributes = {}) {
 }
 
 const STYLE = `
-.workbench-canvas { font-family: var(--jp-ui-font-family, sans-serif); font-size: 13px; max-width: 100%; }
-.workbench-canvas canvas { display: block; }
+.workbench-canvas { font-family: var(--jp-ui-font-family, sans-serif); font-size: 13px; max-width: 100%; min-width: 0;
+  overflow-x: hidden; }
+.workbench-canvas canvas { display: block; max-width: 100%; }
 .workbench-canvas .read-out { min-height: 2.8em; line-height: 1.4; }
 .workbench-canvas table { border-collapse: collapse; margin: 4px 0; max-width: 100%; }
-.workbench-canvas th, .workbench-canvas td { overflow-wrap: anywhere; }
+.workbench-canvas th, .workbench-canvas td { overflow-wrap: anywhere; white-space: normal; }
 .workbench-canvas th, .workbench-canvas td { text-align: left; padding: 1px 16px 1px 0; }
 .workbench-canvas td button { border: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; background: none; padding: 0; color: inherit; font: inherit;
   text-decoration: underline; cursor: pointer; }
