@@ -10,28 +10,13 @@ from hypothesis import given, settings, strategies as st
 
 from support.quick_training import readable_base
 from support.random_bases import random_base
-from support.tuned_bases import adapter, full_run
+from support.tuned_bases import full_run
 from workbench.analysis import interpolate, kl_from_base, merged, perplexity
 from workbench.errors import ModelError, TaskError
 from workbench.scoring.evaluation import general_rows, score
 from workbench.scoring.row_scores import TOKENS_A_BATCH
 
 TEXTS = ["The number after 3 is", "Water", "def add(a, b):\n    return a + b", "One two three four five six seven"]
-
-
-@pytest.fixture(scope="module")
-def plain():
-    return readable_base()
-
-
-@pytest.fixture(scope="module")
-def whole(plain):
-    return full_run(plain)
-
-
-@pytest.fixture(scope="module")
-def adapted(plain, tmp_path_factory):
-    return adapter(plain, tmp_path_factory.mktemp("adapter"))
 
 
 @torch.no_grad()

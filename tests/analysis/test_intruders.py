@@ -8,7 +8,6 @@ from hypothesis import given, strategies as st
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.intruders import reduce_intruder_dimension
 
-from support.quick_training import readable_base
 from support.random_bases import logits
 from support.tuned_bases import adapter, full_run, state
 from workbench.analysis import find_intruders, interpolate, layer_spectra, merged, scale_intruders
@@ -47,11 +46,6 @@ def test_large_updates_in_new_directions_are_intruders(count, known, seed):
     update = 1000 * Q[:, known : known + count] @ R[:count]
     assert intruder_positions(W, W + update, top=count) == list(range(count))
     assert intruder_positions(W, W + 1e-6 * W, top=count) == []
-
-
-@pytest.fixture(scope="module")
-def plain():
-    return readable_base()
 
 
 @pytest.fixture(scope="module")

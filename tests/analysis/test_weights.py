@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, strategies as st
 from peft.tuners.lora import LoraLayer
 
-from support.quick_training import readable_base
 from support.random_bases import logits, random_base
 from support.tuned_bases import TARGETS, adapter, full_run, state
 from workbench.adapters.lowrank import best_rank_r, best_rank_r_error, effective_rank
@@ -26,24 +25,8 @@ from workbench.analysis import (
 )
 from workbench.errors import AdapterError
 from workbench.models import linear_modules
-from workbench.models.base import Base
 
 OPENED = ["up_proj", "norm"]
-
-
-@pytest.fixture(scope="module")
-def plain() -> Base:
-    return readable_base()
-
-
-@pytest.fixture(scope="module")
-def whole(plain):
-    return full_run(plain)
-
-
-@pytest.fixture(scope="module")
-def adapted(plain, tmp_path_factory):
-    return adapter(plain, tmp_path_factory.mktemp("adapter"))
 
 
 @pytest.fixture(scope="module")

@@ -103,11 +103,15 @@ def spectra(model: PeftModel) -> dict[str, torch.Tensor]:
     found = {}
     for name, layer in model.named_modules():
         if isinstance(layer, LoraLayer):
-            A, B = factors(name, layer)  # noqa: N806 - as in lowrank
-            core = torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T
-            values = torch.linalg.svdvals(core)
-            found[name] = layer.scaling["default"] * nn.functional.pad(values, (0, len(A) - len(values)))
+            values = singular_values(name, layer)
+            found[name] = nn.functional.pad(values, (0, layer.r["default"] - len(values)))
     return found
+
+
+def singular_values(name: str, layer: LoraLayer) -> torch.Tensor:
+    """Those of one layer's update alpha / r B A, largest first, by two small QR decompositions; at most r of them."""
+    A, B = factors(name, layer)  # noqa: N806 - as in lowrank
+    return layer.scaling["default"] * torch.linalg.svdvals(torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T)
 
 
 def plain_lora(model: PeftModel, what: str) -> LoraConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from workbench.adapters.quantization import stored_bytes
 from workbench.cost.flops import meta_base
 from workbench.cost.gpus import Gpu, gpus
 from workbench.cost.grid import FULL_MASTER, LORA, QLORA, SETTINGS
@@ -14,7 +15,7 @@ from workbench.memory.report import MemoryReport
 
 MODELS = {"1B": "llama-3.2-1b", "3B": "llama-3.2-3b", "7B": "mistral-7b-v0.3", "8B": "llama-3.1-8b"}
 METHODS = {"QLoRA": QLORA, "LoRA": LORA, "full": FULL_MASTER}  # from the least memory to the most
-TRAINED_BYTES, FROZEN_BYTES, NF4_BYTES = 16, 2, 4.127 / 8  # of a number that trains, and of one that is frozen
+TRAINED_BYTES, FROZEN_BYTES = 16, 2  # of a number that trains, and of one that is frozen
 
 Needs = Mapping[str, Mapping[str, MemoryReport]]  # size -> method -> what it needs
 
@@ -31,7 +32,7 @@ def sum_in_words(rank: int = 16) -> str:
         cells = [
             TRAINED_BYTES * numbers,
             FROZEN_BYTES * numbers + TRAINED_BYTES * adapters,
-            NF4_BYTES * numbers + TRAINED_BYTES * adapters,
+            stored_bytes(numbers, "nf4", double_quantization=True) + TRAINED_BYTES * adapters,
         ]
         shown = " | ".join(f"{cell / 1e9:.1f} GB" for cell in cells)
         lines.append(f"| {size} ({numbers / 1e9:.2f} billion numbers) | {shown} |")

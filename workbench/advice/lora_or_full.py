@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from workbench.claims.study import comparisons
 from workbench.course.lessons import START_ALPHA, START_MODELS, START_RANK
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32
@@ -16,7 +17,7 @@ from workbench.results.rows import Row, at_best_rate
 from workbench.scoring.evaluation import answers, everyday_facts, fact_rows, score
 from workbench.scoring.scores import unpack_rows
 from workbench.tasks.files import Example
-from workbench.training.runs import Run, provenance, table
+from workbench.training.runs import Run, comparable_row
 
 SAME_FORGETTING = 0.1  # nats a token of general text: closer runs forget about the same
 SENTENCES, WORDS = 3, 6  # broken sentences shown, and tokens of each
@@ -40,7 +41,7 @@ def row_by_row(runs: Sequence[Run]) -> dict[str, Comparison]:
     rows = {run.method["name"]: run for run in runs if run.right.get("exact_match")}
     if "lora" not in rows:
         return {}
-    flat = {name: {**table([run])[0], **provenance(run)} for name, run in rows.items()}
+    flat = {name: comparable_row(run) for name, run in rows.items()}
     others = [name for name in rows if name != "lora"]
     return {rows[name].label: compare_rows([flat[name]], [flat["lora"]]) for name in others}
 
@@ -104,12 +105,11 @@ def study_gap(study: Sequence[Row], task: str) -> Gap:
     Row by row without the first seed, which chose the rates. By seeds, one is better if its worst seed is above the
     other's best.
     """
-    full, lora = (at_best_rate(_rows(study, task, name)) for name in ("full", "lora"))
-    if all(row.get("right") for row in (*full, *lora)):
-        later = [[row for row in own if row["seed"] > 0] for own in (full, lora)]
-        found = compare_rows(later[0], later[1])
-        return Gap(found.difference, found.verdict, found.in_words("full", "LoRA"))
-    high, low = ([row["exact_match"] for row in rows] for rows in (full, lora))
+    if found := comparisons(study, "full", "lora", [task]):
+        one = found[task]
+        return Gap(one.difference, one.verdict, one.in_words("full", "LoRA"))
+    best = (at_best_rate(_rows(study, task, name)) for name in ("full", "lora"))
+    high, low = ([row["exact_match"] for row in rows] for rows in best)
     verdict = "better" if min(high) > max(low) else "worse" if min(low) > max(high) else "undecided"
     words = (
         f"full {mean(high):.0%} ({min(high):.0%} to {max(high):.0%} over {len(high)} seeds), "

@@ -11,7 +11,7 @@ from workbench.course.lessons import START_MODELS, adapter_size
 from workbench.results.paired import Comparison, compare_rows
 from workbench.results.reference import spread_in_words
 from workbench.results.rows import Row, by_best_rate, grouped, mean_of, usable
-from workbench.training.runs import Run, provenance, table
+from workbench.training.runs import Run, comparable_row
 
 WINDOW, FACTOR, AT_LEAST = 5, 1.5, 0.3  # a spike: above the median of the last steps by so much, in nats
 KNOBS = {"rank 64": "lora r=64", "rank 1": "rank 1", "alpha 8": "alpha=8", "alpha 128": "alpha=128", "rsLoRA": "rslora"}
@@ -57,7 +57,7 @@ def ranks_row_by_row(runs: Sequence[Run]) -> dict[str, Comparison]:
     if len(scored) < 2:
         return {}
     first, *others = sorted(scored, key=lambda run: run.method["rank"] or 0)
-    flat = {run.id: {**table([run])[0], **provenance(run)} for run in scored}
+    flat = {run.id: comparable_row(run) for run in scored}
     name = f"minus rank {first.method['rank']}"
     return {f"rank {run.method['rank']} {name}": compare_rows([flat[run.id]], [flat[first.id]]) for run in others}
 

@@ -19,8 +19,8 @@ from workbench.models.base import Base
 from workbench.models.checks import check_ids
 from workbench.models.padding_free import completion_logits
 from workbench.models.sharing import in_float32, own_precision, share
-from workbench.scoring.evaluation import general_rows
-from workbench.scoring.row_scores import in_batches, score_rows, to_device
+from workbench.scoring.evaluation import general_rows, score
+from workbench.scoring.row_scores import in_batches, to_device
 from workbench.tasks.encoding import Encoded, collate
 from workbench.tasks.joining import prompt_ids
 
@@ -70,8 +70,7 @@ def perplexity(model: Base, texts: Sequence[str] | None = None) -> float:
         rows = general_rows(model.tokenizer)
     else:
         rows = [Encoded(tuple(ids), 1) for ids in _tokens(model, texts, fewest=2)]
-    found = score_rows(share(in_float32(model.model)).eval(), rows)
-    return math.exp(sum(found.nats) / sum(row.completion_tokens for row in rows))
+    return math.exp(score(share(in_float32(model.model)).eval(), rows)["loss"])
 
 
 def _tokens(base: Base, texts: Sequence[str], fewest: int = 1) -> list[list[int]]:

@@ -6,12 +6,13 @@ have several such seeds; a rule that finds none is not tested.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
 from workbench.claims.rules import NotTested, Outcome, rule
 from workbench.results import equal_score
+from workbench.results.equal_score import ENOUGH
 from workbench.results.paired import Comparison, compare_rows
 from workbench.results.rows import Row, at_best_rate, best_rate, grouped, swept_rate, usable
 
@@ -20,7 +21,6 @@ SCOPED = ("tickets", "docs", "orders")  # classification and extraction
 HARD = "protocol"  # an invented format and a way of reasoning, far from pre-training
 SPOKEN = {"lora": "LoRA", "qlora": "QLoRA", "full": "full"}
 LORA_SETTINGS = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "rank 1", "mlp", "dora", "lora+", "pissa")
-ENOUGH = 0.9  # of what both methods reach: runs that score as much are compared in what they forgot
 CLEARLY_MORE = 0.1  # nats a token on general text: the right token is a tenth less likely
 TEN_TIMES = (5, 20)  # the ratio of learning rates that still counts as "about ten times"
 
@@ -70,8 +70,7 @@ def _qlora(paired: Sequence[Row]) -> Outcome:
 def _no_better(study: Sequence[Row], rival: str, claimed: str, tasks: Iterable[str] | None) -> Outcome:
     """Supported if on all tasks the rival is not better than the claimed one; undecided tasks are left out."""
     found = _required(comparisons(study, rival, claimed, tasks))
-    decided = [one.verdict != "better" for one in found.values() if one.verdict != "undecided"]
-    verdict = _all_or_some(decided)
+    verdict = _judged(found, lambda one: one != "better")
     condition = f"{SPOKEN[rival]} is better on none of the tasks that decide; depends: on some of them"
     return verdict, in_words(found, SPOKEN[rival], SPOKEN[claimed]) + ".", condition
 
@@ -92,12 +91,13 @@ def _behaviour(paired: Sequence[Row]) -> Outcome:
 def best_setting(study: Sequence[Row], task: str) -> str:
     """The setting of LoRA that scores highest on the seed that chose the rates, which is not compared."""
     names = [name for name in LORA_SETTINGS if compared(study, task, name)]
+    return max(names, key=lambda name: max(row["exact_match"] for row in _of_choosing_seed(study, task, name)))
 
-    def score(name: str) -> float:
-        first = [row for row in study if (row["task"], row["name"], row["seed"]) == (task, name, CHOOSING_SEED)]
-        return max(row["exact_match"] for row in usable(first, "exact_match"))
 
-    return max(names, key=score)
+def _of_choosing_seed(study: Sequence[Row], task: str, name: str) -> list[Row]:
+    """The scored rows of a setting on the seed that chose its learning rate."""
+    place = (task, name, CHOOSING_SEED)
+    return usable((row for row in study if (row["task"], row["name"], row["seed"]) == place), "exact_match")
 
 
 @rule("ceiling")
@@ -112,28 +112,30 @@ def _ceiling(paired: Sequence[Row]) -> Outcome:
             name = f", {max(steps)} steps"
             found |= comparisons(paired, f"full{name}", f"lora{name}", [task])
     found = _required(found)
-    behind = [one.verdict == "better" for one in found.values() if one.verdict != "undecided"]
     words = {task: f"after {max(longest[task])} steps " for task in found}
     evidence = "; ".join(f"`{task}` {words[task]}{one.in_words('full', 'LoRA')}" for task, one in found.items())
-    return _all_or_some(behind), f"{evidence}.", "full is better in the longest runs; depends: on some tasks"
+    return (
+        _judged(found, lambda one: one == "better"),
+        f"{evidence}.",
+        "full is better in the longest runs; depends: on some tasks",
+    )
 
 
 @rule("hybrid")
 def _hybrid(paired: Sequence[Row]) -> Outcome:
     over_lora = _required(comparisons(paired, "hybrid", "lora"))
     under_full = comparisons(paired, "full", "hybrid", over_lora)
-    gains = [one.verdict == "better" for one in over_lora.values() if one.verdict != "undecided"]
+    verdict = _judged(over_lora, lambda one: one == "better")
     evidence = f"{in_words(over_lora, 'hybrid', 'LoRA')}. {in_words(under_full, 'full', 'hybrid')}."
-    return _all_or_some(gains), evidence, "hybrid is better than LoRA on every task that decides; depends: on some"
+    return verdict, evidence, "hybrid is better than LoRA on every task that decides; depends: on some"
 
 
 @rule("no-regret")
 def _no_regret(paired: Sequence[Row]) -> Outcome:
     found = _required(comparisons(paired, "full", "lora"))
     ratios = {task: rate_ratio(paired, task) for task in found}
-    matches = [one.verdict != "better" for one in found.values() if one.verdict != "undecided"]
     about_ten = all(TEN_TIMES[0] <= ratio <= TEN_TIMES[1] for ratio, _, _ in ratios.values())
-    verdict = _all_or_some(matches)
+    verdict = _judged(found, lambda one: one != "better")
     verdict = DEPENDS if verdict == SUPPORTED and not about_ten else verdict
     told = "; ".join(f"`{task}` {ratio:g} ({low:g} to {high:g})" for task, (ratio, low, high) in ratios.items())
     condition = f"full is better on no task and each ratio is {TEN_TIMES[0]} to {TEN_TIMES[1]}; depends: one of the two"
@@ -148,8 +150,7 @@ def rate_ratio(study: Sequence[Row], task: str) -> tuple[float, float, float]:
     """
     best, alike = {}, {}
     for name in ("lora", "full"):
-        first = [row for row in study if (row["task"], row["name"], row["seed"]) == (task, name, CHOOSING_SEED)]
-        first = [row for row in usable(first, "exact_match") if row.get("right")]
+        first = [row for row in _of_choosing_seed(study, task, name) if row.get("right")]
         best[name] = best_rate(first)
         top = [row for row in first if swept_rate(row) == best[name]]
         others = [row for row in first if swept_rate(row) != best[name]]
@@ -164,12 +165,11 @@ def _rank_alpha(paired: Sequence[Row]) -> Outcome:
     for name in ("rank 1", "lora r=64", "alpha=8", "alpha=128", "rslora"):
         found |= {f"{task}, {name}": one for task, one in comparisons(paired, name, "lora").items()}
     found = _required(found)
-    differ = [one.verdict in ("better", "worse") for one in found.values() if one.verdict != "undecided"]
     evidence = "; ".join(
         f"`{place}`: {one.in_words(place.split(', ')[1], 'rank 8, alpha 32')}" for place, one in found.items()
     )
     return (
-        _all_or_some(differ),
+        _judged(found, lambda one: one in ("better", "worse")),
         f"{evidence}.",
         "every other rank and alpha scores otherwise at its own best rate; depends: some",
     )
@@ -177,9 +177,7 @@ def _rank_alpha(paired: Sequence[Row]) -> Outcome:
 
 @rule("forgetting")
 def _forgetting(paired: Sequence[Row]) -> Outcome:
-    found = {task: at_equal_score(paired, task) for task in comparisons(paired, "full", "lora")}
-    if not found:
-        raise NotTested("The paired has no task on which full and LoRA can be compared.")
+    found = {task: at_equal_score(paired, task) for task in _required(comparisons(paired, "full", "lora"))}
     more = [full > lora + CLEARLY_MORE for _, lora, full in found.values()]
     told = "; ".join(
         f"`{task}`, at {score:.0%} or more: LoRA {lora:+.2f}, full {full:+.2f}"
@@ -209,7 +207,7 @@ def at_equal_score(study: Sequence[Row], task: str) -> tuple[float, float, float
         name: [row for row in study if (row["task"], row["name"]) == (task, name) and row.get("right")]
         for name in ("lora", "full")
     }
-    score, least = equal_score.at_equal_score(settings, ENOUGH)
+    score, least = equal_score.at_equal_score(settings)
     return score, least["lora"].forgetting, least["full"].forgetting
 
 
@@ -221,6 +219,11 @@ def _required(found: dict[str, Comparison]) -> dict[str, Comparison]:
     if not found:
         raise NotTested("The study has no task on which these can be compared row by row yet.")
     return found
+
+
+def _judged(found: Mapping[str, Comparison], holds: Callable[[str], bool]) -> str:
+    """The verdict on a claim from those of the comparisons that decide. holds: whether one of them agrees with it."""
+    return _all_or_some([holds(one.verdict) for one in found.values() if one.verdict != "undecided"])
 
 
 def _all_or_some(true: Sequence[bool]) -> str:

@@ -7,8 +7,9 @@ from math import hypot, sqrt
 from typing import Any
 
 from workbench.scoring.scores import unpack_rows
+from workbench.tasks.tasks import SWEEP_FACTS
 
-FIRST_STUDY_ROWS = 120  # that each run of the first study was scored on; its rows do not say so
+FIRST_STUDY_ROWS = 120  # that a run of the first study was scored on, of `facts` all of them; its rows do not say so
 
 
 def rows_scored(test_rows: int, test_limit: int | None) -> int:
@@ -18,7 +19,9 @@ def rows_scored(test_rows: int, test_limit: int | None) -> int:
 
 def rows_of(row: Mapping[str, Any]) -> int:
     """How many test rows a stored run was scored on."""
-    return len(unpack_rows(row["right"])) if row.get("right") else FIRST_STUDY_ROWS
+    if row.get("right"):
+        return len(unpack_rows(row["right"]))
+    return SWEEP_FACTS if row.get("task") == "facts" else FIRST_STUDY_ROWS
 
 
 def two_standard_errors(share: float, rows: int) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import geometric_mean
 
 from workbench.claims.study import (
-    ENOUGH,
     HARD,
     LORA_SETTINGS,
     SCOPED,
@@ -16,6 +15,7 @@ from workbench.claims.study import (
     comparisons,
     rate_ratio,
 )
+from workbench.results.equal_score import ENOUGH
 from workbench.results.paired import MARGIN, Comparison
 from workbench.results.rows import Row, grouped
 from workbench.study.costs import costs

@@ -12,16 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from workbench import Method, Run, RunStore, TrainConfig, train
-from workbench.claims.study import comparisons
+from workbench.claims.study import CHOOSING_SEED as CHOOSING, comparisons
 from workbench.paths import CHECKOUT
 from workbench.results.noise import rows_scored
 from workbench.results.reference import FIRST_STUDY, STUDY, read_rows
 from workbench.results.rows import best_rate, swept_rate, usable
-from workbench.study.settings import CHOOSING, COMPARING, LONGER, RATES, SETTINGS, base, config_of, recommended, task_of
+from workbench.study.settings import COMPARING, LONGER, RATES, SETTINGS, base, config_of, recommended, task_of
 from workbench.training.runs import COMPLETE, provenance, table
 
 STORE = CHECKOUT / "build" / "study"
@@ -202,16 +201,11 @@ def rows(task: str, name: str | None = None) -> list[dict[str, Any]]:
     return [row for row in found if row["task"] == task and name in (None, row["name"])]
 
 
-def run_stages(stages: Sequence[str], tasks: Sequence[str] = TASKS) -> None:
-    """Run these stages, each on all tasks before the next one."""
-    for stage in stages:
-        for task in tasks:
-            STAGES[stage](task)
-
-
 def main() -> None:
-    """Run the stages named on the command line, or all."""
-    run_stages(sys.argv[1:] or list(STAGES))
+    """Run the stages named on the command line, or all, each on all tasks before the next one."""
+    for stage in sys.argv[1:] or STAGES:
+        for task in TASKS:
+            STAGES[stage](task)
 
 
 if __name__ == "__main__":

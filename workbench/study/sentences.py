@@ -9,14 +9,12 @@ from typing import Any
 
 from workbench.claims.ranks import recall_by
 from workbench.results import reference
-from workbench.results.noise import noise_of_difference
+from workbench.results.noise import noise_of_difference, rows_of
 from workbench.results.rows import Row, at_best_rate, by_best_rate, grouped, mean_and_range, mean_of, usable
-from workbench.tasks.tasks import SWEEP_FACTS
 
 METHODS = ("full", "hybrid", "lora", "qlora", "auto")
 # The other settings of the study, in the table's order; all are LoRA.
 VARIANTS = ("lora r=64", "rslora", "alpha=8", "alpha=128", "attention", "mlp", "starved")
-FIRST_STUDY_ROWS = {"facts": SWEEP_FACTS}  # test rows scored; 120 on the other tasks
 SPOKEN = {
     "lora": "LoRA",
     "qlora": "QLoRA",
@@ -162,8 +160,7 @@ def rates_alike(rows: Sequence[Row], name: str) -> list[float]:
 
 def sampling(rows: Sequence[Row], *shares: float) -> float:
     """Two standard errors of the difference of two shares of the test rows that the study scored."""
-    count = rows[0].get("test_rows") or FIRST_STUDY_ROWS.get(rows[0]["task"], 120)
-    return noise_of_difference(*((share, count) for share in shares))
+    return noise_of_difference(*((share, rows_of(rows[0])) for share in shares))
 
 
 def recalls() -> str:

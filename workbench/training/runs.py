@@ -260,3 +260,8 @@ def table(runs: Iterable[Run]) -> list[dict[str, Any]]:
         }
         for run in runs
     ]
+
+
+def comparable_row(run: Run) -> dict[str, Any]:
+    """The run's row of `table` with its `provenance`, as `results.paired.compare_rows` takes it."""
+    return table([run])[0] | provenance(run)

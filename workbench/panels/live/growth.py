@@ -9,7 +9,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from workbench.adapters.updates import factors
+from workbench.adapters.updates import singular_values
 
 
 class Growth(NamedTuple):
@@ -28,8 +28,4 @@ def growth(model: nn.Module) -> Growth | None:
     if not layers:
         return None
     name, layer = layers[len(layers) // 2]
-    A, B = (part.float() for part in factors(name, layer))  # noqa: N806 - as in lowrank
-    core = torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T
-    return Growth(
-        name.partition("layers.")[2] or name, (layer.scaling["default"] * torch.linalg.svdvals(core)).tolist()
-    )
+    return Growth(name.partition("layers.")[2] or name, singular_values(name, layer).tolist())
