@@ -325,8 +325,8 @@ def test_no_fault_came_up_on_the_way(shown):
 
 
 def test_after_a_restart_the_pictures_stay_and_say_that_they_are_not_live(shown):
-    area = area_of(shown, "delta_w")
-    before = area.evaluate(SEEN)["picture"]
+    panel, area = gallery.make("delta_w"), area_of(shown, "delta_w")
+    before = settle(area, panel, {key: Control(area, widget) for key, widget in panel.controls.items()})["picture"]
     shown.menu("Kernel", "Restart Kernel\N{HORIZONTAL ELLIPSIS}")
     shown.page.get_by_role("button", name="Confirm Kernel Restart").click()
     area.get_by_text("Not live: the kernel has stopped.").wait_for()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from support.processes import is_running
 from workbench.course.runner import run_notebook
 
 pytestmark = [
@@ -58,16 +59,9 @@ def alive(folder: Path, seconds: float = 5) -> list[int]:
     pids = [int(pid) for pid in (folder / "pids.txt").read_text().split()]
     assert len(pids) == 5
     end = time.monotonic() + seconds
-    while (left := [pid for pid in pids if running(pid)]) and time.monotonic() < end:
+    while (left := [pid for pid in pids if is_running(pid)]) and time.monotonic() < end:
         time.sleep(0.1)
     return left
-
-
-def running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.parametrize("last", [WAITS, "import os\nos._exit(1)"])
@@ -99,11 +93,11 @@ def test_the_kernel_ends_when_its_supervisor_is_killed(write, tmp_path):
     assert "ended with exit code -9" in program.communicate(timeout=20)[0]
     kernel = int((tmp_path / "pids.txt").read_text().split()[-1])
     end = time.monotonic() + 8
-    while running(kernel) and time.monotonic() < end:
+    while is_running(kernel) and time.monotonic() < end:
         time.sleep(0.1)
-    assert not running(kernel)
+    assert not is_running(kernel)
     for pid in [*(process.pid for process in family), *map(int, (tmp_path / "pids.txt").read_text().split())]:
-        if running(pid):
+        if is_running(pid):
             psutil.Process(pid).kill()
 
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from support.processes import is_running
 from workbench.course import runner
 from workbench.course.runner import find_notebooks, read_parameters, run_notebook, run_notebooks
 
@@ -114,8 +115,8 @@ def test_a_notebook_that_ignores_interrupts_is_killed_with_all_it_started(write,
     assert result.failure.reason == "The notebook took longer than the 15 s it may take in all, and was killed."
     assert result.seconds < 30
     kernel, grandchild = map(int, (path.parent / "pids.txt").read_text().split())
-    assert not psutil.pid_exists(kernel)
-    assert not psutil.pid_exists(grandchild)
+    assert not is_running(kernel)
+    assert not is_running(grandchild)
 
 
 def test_a_kernel_that_dies_is_reported(write, tmp_path):
