@@ -31,19 +31,27 @@ from support.lab_server import CHROMIUM, SKIP_REASON, LabPage, chromium_page, la
 MODE_A, MODE_B = 33, 100  # ms, p95: computed in the browser, and by the kernel
 TARGETS = {"delta_w": MODE_A, "eight_weights": MODE_A, "adapter_lab, computed": 1500}
 BACK = {"ArrowLeft": "ArrowRight", "ArrowRight": "ArrowLeft"}
-# Until the frame that draws the new setting is painted: the canvas says after each frame what it has drawn.
+# Until the frame that draws the new setting is painted: the canvas says after each frame what it has drawn. Two
+# settings may look alike, or have no picture; then the words of the panel change alone.
 TIMED = """panel => {
     const canvas = panel.querySelector('.workbench-canvas canvas')
     const before = canvas.dataset.digest
     let started
     panel.addEventListener('keydown', event => { started = event.timeStamp }, {capture: true, once: true})
     window.moved = new Promise((resolve, reject) => {
+        const message = panel.querySelector('.workbench-message')
+        const answered = () => started !== undefined && message.textContent !== 'Working ...'
+        const words = new MutationObserver(() => answered() && over())
         const painted = () => {
-            if (started === undefined || (before && canvas.dataset.digest === before)) return
+            if (started !== undefined && !(before && canvas.dataset.digest === before)) over()
+        }
+        const over = () => {
             panel.removeEventListener('workbench-painted', painted)
+            words.disconnect()
             requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - started)))
         }
         panel.addEventListener('workbench-painted', painted)
+        words.observe(message, {subtree: true, childList: true, characterData: true})
         setTimeout(() => reject('no new picture within a minute'), 60000)
     })
 }"""

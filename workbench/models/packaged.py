@@ -10,13 +10,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
+from unittest.mock import patch
 
 import torch
+import transformers
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
 
 from workbench.console import first_line, tell
 from workbench.errors import DamagedError, ModelError
@@ -113,13 +117,15 @@ def _convert(gguf: Path, target: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
     try:
         tell(f"Converting the packaged weights into {target} (once, about 20 seconds)")
+        transformers.utils.logging.disable_progress_bar()
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
+        with patch.object(modeling_gguf_pytorch_utils, "tqdm", partial(tqdm, disable=True)):  # it has no switch
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+            )
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         digests = {file.name: file_hash(file) for file in scratch.iterdir()}
