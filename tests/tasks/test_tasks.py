@@ -84,7 +84,7 @@ def test_a_repeated_prompt_stays_on_one_side_of_the_split(tmp_path):
         ('{"prompt": null, "completion": "b"}', 'row 2: column "prompt" must be text, and holds nothing'),
         (r'{"prompt": "a", "completion": "x\ud83d"}', r'row 2: column "completion" holds half .*\\ud83d'),
         ('{"prompt": "a", ', r"row 2: bad JSON \(.*character \d+\)"),
-        ('["a", "b"]', "row 2: a list, but each line must be one JSON object"),
+        ('["a", "b"]', "row 2: a list, but each row must be one JSON object"),
         ('{"prompt": ' + "9" * 5000 + "}", "row 2: JSON that cannot be read"),
         ("[" * 100_000, "row 2: JSON that cannot be read"),
     ],
@@ -99,7 +99,7 @@ def test_a_faulty_jsonl_row_is_named(tmp_path, line, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("prompt,answer\na,b\n", r'row 1: no column "completion" \(columns: prompt, answer\)'),
+        ("prompt,wanted\na,b\n", r'row 1: no column "completion" \(columns: prompt, wanted\).*completion="wanted"'),
         ("prompt,completion\na,b\nc\n", 'row 2: column "completion" must be text, and holds nothing'),
         ("prompt,completion\na,b,c\n", "row 1: more fields than the header has"),
         ('prompt,completion\n"a"b,c\n', "line 2: bad CSV"),
@@ -114,29 +114,31 @@ def test_a_faulty_csv_row_is_named(tmp_path, content, message):
     assert re.search(message, fault(path))
 
 
+def test_all_rows_with_the_same_fault_are_counted(tmp_path):
+    rows = [*ROWS[:2], *({**row, "completion": " "} for row in ROWS[2:])]
+    text = fault(write_jsonl(tmp_path / "mine.jsonl", rows))
+    assert 'row 3: column "completion" is empty. The same holds for 7 rows (4, 5, 6, 7, 8, ...)' in text
+
+
 @pytest.mark.parametrize("rows", [0, -1])
 def test_a_head_of_nothing_is_refused(rows):
     with pytest.raises(TaskError, match=f"head\\({rows}\\) leaves no rows"):
         load_task("facts").head(rows)
 
 
-def test_wrong_encoding_names_the_line(tmp_path):
-    path = tmp_path / "mine.csv"
-    path.write_bytes("prompt,completion\na,b\ncafé,d\n".encode("latin-1"))
-    assert "line 3: not UTF-8 text. Save the file with UTF-8 encoding." in fault(path)
-
-
 def test_duplicates_across_splits_are_refused(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", ROWS)
     write_jsonl(tmp_path / "test.jsonl", [{"prompt": "New?", "completion": " x"}, ROWS[4]])
     assert "test row 2 has the prompt of train row 5" in fault(tmp_path)
+    write_jsonl(tmp_path / "test.jsonl", [{"prompt": "New?", "completion": " x"}, *ROWS[4:7]])
+    assert "The same holds for 2 more of the 4 test rows." in fault(tmp_path)
 
 
 def test_unusable_places_say_what_to_give(tmp_path):
     assert "no such file or folder" in fault("nowhere/mine.csv")
-    assert "no train.jsonl or train.csv" in fault(tmp_path)
+    assert "no file in this folder that can be read (.jsonl, .json, .csv" in fault(tmp_path)
     (tmp_path / "mine.xlsx").write_bytes(b"PK")
-    assert ".xlsx file type. Give a .jsonl or .csv file." in fault(tmp_path / "mine.xlsx")
+    assert ".xlsx file type. Give a .jsonl, .json, .csv, .tsv, .parquet file." in fault(tmp_path / "mine.xlsx")
     for name in ("train.jsonl", "train.csv"):
         (tmp_path / name).touch()
     assert "both train.jsonl and train.csv. Keep one of them." in fault(tmp_path)
@@ -208,8 +210,8 @@ def test_a_row_that_is_too_long_is_named(base):
     rows = [Example("short", " row"), Example("word " * 40, " row")]
     with pytest.raises(TaskError, match=r"Row 2 \('word word.*\d+ tokens, but max_length is 20"):
         encode(rows, base.tokenizer, max_length=20)
-    with pytest.raises(TaskError, match=r"^Test row 2"):
-        encode(rows, base.tokenizer, max_length=20, what="Test row")
+    with pytest.raises(TaskError, match=r"^Test row 2 .*2 more rows cannot be used either\.$"):
+        encode([*rows, rows[1], rows[0], rows[1]], base.tokenizer, max_length=20, what="Test row")
 
 
 # --- batches and tensors

@@ -16,18 +16,42 @@ def targets_of(options: argparse.Namespace) -> str | list[str]:
 
 
 def list_of(kind: type) -> Callable[[str], list[Any]]:
-    """A type for argparse: a list of numbers with commas between them."""
+    """A type for argparse: a list of numbers or names with commas between them."""
 
     def parse(text: str) -> list[Any]:
         return [kind(part) for part in text.split(",")]
 
-    parse.__name__ = f"list of {'whole numbers' if kind is int else 'numbers'}"  # argparse shows it in its message
+    words = {int: "whole numbers", str: "names"}
+    parse.__name__ = f"list of {words.get(kind, 'numbers')}"  # argparse shows it in its message
     return parse
 
 
 def full_modules_of(options: argparse.Namespace) -> tuple[str, ...]:
     """--full-modules as `hybrid` takes it."""
     return tuple(module for module in (options.full_modules or "").split(",") if module)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """How a person's own data is read; `task_options` passes them on."""
+    template = 'a column, or a text with "{column}" in it'
+    parser.add_argument("--prompt-column", help=f"{template} (default: found by its name)")
+    parser.add_argument("--completion-column", help="the same, of the completion")
+    parser.add_argument("--label-names", type=list_of(str), metavar="A,B,C", help="of labels that are numbers from 0")
+    parser.add_argument("--chat", choices=("plain", "model"), help="write chats plainly, or by the model's template")
+    parser.add_argument("--subset", help="configuration of a Hub data set (default: its only one)")
+    parser.add_argument("--labelled", action="store_true", help="a task of labels: score label accuracy too")
+    parser.add_argument("--test-fraction", type=float, help="of the rows, where there are no test rows (default: 0.2)")
+
+
+def task_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The same as `load_task` takes them; the model's tokenizer is loaded where its template is asked for."""
+    names = ("prompt_column", "completion_column", "label_names", "chat", "subset", "test_fraction")
+    asked = given(options, names) | {"labelled": options.labelled}
+    if asked.get("chat") == "model":
+        from workbench.models.base import load_tokenizer
+
+        asked["chat"] = load_tokenizer(options.model, getattr(options, "revision", None))
+    return {name.removesuffix("_column"): value for name, value in asked.items()}
 
 
 def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.cli.options import DEFAULT, given, list_of
+from workbench.cli.options import DEFAULT, add_data_options, list_of, task_options
 from workbench.console import on_terminal, progress_wanted, say
 
 if TYPE_CHECKING:
@@ -31,15 +31,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial-quantization", action="store_true", help="accept a base of which less than 90 %% can be quantized"
     )
-    data = "a shipped task, or your own CSV, JSONL, folder or Hub data set"
+    data = "a shipped task, or your own file, folder or Hub data set (see `workbench data`)"
     parser.add_argument("--task", default="orders", help=f"{data}; {DEFAULT}")
-    parser.add_argument("--prompt-column", default="prompt", help=DEFAULT)
-    parser.add_argument("--completion-column", default="completion", help=DEFAULT)
-    parser.add_argument("--subset", help="configuration of a Hub data set (default: its only one)")
-    parser.add_argument("--labelled", action="store_true", help="a task of labels: score label accuracy too")
-    parser.add_argument(
-        "--test-fraction", type=float, help="of the prompts, where there are no test rows (default: 0.2)"
-    )
+    add_data_options(parser)
     parser.add_argument("--targets", help="layer names: q_proj,v_proj (default: all-linear)")
     parser.add_argument("--layers", type=list_of(int), metavar="0,1,2", help="blocks to adapt (default: all)")
     parser.add_argument("--dropout", type=float, help="of the adapters' inputs (default: 0)")
@@ -74,9 +68,7 @@ def task(options: argparse.Namespace) -> Task:
     """The task that was asked for. A line on stderr says so where only some of its test rows are scored by default."""
     from workbench.tasks.tasks import load_task
 
-    columns = {"prompt": options.prompt_column, "completion": options.completion_column}
-    fraction = given(options, ("test_fraction",))
-    loaded = load_task(options.task, **columns, **fraction, labelled=options.labelled, subset=options.subset)
+    loaded = load_task(options.task, **task_options(options))
     limit, rows = config(options).test_limit, len(loaded.test)
     if options.test_limit is None and limit is not None and limit < rows:
         say(f"Of {rows:,} test rows the first {limit} will be scored; --test-limit {rows} scores all of them.")

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = attach(
         "in_float32": "sharing",
         "linear_modules": "base",
         "load_base": "base",
+        "load_tokenizer": "base",
         "share": "sharing",
     },
 )

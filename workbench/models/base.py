@@ -134,6 +134,19 @@ def load_base(
     return Base(model, tokenizer, name, found, source, quantization, dtype, share, *marks)
 
 
+def load_tokenizer(name: str | os.PathLike, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of `load_base(name, revision=revision)`, without its weights. Raises ModelError as that does."""
+    name = _as_name(name)
+    location, source, _ = locate(name, revision)
+    silent = source == "hub" and not hub.answers(location, revision)
+    try:
+        return AutoTokenizer.from_pretrained(
+            location, revision=revision, trust_remote_code=False, local_files_only=silent
+        )
+    except Exception as error:  # as in `load_base`
+        raise ModelError(explain(name, source, error, silent)) from error
+
+
 def _read(
     name: str, location: str, of_hub: dict[str, Any], options: dict[str, Any]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

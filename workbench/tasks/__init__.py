@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "Task": "tasks",
         "batches": "encoding",
         "collate": "encoding",
+        "data_report": "report",
         "encode": "encoding",
         "information_bits": "tasks",
         "load_task": "tasks",

@@ -21,7 +21,8 @@ from workbench.console import first_line
 from workbench.errors import DamagedError, TaskError
 from workbench.paths import cache_dir, write_json
 from workbench.stored import read_json
-from workbench.tasks.files import Contents, Example
+from workbench.tasks.contents import Contents
+from workbench.tasks.files import Example
 
 NAME = "docs"
 # Every install has these packages. The standard library is left out: it is not pinned, and forgetting is measured on

@@ -48,9 +48,10 @@ def encode(
     pairs = pair_ids(prompts, completions, tokenizer)
     end = tokenizer.eos_token_id
     encoded = [Encoded((*before, *ended(after, end)), len(before)) for before, after in pairs]
-    for number, (row, example) in enumerate(zip(encoded, examples, strict=True), start=1):
-        if fault := _fault(row, tokenizer, max_length):
-            raise TaskError(f"{what} {number} ({example.prompt[:30]!r}...): {fault}")
+    faults = {number: fault for number, row in enumerate(encoded, 1) if (fault := _fault(row, tokenizer, max_length))}
+    for number, fault in faults.items():
+        others = f" {len(faults) - 1:,} more rows cannot be used either." if len(faults) > 1 else ""
+        raise TaskError(f"{what} {number} ({examples[number - 1].prompt[:30]!r}...): {fault}{others}")
     _tell_end_of_text(pairs, tokenizer, what)
     _tell_what_is_read(examples, pairs, tokenizer, what)
     return encoded

@@ -1,25 +1,25 @@
-"""Read prompts and completions from JSONL and CSV files, folders and the Hub, with every row checked."""
+"""Find the rows of train and test: in a file, a folder, a data set that `datasets` saved, or one of the Hub."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workbench.console import first_line
 from workbench.errors import TaskError
+from workbench.tasks.tables import READERS, Table, kind_of, read_table, rows_of
 
 SHIPPED = ("orders", "tickets", "facts", "protocol")  # each is a folder of data/tasks
 BUILT_IN = (*SHIPPED, "docs")
-SUFFIXES = (".jsonl", ".csv")
+SUFFIXES = (*READERS, ".gz")
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "evaluation", "eval")  # the first that there is, is used
 SPLIT_WORD = re.compile("|".join(("training", "train", *TEST_SPLITS)))
+PART = re.compile(r"-\d+-of-\d+$")  # of the name of a file that is one of several of a split
 DESCRIPTIONS = (".md", ".rst")  # files beside the data that are none
+SAVED = ("dataset_dict.json", "state.json")  # which `save_to_disk` of datasets leaves in its folder
 LISTED = 6  # names in one message
 
 
@@ -32,141 +32,102 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What a file, a folder or a Hub dataset holds, and in words what was left unread there.
+class Found:
+    """The rows of a file, a folder or a data set, and the files or splits, in words, that are left unread.
 
     test: None without test rows of its own. tested_on: the file or split that they came from.
     """
 
-    train: list[Example]
-    test: list[Example] | None
+    train: Table
+    test: Table | None
     unread: list[str]
     tested_on: str = ""
 
 
-def _read_text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        raise TaskError(f"{path}, line {row}: not UTF-8 text. Save the file with UTF-8 encoding.") from error
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    for number, line in enumerate(io.StringIO(_read_text(path)), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            message = f"{path}, row {number}: bad JSON ({error.msg} at character {error.pos + 1})."
-            raise TaskError(f"{message} Each line must be one object.") from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands
-            raise TaskError(f"{path}, row {number}: JSON that cannot be read ({first_line(error)}).") from error
-        if not isinstance(row, dict):
-            raise TaskError(f"{path}, row {number}: a {type(row).__name__}, but each line must be one JSON object.")
-        yield number, row
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
-    try:
-        if repeated := [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]:
-            raise TaskError(f'{path}: the header names column "{repeated[0]}" twice. Rename one of them.')
-        for number, row in enumerate(reader, start=1):
-            if None in row:
-                raise TaskError(f"{path}, row {number}: more fields than the header has. Quote texts with commas.")
-            yield number, row
-    except csv.Error as error:
-        raise TaskError(f"{path}, line {reader.reader.line_num}: bad CSV ({error}).") from error
-
-
-def _fault(row: dict, column: str) -> str | None:
-    """What is wrong with a row's column, and what to do, in words; None if nothing is."""
-    if column not in row:
-        remedy = 'Name yours, e.g. load_task(..., prompt="question", completion="answer").'
-        return f'no column "{column}" (columns: {", ".join(map(str, row)) or "none"}). {remedy}'
-    if not isinstance(text := row[column], str):
-        return f'column "{column}" must be text, and holds {"nothing" if text is None else type(text).__name__}.'
-    if not text.strip():
-        return f'column "{column}" is empty.'
-    if half := re.search(r"[\ud800-\udfff]", text):
-        return f'column "{column}" holds half a character ({half[0]!a}), as of an emoji cut in two; remove it.'
-    return None
-
-
-def _is_empty(value: object) -> bool:
-    return value is None or (isinstance(value, str | list | dict) and not value)
-
-
-def _examples(
-    rows: Iterable[tuple[int, dict]], where: str, prompt: str, completion: str
-) -> tuple[list[Example], list[str]]:
-    """Checks each row and maps the columns; also the columns left over that hold anything. `where` names the file."""
-    examples: list[Example] = []
-    others: dict[str, None] = {}
-    for number, row in rows:
-        if fault := _fault(row, prompt) or _fault(row, completion):
-            raise TaskError(f"{where}, row {number}: {fault}")
-        examples.append(Example(row[prompt], row[completion]))
-        others |= {str(name): None for name, value in row.items() if not _is_empty(value)}
-    if not examples:
-        raise TaskError(f"{where}: no rows.")
-    return examples, [name for name in others if name not in (prompt, completion)]
-
-
-def _read_rows(path: Path, prompt: str, completion: str) -> tuple[list[Example], list[str]]:
-    if path.suffix.lower() not in SUFFIXES:
-        raise TaskError(f"{path}: {path.suffix or 'no'} file type. Give a {' or '.join(SUFFIXES)} file.")
-    rows = _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path)
-    return _examples(rows, str(path), prompt, completion)
-
-
-def read_file(path: Path, prompt: str, completion: str) -> Contents:
+def read_file(path: Path) -> Found:
     """One file, to be split. Its siblings of a train, test or validation set are left unread."""
-    examples, columns = _read_rows(path, prompt, completion)
-    return Contents(examples, None, _unread(columns, "file", _siblings(path)))
+    return Found(read_table(path), None, _unread("file", _siblings(path)))
 
 
 def _siblings(path: Path) -> list[str]:
     """Files beside it whose names differ in the split alone: test.jsonl of train.jsonl, my-val.csv of my-train.csv."""
-    pattern = SPLIT_WORD.sub("*", path.stem.lower())
+    pattern = SPLIT_WORD.sub("*", _stem(path))
     if "*" not in pattern:
         return []
     try:
         beside = [file for file in path.parent.iterdir() if file.is_file() and not file.samefile(path)]
     except OSError:  # a folder that may not be listed
         return []
-    return [file.name for file in beside if SPLIT_WORD.sub("*", file.stem.lower()) == pattern]
+    return [file.name for file in beside if SPLIT_WORD.sub("*", _stem(file)) == pattern]
 
 
-def _split_file(folder: Path, split: str) -> Path | None:
-    named = [file for file in folder.iterdir() if file.stem.lower() == split and file.suffix.lower() in SUFFIXES]
-    found = sorted((file for file in named if file.is_file()), reverse=True)
-    if len(found) > 1:
-        raise TaskError(f"{folder}: both {found[0].name} and {found[1].name}. Keep one of them.")
-    return found[0] if found else None
+def _stem(path: Path) -> str:
+    """The name without what says the format, in lower case."""
+    name = path.name.lower().removesuffix(".gz")
+    return name.removesuffix(Path(name).suffix)
 
 
-def read_folder(folder: Path, prompt: str, completion: str) -> Contents:
-    """The files of train and test rows in a folder; validation rows are those of the test where there is no other."""
-    train = _split_file(folder, "train")
-    if train is None:
-        raise TaskError(f"{folder}: no train.jsonl or train.csv in this folder.")
-    tested = next((file for split in TEST_SPLITS if (file := _split_file(folder, split))), None)
-    examples, columns = _read_rows(train, prompt, completion)
-    test, of_test = _read_rows(tested, prompt, completion) if tested else (None, [])
-    used = [file.name for file in (train, tested) if file]
-    others = [file for file in sorted(folder.iterdir()) if file.name not in used and not file.name.startswith(".")]
-    names = [file.name for file in others if file.suffix.lower() not in DESCRIPTIONS]
-    unread = _unread(list(dict.fromkeys([*columns, *of_test])), "file", names)
-    return Contents(examples, test, unread, tested.name if tested else "")
+def read_folder(folder: Path) -> Found:
+    """The rows of a folder.
+
+    What `datasets` saved is read as it is. Else files called train hold the training rows, and those called test, or
+    validation, the test rows; without such names all files that can be read together are one data set, to be split.
+    """
+    if any((folder / name).is_file() for name in SAVED):
+        return _saved(folder)
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    data = [file for file in files if file.is_file() and kind_of(file) in READERS]
+    splits = {split: _of_split(folder, data, split) for split in ("train", *TEST_SPLITS)}
+    if not data:
+        raise TaskError(f"{folder}: no file in this folder that can be read ({', '.join(READERS)}, also with .gz).")
+    if not splits["train"] and any(splits.values()):
+        raise TaskError(f"{folder}: no file called train, such as train.jsonl or train.csv, in this folder.")
+    train = splits["train"] or data
+    tested = next((splits[split] for split in TEST_SPLITS if splits[split]), [])
+    names = [file.name for file in files if file not in (*train, *tested)]
+    unread = _unread("file", [name for name in names if Path(name).suffix.lower() not in DESCRIPTIONS])
+    return Found(_together(train), _together(tested) if tested else None, unread, tested[0].name if tested else "")
 
 
-def read_hub(name: str, subset: str | None, prompt: str, completion: str) -> Contents:
+def _of_split(folder: Path, data: Sequence[Path], split: str) -> list[Path]:
+    """The file of a split, or its parts."""
+    found = [file for file in data if PART.sub("", _stem(file)) == split]
+    if len(found) > 1 and not all(PART.search(_stem(file)) for file in found):
+        raise TaskError(f"{folder}: both {found[-1].name} and {found[0].name}. Keep one of them.")
+    return found
+
+
+def _together(files: Sequence[Path]) -> Table:
+    """The rows of several files as one table, numbered on. Raises TaskError if they have no column in common."""
+    tables = [read_table(file) for file in files]
+    if len(tables) == 1:
+        return tables[0]
+    for table in tables[1:]:
+        if not {*table.columns} & {*tables[0].columns}:
+            columns = " and ".join(", ".join(each.columns) for each in (tables[0], table))
+            raise TaskError(f"{tables[0].where} and {table.where} have other columns: {columns}. Give one file.")
+    rows = [row for table in tables for _, row in table.rows]
+    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+    where = f"{files[0].parent} ({len(files)} files)"
+    return Table(where, list(enumerate(rows, start=1)), (f"{len(files)} files read as one", *notes))
+
+
+def _saved(folder: Path) -> Found:
+    """What `save_to_disk` of datasets wrote: one split or several."""
+    import datasets  # lazily: slow to import, and needed for few kinds of data
+
+    try:
+        data = datasets.load_from_disk(str(folder))
+    except Exception as error:  # whatever the library meets in damaged files
+        raise TaskError(f"{folder}: this saved data set cannot be read ({first_line(error).rstrip('.')}).") from error
+    if isinstance(data, datasets.Dataset):
+        return Found(_table(str(folder), data), None, [])
+    return _splits(str(folder), "Saved data set", data)
+
+
+def read_hub(name: str, subset: str | None) -> Found:
     """A data set of the Hub. Raises TaskError whatever goes wrong in the library that reads it."""
-    import datasets  # lazily: slow to import and needed only here
+    import datasets  # lazily, as above
     from datasets import packaged_modules
 
     if (
@@ -176,8 +137,7 @@ def read_hub(name: str, subset: str | None, prompt: str, completion: str) -> Con
             f'No built-in task, file, folder or Hub dataset is called "{name}". Give the path of your file.'
         )
     try:
-        splits = datasets.load_dataset(name, subset)
-        return _hub_contents(name, splits, prompt, completion)
+        return _splits(name, "Hub dataset", datasets.load_dataset(name, subset))
     except TaskError:
         raise
     except Exception as error:
@@ -190,22 +150,29 @@ def read_hub(name: str, subset: str | None, prompt: str, completion: str) -> Con
         ) from error
 
 
-def _hub_contents(name: str, splits: Mapping[str, Iterable[dict]], prompt: str, completion: str) -> Contents:
+def _splits(name: str, kind: str, splits: Mapping[str, Iterable[dict[str, Any]]]) -> Found:
     if "train" not in splits:
-        raise TaskError(f'Hub dataset "{name}": no split "train" (splits: {", ".join(splits)}).')
+        raise TaskError(f'{kind} "{name}": no split "train" (splits: {", ".join(splits)}).')
     used = ["train", *[split for split in TEST_SPLITS if split in splits][:1]]
-    parts = [_examples(enumerate(splits[each], 1), f"{name} ({each})", prompt, completion) for each in used]
-    columns = list(dict.fromkeys(column for _, columns in parts for column in columns))
-    unread = _unread(columns, "split", [split for split in splits if split not in used])
-    return Contents(parts[0][0], parts[1][0] if parts[1:] else None, unread, "".join(used[1:]))
+    tables = [_table(f"{name} ({split})", splits[split]) for split in used]
+    unread = _unread("split", [split for split in splits if split not in used])
+    return Found(tables[0], tables[1] if tables[1:] else None, unread, "".join(used[1:]))
 
 
-def _unread(columns: Sequence[str], kind: str, others: Sequence[str]) -> list[str]:
-    """What is left unread, in words: columns, and files or splits."""
-    return [f"{word} {_listed(names)}" for word, names in (("column", columns), (kind, others)) if names]
+def _table(where: str, data: Iterable[dict[str, Any]]) -> Table:
+    rows = rows_of(data)
+    if not rows:
+        raise TaskError(f"{where}: no rows.")
+    return Table(where, rows)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _unread(kind: str, others: Sequence[str]) -> list[str]:
+    """What is left unread, in words: columns, files or splits."""
+    return [f"{kind} {listed(others)}"] if others else []
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in quotes, not more than fit into a message."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(f'"{name}"' for name in names[:LISTED]) + more
 

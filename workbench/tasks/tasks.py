@@ -8,31 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from workbench.console import first_line, say
+from workbench.console import say
 from workbench.errors import TaskError
 from workbench.paths import DATA
 from workbench.tasks import docs
-from workbench.tasks.files import (
-    BUILT_IN,
-    SHIPPED,
-    SUFFIXES,
-    Contents,
-    Example,
-    read_file,
-    read_folder,
-    read_hub,
-    shortened,
-)
+from workbench.tasks.contents import Contents, Mapping, read_contents
+from workbench.tasks.files import BUILT_IN, SHIPPED, Example, shortened
+from workbench.tasks.splitting import hold_out, normal_form
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LABELLED = ("tickets", "docs")  # built-in tasks of classification
 RECALLED = ("facts",)  # built-in tasks whose test rows are the training rows: they measure recall
-TEST_FRACTION = 0.2  # of the prompts of data without test rows
+TEST_FRACTION = 0.2  # of the rows of data without test rows
 FACT_DIGITS = 4  # of a code in the task `facts`
 LIVE_ROWS = 240  # test rows that lessons score: the first ones, a fair sample of all, which the stored study scores too
 SWEEP_FACTS = 96  # of the 192 facts, which lesson 05 and the stored sweeps learn, so that a sweep takes minutes
@@ -66,37 +60,17 @@ class Task:
         return "\n\n".join(f"{row.prompt}⟶{row.completion}" for row in self.test[:n])
 
 
-def _hold_out(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Splits at random by distinct prompt, so that a repeated prompt, however spaced, stays on one side."""
-    if not 0 < fraction < 1:
-        raise TaskError(f"test_fraction must lie between 0 and 1, not {fraction}.")
-    prompts = list(dict.fromkeys(_alike(row.prompt) for row in examples))
-    if len(prompts) < 2:
-        raise TaskError("At least two different prompts are needed to split the file into train and test.")
-    random.Random(seed).shuffle(prompts)
-    held = set(prompts[: min(len(prompts) - 1, max(1, round(fraction * len(prompts))))])
-    sides = {False: list[Example](), True: list[Example]()}
-    for row in examples:
-        sides[_alike(row.prompt) in held].append(row)
-    return sides[False], sides[True]
-
-
-def _alike(prompt: str) -> str:
-    """The prompt without case, spaces, and Unicode's several ways to write a letter."""
-    return "".join(unicodedata.normalize("NFC", prompt).casefold().split())
-
-
 def _check_apart(train: Sequence[Example], test: Sequence[Example], where: str) -> None:
     """Raise TaskError for a prompt on both sides; say how many differ in case or spaces alone."""
     known = {row.prompt: number for number, row in enumerate(train, start=1)}
-    for number, row in enumerate(test, start=1):
-        if row.prompt in known:
-            raise TaskError(
-                f"{where}: test row {number} has the prompt of train row {known[row.prompt]}, "
-                "so the test would measure memory. Remove one of them."
-            )
-    similar = {_alike(row.prompt): number for number, row in enumerate(train, start=1)}
-    pairs = [(n, similar[form]) for n, row in enumerate(test, start=1) if (form := _alike(row.prompt)) in similar]
+    if both := [(number, known[row.prompt]) for number, row in enumerate(test, start=1) if row.prompt in known]:
+        more = f" The same holds for {len(both) - 1:,} more of the {len(test):,} test rows." if both[1:] else ""
+        raise TaskError(
+            f"{where}: test row {both[0][0]} has the prompt of train row {both[0][1]}, "
+            f"so the test would measure memory. Remove one of them.{more}"
+        )
+    similar = {normal_form(row.prompt): number for number, row in enumerate(train, start=1)}
+    pairs = [(n, similar[form]) for n, row in enumerate(test, start=1) if (form := normal_form(row.prompt)) in similar]
     if pairs:
         say(
             f"{where}: {len(pairs)} of {len(test)} test prompts differ from a train prompt in case or spaces alone, "
@@ -111,41 +85,74 @@ def _digest(*splits: Sequence[Example]) -> str:
 
 def load_task(
     name_or_path: str | Path,
-    prompt: str = "prompt",
-    completion: str = "completion",
+    prompt: str | None = None,
+    completion: str | None = None,
     test_fraction: float = TEST_FRACTION,
     seed: int = 0,
     labelled: bool = False,
     subset: str | None = None,
+    chat: str | PreTrainedTokenizerBase | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> Task:
-    """Loads a built-in task ("orders", "tickets", "facts", "protocol", "docs"), a .jsonl or .csv file (UTF-8), a folder
-    with train and, optionally, test files, or a dataset of the Hugging Face Hub (`subset`: its configuration).
+    """Loads a built-in task ("orders", "tickets", "facts", "protocol", "docs"), a file (.jsonl, .json, .csv, .tsv,
+    .parquet, also with .gz), a folder of them, a folder that `datasets` saved, or a dataset of the Hugging Face Hub
+    (`subset`: its configuration).
 
-    `prompt` and `completion` name the columns. Validation rows are the test where there are no test rows; without
-    either, `test_fraction` of the prompts is held out, drawn with `seed`. A line on stderr names the columns, files and
-    splits left unread. `labelled=True` makes the distinct completions the task's labels, for label accuracy.
+    The columns are found by their names: prompt and completion; instruction, input and output (Alpaca); chats in
+    `messages` or `conversations`, each answer a row of its own; a text and its label. `prompt` and `completion` name
+    others: a column, or a text with "{column}" in it. `chat`: how chats become text, "plain" or a tokenizer with a chat
+    template. `label_names`: for labels that are numbers from 0. `labelled=True` makes the distinct completions the
+    task's labels, for label accuracy, as a column called label does by itself.
+    Validation rows are the test where there are no test rows; without either, `test_fraction` of the rows is held out,
+    drawn with `seed`, near-duplicates and the answers of one chat together. A line on stderr says how the file was read
+    and names the columns, files and splits left unread.
     Raises TaskError (a ValueError) that names file, row and fault.
     """
+    mapping = Mapping(prompt, completion, tuple(label_names) if label_names is not None else None, chat)
+    name, contents = find_contents(name_or_path, mapping, subset)
+    _tell_reading(name, contents, test_fraction)
+    return as_task(name, contents, test_fraction, seed, labelled)
+
+
+def find_contents(name_or_path: str | Path, mapping: Mapping, subset: str | None = None) -> tuple[str, Contents]:
+    """The name as text, and what was found there. Raises TaskError as `load_task` does."""
     if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
         raise TaskError(f"{name_or_path!r} must be a task's name or a path, e.g. 'orders' or 'mine.csv'.")
     name = str(name_or_path)
+    if name in BUILT_IN and subset is not None:
+        raise TaskError(f"subset={subset!r} is for Hub datasets, and {name} is none. Leave it out.")
+    if name == docs.NAME:
+        return name, docs.read_docs()
     path = DATA / "tasks" / name if name in SHIPPED else _expanded(name)
-    try:
-        found = _read(name, path, prompt, completion, subset)
-    except OSError as error:
-        why = "you may not read it" if isinstance(error, PermissionError) else error.strerror or first_line(error)
-        raise TaskError(f"{shortened(name)} cannot be read: {why}. Check the path and its permissions.") from error
-    _tell_unread(name, found, test_fraction)
-    train, test = found.train, found.test
+    return name, read_contents(name, path, mapping, subset)
+
+
+def as_task(name: str, contents: Contents, test_fraction: float, seed: int, labelled: bool) -> Task:
+    """The task, its test rows held out of the training rows where it has none."""
+    train, test = contents.train, contents.test
     if test is None:
-        train, test = _hold_out(train, test_fraction, seed)
+        places = hold_out([row.prompt for row in train], contents.train_rows, test_fraction, seed)
+        train, test = ([contents.train[place] for place in side] for side in places)
     if name not in RECALLED:
         _check_apart(train, test, name)
-    distinct = tuple(sorted({row.completion.strip() for row in [*train, *test]}))
-    labels = distinct if labelled or name in LABELLED else None
-    shown = path.stem if path.exists() and name not in BUILT_IN else name
-    source = docs.versions() if name == docs.NAME else str(name_or_path)
+    labels = _labels(name, contents, [*train, *test], labelled)
+    of_disk = name not in BUILT_IN and _expanded(name).exists()
+    shown = Path(_expanded(name).name.removesuffix(".gz")).stem if of_disk else name
+    source = docs.versions() if name == docs.NAME else name
     return Task(shown, tuple(train), tuple(test), labels, source, _digest(train, test))
+
+
+def _labels(name: str, contents: Contents, rows: Sequence[Example], labelled: bool) -> tuple[str, ...] | None:
+    """The distinct completions of a task of labels. Raises TaskError if there is only one."""
+    if not (labelled or name in LABELLED or (contents.layout and contents.layout.label)):
+        return None
+    labels = tuple(sorted({row.completion.strip() for row in rows}))
+    if len(labels) < 2:
+        raise TaskError(
+            f"{name}: all {len(rows):,} rows have the label {labels[0]!r}, so there is nothing to tell apart. "
+            "Give rows of two labels at least."
+        )
+    return labels
 
 
 def _expanded(name: str) -> Path:
@@ -155,30 +162,20 @@ def _expanded(name: str) -> Path:
         raise TaskError(f"{shortened(name)}: its ~ names no home folder here. Write the path in full.") from error
 
 
-def _read(name: str, path: Path, prompt: str, completion: str, subset: str | None) -> Contents:
-    local = path.is_dir() or path.is_file()
-    if (local or name in BUILT_IN) and subset is not None:
-        raise TaskError(f"subset={subset!r} is for Hub datasets, and {name} is none. Leave it out.")
-    if name == docs.NAME:
-        return docs.read_docs()
-    if local:
-        return read_folder(path, prompt, completion) if path.is_dir() else read_file(path, prompt, completion)
-    if name in BUILT_IN or path.suffix.lower() in SUFFIXES or path.is_absolute():
-        raise TaskError(f"{shortened(str(path))}: no such file or folder.")
-    return read_hub(name, subset, prompt, completion)
-
-
-def _tell_unread(name: str, found: Contents, test_fraction: float) -> None:
-    """One line about what is not read, if anything, and about validation rows that serve as the test."""
-    words = []
-    if found.tested_on and not found.tested_on.startswith("test"):
-        words.append(f'"{found.tested_on}" holds the test rows')
-    if found.unread:
-        words.append(f"left unread: {'; '.join(found.unread)}")
-    if found.test is not None and test_fraction != TEST_FRACTION:
+def _tell_reading(name: str, contents: Contents, test_fraction: float) -> None:
+    """One line about how it was read, if not plainly, what was not read, and which rows serve as the test."""
+    words = list(contents.notes)
+    if contents.layout and not contents.layout.as_it_is:
+        words.insert(0, f"read as {contents.layout.kind}")
+    if contents.tested_on and not contents.tested_on.startswith("test"):
+        words.append(f'"{contents.tested_on}" holds the test rows')
+    if contents.unread:
+        words.append(f"left unread: {'; '.join(contents.unread)}")
+    if contents.test is not None and test_fraction != TEST_FRACTION:
         words.append("test_fraction is not used, since there are test rows")
     if words:
-        advice = " What the model should read belongs into the prompt." if "column" in "".join(found.unread) else ""
+        columns = "column" in "".join(contents.unread)
+        advice = " What the model should read belongs into the prompt." if columns else ""
         say(f"{name}: {'; '.join(words)}.{advice}")
 
 
