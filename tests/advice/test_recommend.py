@@ -60,7 +60,8 @@ def test_the_recommendation_gives_its_reasons(small, store):
     config = TrainConfig(steps=2, batch_size=2, evaluate=False, save=False)
     method = recommend(small, FACTS.head(8), config)
     assert method.name == "lora" and method.rank == SMALLEST_RANK and method.targets == "all-linear"
-    assert len(method.reasons) == 4 and f"hidden size {64}" in method.reasons[-1]
+    assert len(method.reasons) == 5 and f"hidden size {64}" in method.reasons[3]
+    assert "is a rule, and nothing was tried" in method.reasons[4]
     run = train(small, FACTS, method, config, store)
     assert store.get(run.id).method["reasons"] == list(method.reasons)
     assert "reasons" not in lora(rank=2).to_dict() and replace(method, reasons=()) == method

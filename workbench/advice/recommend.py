@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.adapters.inject import adapter_parameters
 from workbench.adapters.methods import Method, lora, qlora
+from workbench.advice.trying import settings_around, try_settings
+from workbench.errors import TrainingError
 from workbench.models.base import Base, linear_modules
 from workbench.models.sharing import in_float32, share
 from workbench.results.reference import learning_rate_for
@@ -82,9 +84,25 @@ def _left_out(base: Base) -> str:
     return f" {share:.0%} of the blocks' matrices are no linear layers and get none." if share > 0.01 else ""
 
 
-def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Method:
-    """A first choice for `task` without a sweep. Its `reasons` are sentences that say where each number comes from."""
+def recommend(base: Base, task: Task, config: TrainConfig | None = None, budget_minutes: float | None = None) -> Method:
+    """Rank, alpha and learning rate for `task`. Its `reasons` are sentences that say where each number comes from.
+
+    Without a budget it is a rule that trains nothing. With `budget_minutes` up to eight settings around the rule's are
+    tried in one pass, for no more than that time and about three times the steps of one run, and judged on training
+    rows that are held out; the reasons then list what was tried. Raises TrainingError if the budget is too small.
+    """
     config = config or TrainConfig()
+    first = by_rule(base, task, config)
+    if budget_minutes is None:
+        return first
+    if not budget_minutes > 0:
+        raise TrainingError(f"budget_minutes={budget_minutes} must be above 0.")
+    found = try_settings(base, task, settings_around(first), config, budget_minutes)
+    return replace(found.chosen.method, reasons=(first.reasons[0], *found.reasons(config.steps)))
+
+
+def by_rule(base: Base, task: Task, config: TrainConfig) -> Method:
+    """The setting that a rule gives, and on which nothing was tried."""
     bits = bits_to_learn(base, task, config.max_length)
     a_rank = adapter_parameters(base, lora(rank=1))
     needed = SAFETY * bits / (BITS_A_PARAMETER * a_rank)
@@ -103,6 +121,7 @@ def recommend(base: Base, task: Task, config: TrainConfig | None = None) -> Meth
         f"Learning rate {rate:g}: a rule for Llama-type models of hidden size {hidden} and "
         f"{'short' if config.steps <= SHORT_RUN else 'long'} runs (here {config.steps} steps, {seen:.1f} times through "
         "the data).",
+        "All of this is a rule, and nothing was tried: recommend(..., budget_minutes=10) tries settings on your data.",
     ]
     if needed > LARGEST_RANK:
         reasons.append(f"More than rank {LARGEST_RANK} would be needed: full fine-tuning is worth a try.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from workbench.cli.options import DEFAULT, Commands, full_modules_of, given, refuse_unused, targets_of
 from workbench.cli.runs import QUANTIZED, add_run_options, announce, base, config, record, step_printer, task
+from workbench.errors import MethodError
 
 if TYPE_CHECKING:
     from workbench.adapters.methods import Method
@@ -32,6 +33,7 @@ def add(commands: Commands) -> None:
     train.add_argument("--lora-plus", type=float, help="learning rate of B over that of A (LoRA+, about 16)")
     train.add_argument("--full-modules", help="hybrid: modules to train whole, e.g. layers.29.mlp")
     train.add_argument("--full-learning-rate", type=float, help="hybrid: of these modules (default: a tenth)")
+    train.add_argument("--budget-minutes", type=float, help="auto: try settings for so long (default: a rule)")
     train.add_argument("--seed", type=int, default=0, help=DEFAULT)
     train.set_defaults(command=_train)
 
@@ -45,10 +47,12 @@ def _train(options: argparse.Namespace) -> int:
     from workbench.training.store import RunStore
 
     method = _method(options)
+    if method is not None and options.budget_minutes is not None:
+        raise MethodError("--budget-minutes is for --method auto, which tries settings; leave it out.")
     settings = replace(config(options), seed=options.seed)
     data, start = task(options), base(options, method.base_quantization if method else None)
     if method is None:
-        method = recommend(start, data, settings)
+        method = recommend(start, data, settings, options.budget_minutes)
         print("\n".join([f"Chosen: {method.label}", *(f"  {reason}" for reason in method.reasons)]), file=sys.stderr)
     run = train(start, data, method, settings, RunStore(options.out), on_step=step_printer())
     if not PartialState().is_main_process:

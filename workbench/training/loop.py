@@ -61,6 +61,7 @@ class StepReport(TypedDict):
 
 
 OnStep = Callable[[StepReport], bool | None]  # returning True stops the training
+Choose = Callable[[int, list[Slot]], list[Slot]]  # after a step, from 1: which of the slots continue
 
 
 def accelerator_for(base: Base) -> Accelerator:
@@ -133,11 +134,13 @@ def fit(
     together: bool,
     on_step: OnStep | None = None,
     scoring: float = 0.0,
+    choose: Choose | None = None,
 ) -> None:
     """Train the slots; fills in history, status, seconds and peak memory of their runs.
 
     together: they share forward passes over `base`; otherwise there is one, with a model of its own. A slot whose loss
     is not finite is dropped and marked as diverged; the others continue. scoring: seconds that the scores will take.
+    choose: which of the slots continue after a step; with none the training ends.
     Raises KeyboardInterrupt when `on_step` asks to stop.
     """
     config, active = slots[0].config, list(slots)
@@ -162,6 +165,7 @@ def fit(
                 say(f"{_together(slots)}: {words}{_padding(slots)}")
             if on_step and on_step(_report(slots, surviving, step, seconds, pace.seconds_left)):
                 raise KeyboardInterrupt
+            surviving = choose(step + 1, surviving) if choose and surviving else surviving
             if not surviving:
                 break
             if len(surviving) < len(active):
