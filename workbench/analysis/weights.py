@@ -56,7 +56,7 @@ def layer_spectra(base: Base, tuned: Base) -> list[LayerSpectrum]:
     Those of an adapter come from its two factors, without building the update; a hybrid is merged first. Raises
     AdapterError as `updates` does.
     """
-    if _is_product(tuned.model):
+    if is_product(tuned.model):
         values = {name.removeprefix(BASE_PREFIX): each for name, each in spectra(tuned.model).items()}
     else:
         values = {name: spectrum(update) for name, update in updates(base, tuned)}
@@ -96,7 +96,7 @@ def updates(base: Base, tuned: Base) -> Iterator[tuple[str, Tensor]]:
     tuned: a run of `full`, a merged model, or an adapter; of an adapter it is scaling * B A. Raises AdapterError for
     models of two architectures, for quantized weights, and for adapters that `merge` refuses.
     """
-    if not _is_product(tuned.model):
+    if not is_product(tuned.model):
         for name, before, after in changed_layers(base, tuned):
             yield name, after - before
         return
@@ -144,7 +144,7 @@ def cut(base: Base, tuned: Base, rank: int) -> Base:
     tuned, and `drop` takes it back. An adapter is cut by its factors and stays one; a hybrid is merged first. Raises
     AdapterError as `updates` does, and for a rank below 1.
     """
-    if _is_product(tuned.model):
+    if is_product(tuned.model):
         return tuned.with_model(change(tuned.model, rank=rank), f"{tuned.revision}, cut to rank {rank}")
     if not isinstance(rank, int) or rank < 1:
         raise AdapterError(f"rank={rank!r} must be a whole number of at least 1; interpolate(..., 0) gives the base.")
@@ -202,7 +202,7 @@ def with_weights(base: Base, tuned: Base, new: Mapping[str, Tensor], words: str)
     return _as_plain(tuned, model, words)
 
 
-def _is_product(model: nn.Module) -> bool:
+def is_product(model: nn.Module) -> bool:
     """Whether the updates are products of an adapter's factors and nothing else was trained."""
     if not isinstance(model, PeftModel):
         return False
