@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from workbench.claims.book import stored_sweeps
 from workbench.claims.ledger import UNTESTED, claims
 from workbench.claims.rules import verdicts
 from workbench.paths import DATA
@@ -141,9 +142,7 @@ def findings() -> str:
 
 def by_claim() -> dict[str, str]:
     """Claim -> what the rows say about it."""
-    rows = reference.stored_sweeps
-    few = [row for row in rows("few") if row["targets"] == "down_proj"]  # on one matrix of one block
-    sweeps = verdicts(ranks=rows("rate", "seeds"), few=few, alphas=rows("alpha"), full=rows("full"))
+    sweeps = verdicts(**stored_sweeps())
     told: dict[str, list[str]] = {}
     study = verdicts(study=reference.study_rows(), paired=reference.paired_rows())
     decided = [one for one in study if one.verdict != UNTESTED]

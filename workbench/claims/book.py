@@ -1,0 +1,141 @@
+"""The whole ledger: every claim with what the study, the predictions and the learner's own runs say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from workbench.claims.ledger import DEPENDS, SUPPORTED, UNTESTED, Claim, Verdict, claims
+from workbench.claims.rules import Evidence, verdicts
+from workbench.cost.gpus import gpus
+from workbench.cost.grid import grid
+from workbench.cost.published import published_pair
+from workbench.results import reference
+from workbench.training.runs import Run
+from workbench.training.store import RunStore
+
+OWN, STUDY, SWEEPS, PREDICTED = "your runs", "reference study", "stored sweeps", "prediction"
+LIMITS = {
+    OWN: "your task and computer; one run of each method, so another seed can turn it",
+    STUDY: "one model of 135M parameters on a CPU, short runs, three seeds of each method",
+    SWEEPS: "96 facts to be recalled by a model of 135M parameters, mostly one seed",
+    PREDICTED: "computed for a GPU, not measured on one",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A claim with all that is known. lead: the evidence that decides, None without any."""
+
+    claim: Claim
+    lead: str | None
+    verdict: str
+    found: dict[str, Verdict]  # source of the evidence -> its verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        evidence = {
+            source: {"verdict": one.verdict, "evidence": one.evidence, "rule": one.rule, "limit": LIMITS[source]}
+            for source, one in self.found.items()
+        }
+        return {**asdict(self.claim), "verdict": self.verdict, "decided_by": self.lead, "evidence": evidence}
+
+
+def book(store: RunStore | None = None) -> list[Entry]:
+    """Every claim, in the order of the ledger, judged by all evidence that is here.
+
+    The learner's own runs come first where they decide: they are of the learner's task. store: of these runs.
+    """
+    found = {
+        OWN: verdicts(runs=comparable((store or RunStore()).all())),
+        STUDY: verdicts(study=reference.study_rows(), paired=reference.paired_rows(), grid=(rows := grid())),
+        SWEEPS: verdicts(**stored_sweeps()),
+        PREDICTED: verdicts(grid=rows, gpus=gpus(), published=published_pair()),
+    }
+    return entries(found)
+
+
+def entries(found: Mapping[str, Iterable[Verdict]]) -> list[Entry]:
+    """Every claim with what each source says. found: source -> verdicts, the weightiest source first."""
+    by_source = {source: {one.claim: one for one in own} for source, own in found.items()}
+    listed = []
+    for id, claim in claims().items():
+        own = {source: known[id] for source, known in by_source.items() if id in known}
+        decided = [source for source, one in own.items() if one.verdict != UNTESTED]
+        lead = next(iter(decided), None)
+        listed.append(Entry(claim, lead, own[lead].verdict if lead else UNTESTED, own))
+    return listed
+
+
+def comparable(runs: Sequence[Run]) -> list[Run]:
+    """The finished runs of the latest set that can be compared: same base, data, steps, batch and seed.
+
+    The set with the most methods; of equal ones the latest. Empty if no two methods can be compared.
+    """
+    sets: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        if run.status == "finished":
+            sets.setdefault(_setting(run), []).append(run)
+    methods = {key: len({run.method["name"] for run in own}) for key, own in sets.items()}
+    several = [key for key in sets if methods[key] > 1]
+    if not several:
+        return []
+    best = max(several, key=lambda key: (methods[key], max(run.created for run in sets[key])))
+    return sorted(sets[best], key=lambda run: run.created)
+
+
+def _setting(run: Run) -> tuple[object, ...]:
+    config = run.config
+    return (
+        run.base["name"],
+        run.base["revision"],
+        run.task["sha256"],
+        *(config.get(name) for name in ("steps", "batch_size", "accumulation", "seed")),
+    )
+
+
+def stored_sweeps() -> Evidence:
+    """The evidence of the stored rank sweeps, as their rules take it."""
+    rows = reference.stored_sweeps
+    few = [row for row in rows("few") if row["targets"] == "down_proj"]  # on one matrix of one block
+    return {"ranks": rows("rate", "seeds"), "few": few, "alphas": rows("alpha"), "full": rows("full")}
+
+
+def summary(listed: Sequence[Entry]) -> str:
+    """How many claims have which verdict, in a sentence."""
+    counts = {verdict: sum(one.verdict == verdict for one in listed) for verdict in (SUPPORTED, DEPENDS)}
+    against = sum(one.verdict == "not supported" for one in listed)
+    untested = sum(one.verdict == UNTESTED for one in listed)
+    own = sum(one.lead == OWN for one in listed)
+    return (
+        f"Of {len(listed)} claims {counts[SUPPORTED]} are supported, {counts[DEPENDS]} depend on the case, "
+        f"{against} are not supported and {untested} were not tested; your own runs decided {own}."
+    )
+
+
+def as_text(listed: Sequence[Entry]) -> str:
+    """The ledger for a terminal."""
+    lines = []
+    for one in listed:
+        lines.append(f"{one.claim.id}: {one.verdict}{f' ({one.lead})' if one.lead else ''}")
+        lines.append(f"  {one.claim.text} [{one.claim.source}]")
+        for source, verdict in one.found.items():
+            lines.append(f"  {source} ({LIMITS[source]}): {verdict.verdict}. {verdict.evidence}")
+    return "\n".join([*lines, "", summary(listed)])
+
+
+def as_markdown(listed: Sequence[Entry]) -> str:
+    """The ledger as a table: claim, verdict, what decided, and its numbers."""
+    lines = ["| claim | verdict | decided by | numbers, spread and limit |", "| --- | --- | --- | --- |"]
+    for one in listed:
+        verdict = one.found.get(one.lead or "")
+        told = f"{verdict.evidence} *{LIMITS[one.lead or '']}.*" if verdict else _why_not(one)
+        lines.append(f"| **{one.claim.id}**: {one.claim.text} | {one.verdict} | {one.lead or ''} | {told} |")
+    return "\n".join([*lines, "", summary(listed)])
+
+
+def _why_not(one: Entry) -> str:
+    reasons = [verdict.evidence for verdict in one.found.values()]
+    lessons = " and ".join(one.claim.notebooks)
+    return " ".join(reasons) or f"No evidence is stored; lesson {lessons} measures it."
