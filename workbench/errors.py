@@ -51,3 +51,7 @@ class MemoryModelError(WorkbenchError, ValueError):
 
 class HardwareError(WorkbenchError, ValueError):
     """Something that no GPU of the table can do."""
+
+
+class ServingError(WorkbenchError):
+    """A model that cannot be served, exported or asked."""

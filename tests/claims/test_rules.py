@@ -6,7 +6,7 @@ from support.records import run
 from workbench.claims import JUDGED, UNTESTED, claims, verdicts
 from workbench.claims.rules import Evidence, NotTested, Rule, rules
 
-LESSONS = ("03", "04", "05")  # which judge every claim of theirs; lesson 06 judges JUDGED
+LESSONS = ("03", "04", "05", "08")  # which judge every claim of theirs; lesson 06 judges JUDGED
 
 
 def test_every_claim_that_a_lesson_judges_has_a_rule_and_every_rule_a_claim():

@@ -10,6 +10,7 @@ import test_plots_comparisons
 import test_plots_knobs
 import test_plots_memory
 import test_plots_quantization
+import test_plots_serving
 import test_plots_sweeps
 import test_plots_updates
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,6 +23,7 @@ MODULES = (
     test_plots_knobs,
     test_plots_memory,
     test_plots_quantization,
+    test_plots_serving,
     test_plots_sweeps,
     test_plots_updates,
 )

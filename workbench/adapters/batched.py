@@ -6,7 +6,7 @@ its own rank. Nothing is padded to the largest rank, and no value of one slice e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from workbench.adapters.carriers import injected, see_every_token
 from workbench.adapters.inject import target_modules
 from workbench.adapters.methods import Method
-from workbench.errors import TrainingError
+from workbench.errors import AdapterError, TrainingError
 from workbench.models.base import Base
 from workbench.models.sharing import share
 
 Scalings = Sequence[float | None]  # of each slice; None: it has no adapter here
 QUANTIZED = ("Linear4bit", "Linear8bitLt")  # whose product, like that of nn.Linear itself, is x W^T + b
+BASE = "__base__"  # PEFT's name, too, for a row without an adapter
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
 
 
@@ -41,22 +42,42 @@ def fits_a_slice(base: Base, method: Method) -> bool:
     return plain and not drops and base.dtype != torch.float16
 
 
-def multi_adapter_model(base: Base, models: Sequence[PeftModel]) -> nn.Module:
+def multi_adapter_model(base: Base, models: Sequence[PeftModel | None]) -> nn.Module:
     """A model on the weights of `base` with the adapters of all `models`: each acts on its own slice of the batch.
 
-    The slices are in the order of `models`; `set_slices` says how large they are. The adapters are the very parameters
-    of `models`: what trains here is trained there.
+    The slices are in the order of `models`, None for one that gets the base alone; `set_slices` says how large they
+    are. The adapters are the very parameters of `models`: what trains here is trained there.
     """
     combined = share(base.model).train()
     sizes: list[int] = []
-    adapted = [injected(model) for model in models]
+    adapted = [injected(model) if model else set() for model in models]
     for name in sorted(set().union(*adapted)):
         module = combined.get_submodule(name)
-        inner = [model.base_model.model for model in models]
-        parts = [part.get_submodule(name) if name in own else None for part, own in zip(inner, adapted, strict=True)]
+        pairs = zip(models, adapted, strict=True)
+        parts = [one.base_model.model.get_submodule(name) if one and name in own else None for one, own in pairs]
         parent, _, own_name = name.rpartition(".")
         setattr(combined.get_submodule(parent), own_name, SlicedLinear(module, parts, sizes))
     return combined
+
+
+def mixed_logits(base: Base, models: Mapping[str, PeftModel], ids: Tensor, owners: Sequence[str]) -> Tensor:
+    """Logits (rows, length, vocabulary) of a batch in which each row has its own adapter.
+
+    ids: (rows, length), of equal length or padded on the right. owners: for each row a name of `models`, or BASE for
+    none. PEFT's `adapter_names` computes the same. Raises AdapterError for a name that is not there.
+    """
+    if unknown := set(owners) - {*models, BASE}:
+        raise AdapterError(f"No adapter is called {', '.join(sorted(unknown))}; there are {', '.join(models)}.")
+    if len(owners) != len(ids):
+        raise AdapterError(f"{len(owners)} names for {len(ids)} rows; give one name for each row, {BASE!r} for none.")
+    present = [name for name in (BASE, *models) if name in owners]
+    model = multi_adapter_model(base, [models.get(name) for name in present]).eval()
+    order = torch.tensor(sorted(range(len(ids)), key=lambda row: present.index(owners[row])), device=ids.device)
+    if set(present) != {BASE}:
+        set_slices(model, [owners.count(name) * ids.shape[1] for name in present])
+    with torch.no_grad():
+        logits = model(input_ids=ids[order], use_cache=False).logits
+    return logits[order.argsort()]
 
 
 def set_slices(model: nn.Module, tokens: Sequence[int]) -> None:

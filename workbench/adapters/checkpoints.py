@@ -33,6 +33,7 @@ from workbench.adapters.adapter_files import (
 )
 from workbench.adapters.guard import private, unmoved
 from workbench.adapters.merging import check_same_logits, merge
+from workbench.adapters.origin import check_origin
 from workbench.adapters.updates import change, spectra
 from workbench.errors import AdapterError, ModelError
 from workbench.models.base import Base
@@ -77,8 +78,9 @@ def _folder(directory: str | os.PathLike) -> Path:
 def load(base: Base, directory: str | os.PathLike) -> PreTrainedModel | PeftModel:
     """The tuned model: `base` with the adapter in a stock PEFT wrapper (sharing the base's weights), or the checkpoint.
 
-    Raises AdapterError when the directory is incomplete or the adapter belongs to another architecture: every tensor of
-    the file must have a place in the model, and every adapter tensor of the model must be in the file.
+    Raises AdapterError when the directory is incomplete or the adapter belongs to another base: every tensor of the
+    file must have a place in the model, every adapter tensor of the model must be in the file, and a base.json, where
+    there is one, must agree.
     """
     directory = _folder(directory)
     if (directory / "adapter_config.json").is_file():
@@ -92,6 +94,7 @@ def load(base: Base, directory: str | os.PathLike) -> PreTrainedModel | PeftMode
 
 def _load_adapter(base: Base, directory: Path) -> PeftModel:
     config = _config_of(directory)
+    check_origin(base, directory)
     try:
         header = read_header(directory)
         check_header(config, header)
@@ -108,12 +111,20 @@ def _load_adapter(base: Base, directory: Path) -> PeftModel:
             model.came_along = sorted(header.keys() & own.keys())  # for merge()
             _raise(model)
             set_peft_model_state_dict(model, weights)  # again: assigning has rounded them to the base's dtype
-    except AdapterError as error:
-        raise AdapterError(f"The adapter in {directory} is damaged or does not fit {base.name}: {error}") from error
-    except DAMAGES as error:
-        words = f"The adapter in {directory} is damaged or does not fit {base.name}: {in_words(error)}"
+    except (AdapterError, *DAMAGES) as error:
+        why = str(error) if isinstance(error, AdapterError) else in_words(error)
+        made_for = (
+            f" Its configuration says that it was made for {other}." if (other := _other_base(config, base)) else ""
+        )
+        words = f"The adapter in {directory} is damaged or does not fit {base.name}: {why}{made_for}"
         raise AdapterError(words) from error
     return model
+
+
+def _other_base(config: PeftConfig, base: Base) -> str | None:
+    """The name of the base in PEFT's configuration, where it is not the one that this base was loaded from."""
+    named = config.base_model_name_or_path
+    return None if named in (None, "", base.name, base.model.name_or_path) else named
 
 
 def _config_of(directory: Path) -> PeftConfig:

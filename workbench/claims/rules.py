@@ -22,6 +22,8 @@ from workbench.training.runs import Run
 if TYPE_CHECKING:
     from workbench.cost.gpus import Gpu
     from workbench.cost.grid import GridRow
+    from workbench.cost.roofline import Service
+    from workbench.serving.measure import Several
 
 # One of ledger.VERDICTS or UNTESTED, a sentence with the numbers, and what counts as supported.
 Outcome: TypeAlias = tuple[str, str, str]
@@ -41,6 +43,7 @@ class Evidence(TypedDict, total=False):
     varies the learning rate and: the rank, with adapters on all linear layers; the rank, with adapters on one module;
     alpha, at one rank; nothing else, in full fine-tuning. study: rows of the reference study, of any tasks. paired:
     those of them that say which test rows were right.
+    several: what `serving.measure.several` returns. services: number of tasks -> what `cost.roofline.serve` returns.
     """
 
     runs: Sequence[Run]
@@ -53,6 +56,8 @@ class Evidence(TypedDict, total=False):
     full: Sequence[Row]
     study: Sequence[Row]
     paired: Sequence[Row]
+    several: Several
+    services: Mapping[int, Mapping[str, Service]]
 
 
 @dataclass(frozen=True)
