@@ -20,6 +20,7 @@ from workbench.results.rows import Row
 from workbench.training.runs import Run
 
 if TYPE_CHECKING:
+    from workbench.analysis.places import Cuts
     from workbench.cost.gpus import Gpu
     from workbench.cost.grid import GridRow
     from workbench.cost.roofline import Service
@@ -42,7 +43,7 @@ class Evidence(TypedDict, total=False):
     `cost.published.published_pair` return. ranks, few, alphas, full: rows of rank sweeps on one task, each of which
     varies the learning rate and: the rank, with adapters on all linear layers; the rank, with adapters on one module;
     alpha, at one rank; nothing else, in full fine-tuning. study: rows of the reference study, of any tasks. paired:
-    those of them that say which test rows were right.
+    those of them that say which test rows were right. cuts: of one full run whose update was cut to several ranks.
     several: what `serving.measure.several` returns. services: number of tasks -> what `cost.roofline.serve` returns.
     """
 
@@ -56,6 +57,7 @@ class Evidence(TypedDict, total=False):
     full: Sequence[Row]
     study: Sequence[Row]
     paired: Sequence[Row]
+    cuts: Cuts
     several: Several
     services: Mapping[int, Mapping[str, Service]]
 
