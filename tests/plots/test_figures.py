@@ -7,6 +7,7 @@ import matplotlib
 import pytest
 import test_plots
 import test_plots_comparisons
+import test_plots_decision
 import test_plots_knobs
 import test_plots_memory
 import test_plots_quantization
@@ -20,6 +21,7 @@ from workbench import plots
 MODULES = (
     test_plots,
     test_plots_comparisons,
+    test_plots_decision,
     test_plots_knobs,
     test_plots_memory,
     test_plots_quantization,

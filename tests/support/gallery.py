@@ -26,6 +26,11 @@ from workbench import RunStore
 from workbench.panels.comparison import comparison_panel
 panel = comparison_panel(RunStore().all()[:2])
 """,
+    "decide": """
+from workbench.results import reference
+from workbench.panels.decide import decide_panel
+panel = decide_panel(reference.study_rows(), 0.1, 0.7)
+""",
     "delta_w": """
 from workbench.panels.delta_w import delta_w_panel
 panel = delta_w_panel()

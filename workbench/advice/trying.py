@@ -28,7 +28,7 @@ from workbench.tasks.encoding import Encoded, encode
 from workbench.tasks.splitting import hold_out
 from workbench.tasks.tasks import Task
 from workbench.training.lifecycle import alone_in_this_process
-from workbench.training.loop import accelerator_for, fit, make_slot
+from workbench.training.loop import OnStep, accelerator_for, fit, make_slot
 from workbench.training.pace import spoken
 from workbench.training.runs import Run
 from workbench.training.step import Slot, TrainConfig
@@ -140,7 +140,12 @@ def cost_in_steps(count: int, steps: int, scoring: float = 0.0) -> float:
 
 @own_precision()
 def try_settings(
-    base: Base, task: Task, settings: Sequence[Method], config: TrainConfig, budget_minutes: float
+    base: Base,
+    task: Task,
+    settings: Sequence[Method],
+    config: TrainConfig,
+    budget_minutes: float,
+    on_step: OnStep | None = None,
 ) -> Trying:
     """Train the settings together and halve them at each stage; as many of them, from the first, as the budget allows.
 
@@ -163,7 +168,7 @@ def try_settings(
             runs = [trial.new_run() for trial in trials]
             slots = [make_slot(trial, run, rows, accelerator) for trial, run in zip(trials, runs, strict=True)]
             halving.known = {id(run): each for run, each in zip(runs, halving.tried, strict=True)}
-            fit(accelerator, base, slots, True, choose=halving)
+            fit(accelerator, base, slots, True, on_step, choose=halving)
             accelerator.free_memory()
     return Trying(
         halving.ranked(runs), len(scored), recalled, time.perf_counter() - started, halving.setting_steps / own.steps

@@ -1,0 +1,190 @@
+"""A report of runs as one HTML file: no other file, no network and no script is needed to read or to print it."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from workbench.advice.lora_or_full import lead_in_words, row_by_row
+from workbench.claims.book import LIMITS, OWN
+from workbench.claims.ledger import UNTESTED
+from workbench.claims.rules import verdicts
+from workbench.errors import RunError
+from workbench.plots.comparisons import paired_differences
+from workbench.plots.runs import costs
+from workbench.plots.style import Figure, picture, pixel_width, to_png
+from workbench.plots.training import losses
+from workbench.results.noise import rows_scored, two_standard_errors
+from workbench.results.paired import Comparison
+from workbench.training.runs import Run
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 920px; margin: 2em auto; padding: 0 1em }
+h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #d9d9d9 }
+table { border-collapse: collapse; width: 100%; font-size: 0.9em } caption { text-align: left; color: #555 }
+th, td { text-align: right; padding: 3px 10px 3px 0; border-bottom: 1px solid #eee; vertical-align: top }
+th:first-child, td:first-child { text-align: left }
+.words td, .words th { text-align: left }
+figure { margin: 1em 0; break-inside: avoid } img { max-width: 100%; height: auto }
+math { font-size: 1.1em }
+@media print { body { margin: 0; max-width: none } h2 { break-after: avoid } tr { break-inside: avoid } }
+"""
+# What an adapter does, in MathML, which browsers draw without a network: W' = W + (alpha / r) B A
+FORMULA = (
+    '<math display="block"><msup><mi>W</mi><mo>&#8242;</mo></msup><mo>=</mo><mi>W</mi><mo>+</mo><mfrac><mi>&#945;</mi>'
+    "<mi>r</mi></mfrac><mi>B</mi><mi>A</mi></math>"
+)
+CAVEATS = (
+    "Each run has one seed: another seed moves a score by several points, which the intervals over rows do not hold. "
+    "The intervals are for more rows of the same kind. Times and memory are of this computer."
+)
+
+
+def report(runs: Sequence[Run], title: str = "") -> str:
+    """The HTML. runs: of one task and base, in the order in which they are shown.
+
+    Raises RunError if there is none, or if they are of several tasks or bases.
+    """
+    if not runs:
+        raise RunError("There are no finished runs to report; train some first, or name them.")
+    for what in ("task", "base"):
+        keys = {(run.task["name"], run.task["sha256"]) if what == "task" else run.base["revision"] for run in runs}
+        if len(keys) > 1:
+            raise RunError(f"These runs are of {len(keys)} {what}s; a report is about one. Name runs of one {what}.")
+    first = runs[0]
+    heading = title or f"Fine-tuning {first.base['name']} on {first.task['name']}"
+    parts = [
+        f"<h1>{html.escape(heading)}</h1>",
+        f"<p>{html.escape(_summary(runs))}</p>",
+        "<h2>Scores</h2>",
+        _scores(runs),
+        *_paired(row_by_row(runs)),
+        "<h2>Costs</h2>",
+        _figure(costs(runs)),
+        "<h2>Training</h2>",
+        _figure(losses({_name(run, runs): (run.method["name"], run.history) for run in runs}, _steps(runs))),
+        "<h2>What these runs say about common claims</h2>",
+        _claims(runs),
+        "<h2>How to repeat them</h2>",
+        f"<p>An adapter adds the product of two small matrices to a weight:</p>{FORMULA}",
+        _settings(runs),
+        f"<h2>What this does not show</h2><p>{html.escape(CAVEATS)}</p>",
+    ]
+    return _page(heading, "\n".join(parts))
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    task, days = runs[0].task, sorted({run.began.date() for run in runs})
+    when = f"{days[0]}" if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    best = max((run for run in runs if "exact_match" in run.metrics), key=_exact, default=None)
+    score = f" The highest exact match is {_exact(best):.0%}, by {best.label}." if best else ""
+    before = runs[0].before.get("exact_match")
+    base = f" The base without training has {before:.0%}." if before is not None else ""
+    return (
+        f"{len(runs)} runs of {when}, on {task['train_rows']:,} training rows and up to {task['test_rows']:,} "
+        f"test rows.{score}{base} Written {datetime.now():%Y-%m-%d %H:%M}."
+    )
+
+
+def _exact(run: Run) -> float:
+    return run.metrics["exact_match"]
+
+
+def _name(run: Run, runs: Sequence[Run]) -> str:
+    """Its label, with the rate and the seed where two have the same label."""
+    same = sum(other.label == run.label for other in runs) > 1
+    return f"{run.label}, rate {run.method['learning_rate']:g}, seed {run.config['seed']}" if same else run.label
+
+
+def _steps(runs: Sequence[Run]) -> int:
+    return max((len(run.history) for run in runs), default=1)
+
+
+def _scores(runs: Sequence[Run]) -> str:
+    heads = ["method", "exact match", "labels right", "loss (nats)", "perplexity on other text", "status"]
+    rows = []
+    for run in runs:
+        count = rows_scored(run.task["test_rows"], run.config.get("test_limit"))
+        exact, general = run.metrics.get("exact_match"), run.forgetting.get("general_loss")
+        rows.append(
+            [
+                _name(run, runs),
+                "-" if exact is None else f"{exact:.0%} ± {100 * two_standard_errors(exact, count):.0f}",
+                _form(run.metrics.get("label_accuracy"), "{:.0%}"),
+                _form(run.metrics.get("loss"), "{:.3f}"),
+                "-" if general is None else f"times {math.exp(general):.3g}",
+                run.status,
+            ]
+        )
+    return _table(
+        heads, rows, "± is two standard errors of the test rows, in points; other text is Python's documentation"
+    )
+
+
+def _paired(found: dict[str, Comparison]) -> list[str]:
+    if not found:
+        return []
+    title = lead_in_words(next(iter(found.values())), next(iter(found))) if len(found) == 1 else "Each against LoRA"
+    told = "".join(f"<li>{html.escape(one.in_words(name, 'LoRA'))}.</li>" for name, one in found.items())
+    drawn = _figure(paired_differences({f"{name} minus LoRA": one for name, one in found.items()}, title))
+    return ["<h2>Row by row against LoRA</h2>", drawn, f"<ul>{told}</ul>"]
+
+
+def _claims(runs: Sequence[Run]) -> str:
+    found = [one for one in verdicts(runs=runs) if one.verdict != UNTESTED]
+    if not found:
+        return "<p>No claim can be judged by these runs: that takes a LoRA run and another method.</p>"
+    rows = [[one.claim, one.verdict, one.evidence, one.rule] for one in found]
+    return _table(["claim", "verdict", "numbers", "counts as supported"], rows, LIMITS[OWN], words=True)
+
+
+def _settings(runs: Sequence[Run]) -> str:
+    heads = ["run", "method", "rate", "steps", "batch", "seed", "frozen", "computed in"]
+    rows = [
+        [
+            run.id,
+            run.label,
+            f"{run.method['learning_rate']:g}",
+            _form(run.config.get("steps"), "{}"),
+            _form(run.config.get("batch_size"), "{}"),
+            f"{run.config['seed']}",
+            run.precision.get("frozen", "-"),
+            run.precision.get("compute", "-"),
+        ]
+        for run in runs
+    ]
+    first = runs[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first.versions.items())
+    told = (
+        f"Base {first.base['name']}, {first.base['revision']}. Data {first.task['source']}, sha256 "
+        f"{first.task['sha256']}. {first.hardware.get('processor', 'Unknown processor')}. {versions}."
+    )
+    return _table(heads, rows, "", words=True) + f"<p>{html.escape(told)}</p>"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str, words: bool = False) -> str:
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    kind = ' class="words"' if words else ""
+    return f"<table{kind}>{told}<tr>{head}</tr>{body}</table>"
+
+
+def _form(value: object, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _figure(figure: Figure) -> str:
+    """The figure as an image inside the page, with its description."""
+    data, _ = picture(to_png(figure, dpi=160), figure.alt, pixel_width(figure))
+    return f"<figure>{data['text/html']}</figure>"

@@ -1,0 +1,100 @@
+"""Figures of lesson 10: how far each option gets, what was tried, and any two measures of many runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+
+from workbench.plots.style import PALETTE, SERIES, Figure, Look, described, legend_below, new_figure, style
+from workbench.results.pareto import Measure, front
+from workbench.results.rows import Row, grouped
+
+KEPT: Look = {"color": PALETTE["blue"]}
+OUT: Look = {"color": PALETTE["silver"]}
+
+
+def options_left(survived: Mapping[str, int], reasons: Mapping[str, str], questions: Sequence[str]) -> Figure:
+    """A bar for each option: how many questions it passed, and why it was struck out.
+
+    survived: option -> questions passed; reasons: option -> why it is out, nothing for what is left. questions: a few
+    words each, in their order.
+    """
+    figure = new_figure(9.0, 3.4)
+    left = [option for option in survived if not reasons.get(option)]
+    title = f"{left[0]}: the simplest option that is left" if left else "Nothing is left"
+    axes = style(figure.add_subplot(), title, "", "")
+    names = list(survived)
+    looks = [OUT if reasons.get(name) else KEPT for name in names]
+    axes.barh(range(len(names)), list(survived.values()), color=[look["color"] for look in looks], height=0.5)
+    for place, name in enumerate(names):
+        word = f"out: {reasons[name]}" if reasons.get(name) else "left"
+        axes.text(survived[name] + 0.06, place, word, va="center", fontsize=10)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(1, len(questions) + 1), questions)
+    axes.set_xlim(0, len(questions) + 1.8)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    words = "; ".join(f"{name}: {reasons.get(name) or 'left'}" for name in names)
+    return described(figure, f"What becomes of each option. {words}.")
+
+
+def tried_settings(rows: Sequence[Mapping], title: str) -> Figure:
+    """The settings of `Trying.table`: held-out loss against learning rate; the chosen one is filled and named."""
+    figure = new_figure(9.0, 3.8)
+    axes = style(figure.add_subplot(), title, "learning rate", "loss on held-out rows (nats a token)")
+    scored = [row for row in rows if row["held_out_loss"] is not None]
+    words = []
+    for look, ((rank, alpha), own) in zip(
+        SERIES * 2, grouped(scored, lambda row: (row["rank"], row["alpha"])).items(), strict=False
+    ):
+        points = sorted((row["learning_rate"], row["held_out_loss"]) for row in own)
+        label = f"rank {rank}, alpha {alpha:g}"
+        style_of: Look = {**look, "linestyle": "none", "markersize": 9, "markerfacecolor": "none"}
+        axes.plot(*zip(*points, strict=True), label=label, **style_of)
+        words += [f"{label} at {rate:g}: {loss:.3f}" for rate, loss in points]
+    best = next(row for row in rows if row["outcome"] == "chosen")
+    place = best["learning_rate"], best["held_out_loss"]
+    axes.plot(*place, marker="*", markersize=16, linestyle="none", color=PALETTE["ink"], label="chosen")
+    axes.set_xscale("log")
+    axes.margins(0.12)
+    legend_below(figure, axes, columns=4)
+    return described(figure, f"Loss on held-out rows at the last step of each setting. {'; '.join(words)}.")
+
+
+def two_measures(rows: Sequence[Row], x: Measure, y: Measure, title: str) -> Figure:
+    """One measure against another, a marker a source, and a line through the runs that no other beats in both.
+
+    rows: with both measures and `source` ("yours", "study", "published").
+    """
+    figure = new_figure(9.0, 4.2)
+    axes = style(figure.add_subplot(), title, x.label, y.label)
+    for look, (source, own) in zip(SERIES, grouped(rows, lambda row: row["source"]).items(), strict=False):
+        marks: Look = {**look, "linestyle": "none", "markersize": 10 if source == "yours" else 6}
+        axes.plot([row[x.name] for row in own], [row[y.name] for row in own], label=source, **marks)
+    best = front(rows, x, y)
+    axes.plot(
+        [row[x.name] for row in best],
+        [row[y.name] for row in best],
+        color=PALETTE["ink"],
+        linewidth=1,
+        label="no run is better in both",
+    )
+    for name, measure, scale in (("x", x, axes.set_xscale), ("y", y, axes.set_yscale)):
+        if _wide([row[measure.name] for row in rows]):
+            scale("log")
+        elif measure.share:
+            _whole_range(axes, name)
+    axes.margins(0.1)
+    legend_below(figure, axes)
+    words = "; ".join(f"{row['label']}: {row[y.name]:.3g} at {row[x.name]:.3g}" for row in best)
+    return described(figure, f"{y.label} against {x.label}. No run is better in both than: {words}.")
+
+
+def _wide(values: Sequence[float]) -> bool:
+    return min(values) > 0 and math.log10(max(values) / min(values)) > 1
+
+
+def _whole_range(axes: Axes, name: str) -> None:
+    axes.set(**{f"{name}lim": (-0.04, 1.04)})
