@@ -1,40 +1,50 @@
 """Predicted memory against published runs, real steps on this CPU and other tools, and `estimate` against `simulate`.
 
-    .venv/bin/python benchmarks/memory.py published peers     # some of the tables: published, real, grid, peers
-    .venv/bin/python benchmarks/memory.py                     # all tables: about an hour on two slow cores
+    .venv/bin/python benchmarks/memory.py published peers     # some of the tables: see TABLES
+    .venv/bin/python benchmarks/memory.py                     # all tables: hours, most of them for `catalogue`
 
 The other tools are `accelerate estimate-memory`, fitcheck-llm and canifinetune; `make bench` installs them.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from workbench import full, hybrid, load_base, lora, qlora
 from workbench.adapters.methods import Method
+from workbench.cost.efficiency import efficiency, halves, step_times
 from workbench.cost.gpus import GIB
-from workbench.cost.published import published_runs
-from workbench.memory import Setup, as_trained, estimate, measure, simulate
+from workbench.cost.other_programs import PROGRAMS, OtherRun, other_runs, predicted_bytes
+from workbench.cost.published import evaluation_bytes, published_runs
+from workbench.memory import Setup, as_trained, estimate, measure, shipped, simulate
+from workbench.memory.configs import model_config
 from workbench.models.catalogue import CONFIG_FOLDER, canonical
 from workbench.paths import DATA
 
+HERE = Path(__file__).parent
+COLUMNS = ("model", "method", "checkpointing", "estimated_bytes", "simulated_bytes")
+BLOCKS = 4
+
 
 def main() -> None:
-    tables = {"published": published, "real": real, "grid": grid, "peers": peers}
-    for name in sys.argv[1:] or tables:
+    for name in sys.argv[1:] or TABLES:
         print(f"\n## {name}\n", flush=True)
-        tables[name]()
+        TABLES[name]()
 
 
 def rows() -> list[dict[str, str]]:
@@ -45,7 +55,7 @@ def rows() -> list[dict[str, str]]:
 
 def published() -> None:
     """Print predictions and published peaks in GiB: `max_memory_reserved`, less what was reserved at the start."""
-    print("| run | published | simulated | error | estimated | error | two equal steps replayed | allocated |")
+    print("| run | published | simulated | error | estimated | error | two equal steps replayed | evaluations need |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for run in published_runs():
         measured = run.peak_reserved_bytes / GIB
@@ -54,9 +64,127 @@ def published() -> None:
         print(
             f"| {run.label} | {measured:.2f} | {reserved:.2f} | {reserved / measured - 1:+.1%} | {closed:.2f} "
             f"| {closed / measured - 1:+.1%} | {simulated.replayed_bytes / GIB:.2f} "
-            f"| {simulated.peak_allocated_bytes / GIB:.2f} |",
+            f"| {evaluation_bytes(run) / GIB:.2f} |",
             flush=True,
         )
+
+
+def others() -> None:
+    """Print predictions for runs of other programs, by program, and what each does differently."""
+    for program, told in PROGRAMS.items():
+        runs = [run for run in other_runs() if run.program == program]
+        print(f"\n### {program}\n\n{told.differences}\n")
+        print("| run | kind of peak | published | predicted | error | not modelled, or suspicious |\n|" + " --- |" * 6)
+        errors = {place: error for place, run in enumerate(runs) if (error := error_of(run)) is not None}
+        for place, run in enumerate(runs):
+            known = place in errors
+            remarks = [run.not_modelled, "suspicious" if run.suspicious else ""]
+            remarks += [run.notes] if run.suspicious or not known else []
+            cells = ["", ""]
+            if known:
+                cells = [f"{(1 + errors[place]) * run.peak_bytes / GIB:.2f}", f"{errors[place]:+.1%}"]
+            words = "; ".join(filter(None, remarks))
+            print(f"| {run.label} | {run.memory} | {run.peak_bytes / GIB:.2f} | {' | '.join(cells)} | {words} |")
+        sound = [abs(error) for place, error in errors.items() if not runs[place].suspicious]
+        plain = [abs(errors[place]) for place in errors if not (runs[place].suspicious or runs[place].not_modelled)]
+        print(
+            f"\nMedian error {median(sound):.1%} of {len(sound)} rows that are not suspicious, worst {max(sound):.1%}."
+        )
+        if plain:
+            print(
+                f"Of the {len(plain)} that do nothing unmodelled: median {median(plain):.1%}, worst {max(plain):.1%}."
+            )
+
+
+def error_of(run: OtherRun) -> float | None:
+    """Predicted / published - 1; None without a prediction."""
+    predicted = predicted_bytes(run)
+    return None if predicted is None else predicted / run.peak_bytes - 1
+
+
+def times() -> None:
+    """Print the efficiency of each family of GPUs and kind of step, and how many held-out step times it covers."""
+    fitted, held_out = halves(step_times())
+    print(
+        "| GPUs | kind | efficiency | nine of ten runs | from | held out | covered | median error |\n|" + " --- |" * 8
+    )
+    for family, kind in sorted({(one.family, one.kind) for one in fitted}):
+        found = efficiency(family, kind, fitted)
+        tested = [one for one in held_out if (one.family, one.kind) == (family, kind)]
+        covered = sum(found.holds(one) for one in tested)
+        error = f"{median(abs(found.share / one.share - 1) for one in tested):.0%}" if tested else ""
+        interval = f"{found.low:.0%} to {found.high:.0%}"
+        source = f"{found.runs} runs" + ("" if found.family == family else ", of any GPU")
+        print(
+            f"| {family} | {kind} | {found.share:.0%} | {interval} | {source} | {len(tested)} | {covered} | {error} |"
+        )
+    print()
+    for one in step_times():
+        print(f"- {one.share:.0%}: {one.family}, {one.kind}, {one.label}")
+
+
+def catalogue() -> None:
+    """Print `estimate` against `simulate`: every model of the catalogue and method, with checkpointing and without.
+
+    Writes benchmarks/closed_form.csv as it goes, and goes on after what is in it. A simulation takes about 15 s.
+    """
+    compare_catalogue(HERE / "closed_form.csv", blocks=None)
+
+
+def shallow() -> None:
+    """The same for models with BLOCKS blocks each, in benchmarks/closed_form_shallow.csv: minutes instead of hours."""
+    compare_catalogue(HERE / "closed_form_shallow.csv", BLOCKS)
+
+
+def compare_catalogue(path: Path, blocks: int | None) -> None:
+    """Fill the file's rows that are missing, and print it by method. blocks: of each model, None for all."""
+    done: dict[tuple[str, ...], dict[str, str]] = {}
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            done = {(row["model"], row["method"], row["checkpointing"]): row for row in csv.DictReader(file)}
+    for model in sorted(shipped(), key=lambda name: estimate(name, full()).trainable_parameters):
+        for method in catalogue_methods():
+            for checkpointing in (False, True):
+                key = (model, method.label, "yes" if checkpointing else "no")
+                if key not in done:
+                    setup = Setup(method, 4, 512, checkpointing=checkpointing)
+                    config = with_blocks(model_config(model), blocks)
+                    sizes = [predict(config, setup).peak_allocated_bytes for predict in (estimate, simulate)]
+                    done[key] = dict(zip(COLUMNS, [*key, *map(str, sizes)], strict=True))
+                    write_rows(path, done.values())
+    errors = {key: int(row["estimated_bytes"]) / int(row["simulated_bytes"]) - 1 for key, row in done.items()}
+    print("| method | checkpointing | models | median error | worst error | worst model |\n|" + " --- |" * 6)
+    for method in catalogue_methods():
+        for checkpointing in ("no", "yes"):
+            own = {key[0]: error for key, error in errors.items() if key[1:] == (method.label, checkpointing)}
+            worst = max(own, key=lambda name: abs(own[name]), default="")
+            middle = median(map(abs, own.values())) if own else math.nan
+            cells = [f"{middle:.2%}", f"{own.get(worst, math.nan):+.2%}", worst]
+            print(f"| {method.label} | {checkpointing} | {len(own)} | {' | '.join(cells)} |")
+
+
+def with_blocks(config: PreTrainedConfig, blocks: int | None) -> PreTrainedConfig:
+    """The configuration with so many blocks, or as it is."""
+    if blocks is None:
+        return config
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = blocks
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:blocks]
+    return config
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    """Write the rows of a comparison of the catalogue."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def catalogue_methods() -> list[Method]:
+    """One of each kind of method, with rank 16 on all linear layers."""
+    return [full(), lora(16), lora(16, dora=True), qlora(16), hybrid(["layers.1.mlp"], rank=16)]
 
 
 def real() -> None:
@@ -211,5 +339,15 @@ def run_tool(tool: str, arguments: list[str], model: str) -> dict[str, Any] | st
     return json.loads(done.stdout[start:]) if start >= 0 else done.stderr.strip().splitlines()[-1][:80]
 
 
+TABLES = {
+    "published": published,
+    "others": others,
+    "times": times,
+    "real": real,
+    "grid": grid,
+    "shallow": shallow,
+    "catalogue": catalogue,
+    "peers": peers,
+}
 if __name__ == "__main__":
     main()

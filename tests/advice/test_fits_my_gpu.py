@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.advice import fits_my_gpu as say
-from workbench.cost.gpus import gpus
+from workbench.cost.gpus import gpus, priced
 from workbench.cost.published import published_runs
 
 
@@ -16,7 +16,7 @@ def test_more_trained_means_more_memory_and_the_smallest_gpu_holds_it(found):
     for reports in found.values():
         sizes = [reports[method].total_bytes for method in say.METHODS]
         assert sizes == sorted(sizes)
-    table = gpus()
+    table = priced(gpus())
     for reports in found.values():
         for report in reports.values():
             name = say.smallest(report.total_bytes)

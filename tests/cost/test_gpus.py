@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from workbench.cost.gpus import GIB, gpus
+from workbench.cost.gpus import GIB, gpus, priced
 from workbench.cost.roofline import Phase, job
 from workbench.errors import HardwareError
 from workbench.paths import DATA
@@ -20,16 +20,21 @@ def test_every_row_has_sources_and_dates():
     assert [row["name"] for row in rows] == list(TABLE) and len(TABLE) >= 12
     for row in rows:
         assert re.search(r"20\d\d$", row["spec_source"]) and re.search(r"20\d\d-\d\d$", row["usable_source"])
-        assert (
-            row["price_source"] and re.fullmatch(r"20\d\d-\d\d", row["price_date"]) and float(row["price_per_hour"]) > 0
-        )
-        assert row["kind"] in ("consumer", "data centre")
+        if row["price_per_hour"]:
+            dated = re.fullmatch(r"20\d\d-\d\d", row["price_date"])
+            assert row["price_source"] and dated and float(row["price_per_hour"]) > 0
+        else:
+            assert row["limits"] and not row["price_source"] + row["price_date"]
+        assert row["kind"] in ("consumer", "workstation", "data centre", "unified memory") and row["family"]
+    new = {"RTX 5080", "RTX 5090", "RTX PRO 6000", "L40S", "H200", "B200", "MI300X", "Mac M4 Max 128 GB"}
+    assert new <= TABLE.keys()
 
 
 def test_usable_memory_is_less_than_what_is_sold():
     for gpu in TABLE.values():
         # "80 GB" is 80 GiB of chips or 80 * 10^9 bytes, depending on the maker; torch sees less than the former
-        assert 0.85 * gpu.sold_gb * 1e9 < gpu.usable_bytes < gpu.sold_gb * GIB
+        least = 0.8 if gpu.family == "Apple" else 0.85  # of a Mac's memory the GPU gets three quarters (of GiB)
+        assert least * gpu.sold_gb * 1e9 < gpu.usable_bytes < gpu.sold_gb * GIB
     l4 = TABLE["L4"]
     assert l4.fits(l4.usable_bytes) and not l4.fits(l4.usable_bytes + 1) and not l4.fits(24 * GIB)
 
@@ -46,3 +51,11 @@ def test_prices_can_be_replaced():
     assert (mine.price_per_hour, mine.price_source) == (0.5, "yours")
     assert gpus()["L4"].price_per_hour == 0.80
     assert job(PHASES, mine, 1000, 5e6).money == pytest.approx(job(PHASES, TABLE["L4"], 1000, 5e6).money * 0.5 / 0.8)
+
+
+def test_a_gpu_without_a_price_takes_yours():
+    bought = TABLE["RTX 5080"]
+    assert bought.price_per_hour is None and "RTX 5080" not in priced(TABLE)
+    with pytest.raises(HardwareError, match=r"no price of the RTX 5080: give your own, gpus\(\{'RTX 5080': 0.5\}\)"):
+        job(PHASES, bought, 1000, 5e6)
+    assert priced(gpus({"RTX 5080": 0.1}))["RTX 5080"].dollars_per_hour == 0.1

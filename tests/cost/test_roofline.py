@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as some
 
 from workbench.adapters.methods import full, lora, qlora
 from workbench.cost.flops import meta_base, step_flops
-from workbench.cost.gpus import gpus
+from workbench.cost.gpus import gpus, priced
 from workbench.cost.roofline import (
     CACHE_SHARE,
     EFFICIENCY,
@@ -26,7 +26,7 @@ from workbench.errors import HardwareError
 from workbench.memory import Setup, estimate
 from workbench.models import linear_modules
 
-TABLE = gpus()
+TABLE = priced(gpus())
 PHASES = [Phase("forward", 2e12, 1e9), Phase("backward", 4e12, 2e9), Phase("optimizer step", 0.0, 6e9)]
 ONE_B = "llama-3.2-1b"
 SHAPE = {"batch_size": 4, "sequence_length": 512}
@@ -52,7 +52,7 @@ def test_hours_and_money_follow_from_the_step():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: gpus({"H900": 1.0}), "no GPU 'H900' in the table; use one of T4, L4"),
+        (lambda: gpus({"H900": 1.0}), "no GPU 'H900' in the table; use one of T4, RTX 5080, L4"),
         (lambda: gpus({"L4": -1.0}), "price of L4, -1.0, must be at least 0"),
         (lambda: gpus({"L4": float("nan")}), "must be at least 0"),
         (lambda: job(PHASES, TABLE["L4"], 1000, 1e6, efficiency=0), "must be above 0 and at most 1"),

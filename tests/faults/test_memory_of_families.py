@@ -143,7 +143,7 @@ def test_a_configuration_is_read_as_load_base_reads_it(family, tmp_path):
     """The files hold `{"__float__": "Infinity"}`, or `time_step_limit` as a list."""
     config = AutoConfig.for_model(family, num_attention_heads=4)
     config.save_pretrained(tmp_path)
-    ours, theirs = memory.setup.model_config(tmp_path), AutoConfig.from_pretrained(tmp_path)
+    ours, theirs = memory.configs.model_config(tmp_path), AutoConfig.from_pretrained(tmp_path)
     assert ours.to_diff_dict() | {"_name_or_path": ""} == theirs.to_diff_dict() | {"_name_or_path": ""}
 
 
@@ -187,4 +187,4 @@ def test_an_edited_configuration_is_read_again_though_its_time_is_the_same(tmp_p
     for layers in (2, 3):
         file = written(tmp_path, num_hidden_layers=layers) / "config.json"
         os.utime(file, ns=(1, 1))
-        assert memory.setup.model_config(tmp_path).num_hidden_layers == layers
+        assert memory.configs.model_config(tmp_path).num_hidden_layers == layers

@@ -8,7 +8,7 @@ from torch import nn
 
 from workbench import full, hybrid, load_base, lora, qlora
 from workbench.memory import measure, simulate
-from workbench.memory.fake_kernels import Linear4bit, dequantized
+from workbench.memory.fake_4bit import Linear4bit, dequantized
 from workbench.memory.real_steps import most_allocated, profiled, quantization_tensors
 from workbench.memory.recorder import Recorder
 
@@ -35,15 +35,17 @@ def test_the_simulation_predicts_a_real_step(small_directory, method, checkpoint
     assert base.model.config._attn_implementation == "workbench_rows"
 
 
-def test_the_fake_4_bit_layer_stores_what_bitsandbytes_stores():
+@pytest.mark.parametrize("double", [True, False])
+def test_the_fake_4_bit_layer_stores_what_bitsandbytes_stores(double):
     import bitsandbytes as bnb
 
-    real = bnb.nn.Linear4bit(256, 512, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    options = {"compute_dtype": torch.float32, "quant_type": "nf4", "compress_statistics": double}
+    real = bnb.nn.Linear4bit(256, 512, bias=False, **options)
     real.load_state_dict({"weight": torch.randn(512, 256)})
     real = nn.Sequential(real.to("cpu"))
     real[0](torch.ones(1, 256))  # quantizes, if nothing has done so before
     stored = sum(t.untyped_storage().nbytes() for t in [*real.parameters(), *quantization_tensors(real)])
-    fake = Linear4bit(nn.Linear(256, 512, bias=False))
+    fake = Linear4bit(nn.Linear(256, 512, bias=False), double)
     said = sum(t.untyped_storage().nbytes() for t in [*fake.parameters(), *fake.buffers()])
     assert said == pytest.approx(stored, abs=64)
 
@@ -55,6 +57,6 @@ def test_the_fake_4_bit_layer_dequantizes_within_the_memory_of_bitsandbytes():
     with profiled() as profile:
         bnb.functional.dequantize_4bit(packed, state)
     with Recorder(set()) as recorder:
-        dequantized(packed, (512, 1024), torch.float32)
+        dequantized((512, 1024), torch.float32, double=True)
     most = max(accumulate(storage.bytes if allocated else -storage.bytes for storage, allocated in recorder.events))
     assert most == pytest.approx(most_allocated(profile), abs=64) and most == 512 * 1024 * 4 * (1 + 1 / 64)

@@ -5,7 +5,7 @@ import pytest
 from workbench import load_base, lora
 from workbench.errors import MemoryModelError, ModelError
 from workbench.memory import estimate, shipped
-from workbench.memory.setup import model_config
+from workbench.memory.configs import model_config
 from workbench.models import base, catalogue, packaged
 from workbench.models.base import locate
 

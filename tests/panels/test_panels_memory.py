@@ -78,12 +78,12 @@ def test_what_does_not_fit_says_by_how_much_and_how_many_would_do():
     assert not view.numbers["fits"] and f"{over:.1f} GB too much; sharded, 2 of them would do" in view.text
     huge = {"model": "llama-3.1-8b", "batch_size": 32, "sequence_length": 8192, "checkpointing": False}
     assert "no number of them would do" in memory_view(MemorySettings(**huge)).text
-    assert "fits none of the 12 GPUs" in money_view(MoneySettings(**huge)).text
+    assert "fits none of the 14 GPUs" in money_view(MoneySettings(**huge)).text
 
 
 def test_prices_are_dated():
     text = money_view(MoneySettings()).text
-    assert "an hour (Modal, 2026-05)" in text and "It fits 12 of 12 GPUs; the cheapest to finish on is RTX 4090" in text
+    assert "an hour (Modal, 2026-05)" in text and "It fits 14 of 14 GPUs; the cheapest to finish on is MI300X" in text
 
 
 def test_the_methods_are_those_of_the_course():

@@ -29,6 +29,7 @@ FIGURES = {
     "predicted_and_measured": lambda: plots_memory.predicted_and_measured(MEASURED),
     "memory_ratios": lambda: plots_cost.memory_ratios(RATIOS, (5, 10), (3072, 1.74)),
     "memory_ratios, nothing published": lambda: plots_cost.memory_ratios(RATIOS, (5, 10)),
+    "speed_ratios": lambda: plots_cost.speed_ratios(RATIOS, [("PEFT", 840, 3.1), ("torchtune", 8192, 1.1)], "L40S"),
     "money_on_gpus": lambda: plots_cost.money_on_gpus(GPUS, "GPU 3", "LoRA of llama-3.2-1b on 10 million tokens"),
 }
 
@@ -75,6 +76,15 @@ def test_the_claimed_range_and_the_published_pair_are_there():
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert "claimed: 5 to 10" in labels and "published run" in labels
     assert "from 7.8 at 128 tokens to 3.1 at 3,072" in figure.alt and "a published run: 1.7 at 3,072" in figure.alt
+
+
+def test_the_speeds_of_published_pairs_are_drawn_beside_the_bound():
+    figure = FIGURES["speed_ratios"]()
+    assert (
+        figure.axes[0].get_title(loc="left").startswith("With many tokens in a step LoRA is 1.7 to 3.1 times as fast")
+    )
+    assert {"PEFT", "torchtune"} <= set(figure.axes[0].get_legend_handles_labels()[1])
+    assert "published, PEFT: 3.1 at 840" in figure.alt
 
 
 def test_what_does_not_fit_is_an_empty_bar_and_the_cheapest_that_fits_is_the_title():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from workbench.adapters.quantization import stored_bytes
 from workbench.cost.flops import meta_base
-from workbench.cost.gpus import Gpu, gpus
+from workbench.cost.gpus import Gpu, gpus, priced
 from workbench.cost.grid import FULL_MASTER, LORA, QLORA, SETTINGS
 from workbench.cost.published import PublishedRun, predicted_job
 from workbench.memory.closed_form import estimate
@@ -65,8 +65,8 @@ def needs_in_words(found: Needs) -> str:
 
 
 def smallest(total_bytes: float) -> str:
-    """The GPU with the least memory that holds so many bytes, "no single GPU" if none does."""
-    fitting = [gpu for gpu in gpus().values() if gpu.fits(total_bytes)]
+    """The GPU with a price and the least memory that holds so many bytes, "no single GPU" if none does."""
+    fitting = [gpu for gpu in priced(gpus()).values() if gpu.fits(total_bytes)]
     return min(fitting, key=lambda gpu: gpu.usable_bytes).name if fitting else "no single GPU"
 
 

@@ -26,9 +26,19 @@ def add(commands: Commands) -> None:
     memory.add_argument("--sequence-length", type=int, default=512, help=f"tokens of a row; {DEFAULT}")
     dtypes, kernels = "bfloat16, mixed (what trains in float32) or float32", "sdpa (a padded batch), flash (no mask)"
     memory.add_argument("--dtype", default="bfloat16", help=f"{dtypes}; {DEFAULT}")
-    memory.add_argument("--optimizer", default="adamw", help=f"adamw, adamw_fused or adamw8bit; {DEFAULT}")
+    optimizers = "adamw, adamw_fused, adamw8bit, paged_adamw or paged_adamw8bit"
+    memory.add_argument("--optimizer", default="adamw", help=f"{optimizers}; {DEFAULT}")
     memory.add_argument("--attention", default="sdpa", help=f"{kernels} or eager; {DEFAULT}")
     memory.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
+    losses = "whole (float32 logits at once), chunked (in parts), fused (Liger: no logits are kept)"
+    memory.add_argument("--loss", default="whole", help=f"{losses}; {DEFAULT}")
+    memory.add_argument("--packed", action="store_true", help="rows packed into one, without padding")
+    memory.add_argument("--adapter-dtype", default="float32", help=f"float32 or bfloat16; {DEFAULT}")
+    memory.add_argument("--unprepared", action="store_true", help="qlora without prepare_model_for_kbit_training")
+    memory.add_argument("--single-quantization", action="store_true", help="qlora with 32-bit scales")
+    memory.add_argument("--free-outputs", action="store_true", help="free logits and cache early, as Trainer does")
+    memory.add_argument("--gpus", type=int, default=1, help=f"split model states over GPUs (FSDP, ZeRO-3); {DEFAULT}")
+    memory.add_argument("--offload", action="store_true", help="keep the split model states in the CPU's memory")
     memory.add_argument("--simulate", action="store_true", help="follow real steps on fake tensors: seconds")
     memory.add_argument("--json", action="store_true", help="print the report as JSON")
     memory.set_defaults(command=_memory)
@@ -39,8 +49,15 @@ def _memory(options: argparse.Namespace) -> int:
     from workbench.memory.setup import Setup
     from workbench.memory.simulation import simulate
 
-    names = ("batch_size", "sequence_length", "dtype", "optimizer", "checkpointing", "attention")
-    setup = Setup(_method(options), **{name: getattr(options, name) for name in names})
+    names = ["batch_size", "sequence_length", "dtype", "optimizer", "checkpointing", "attention"]
+    names += ["loss", "packed", "adapter_dtype", "gpus", "offload"]
+    setup = Setup(
+        _method(options),
+        prepared=not options.unprepared,
+        double_quantization=not options.single_quantization,
+        keep_outputs=not options.free_outputs,
+        **{name: getattr(options, name) for name in names},
+    )
     report = (simulate if options.simulate else estimate)(options.model, setup)
     if options.json:
         print(json.dumps(report.to_dict(), indent=1))

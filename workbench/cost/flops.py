@@ -13,7 +13,8 @@ import torch
 from transformers import PreTrainedConfig
 
 from workbench.adapters.inject import lies_within, opened_modules, target_modules
-from workbench.memory.setup import Setup, Source, meta_model, model_config, model_name
+from workbench.memory.configs import Source, meta_model, model_config, model_name
+from workbench.memory.setup import Setup
 from workbench.memory.shapes import head_size
 from workbench.models.base import Base, linear_modules
 
@@ -21,7 +22,7 @@ LINEAR, ATTENTION, HEAD, ADAPTERS = "linear layers", "attention", "output head",
 
 
 def meta_base(model: Source) -> Base:
-    """A base on the meta device: shapes, but no weights. model: as `memory.setup.model_config` takes it."""
+    """A base on the meta device: shapes, but no weights. model: as `memory.configs.model_config` takes it."""
     return Base(meta_model(model_config(model)), None, model_name(model), "", "config", None, torch.bfloat16)
 
 

@@ -16,18 +16,21 @@ GIB = 2**30
 class Gpu:
     """A row of data/gpus.csv.
 
-    sold_gb: memory by the data sheet. usable_bytes: memory that torch sees, which is less. flops_per_second: dtype ->
-    rate of dense products by the data sheet; without bfloat16 if the GPU does not have it. price_per_hour: US dollars.
+    family: the architecture. sold_gb: memory by the data sheet. usable_bytes: memory that torch sees, which is less.
+    flops_per_second: dtype -> rate of dense products by the data sheet; without bfloat16 if the GPU does not have it.
+    price_per_hour: US dollars; None if the table has no price. limits: what keeps trainings from running, in words.
     """
 
     name: str
+    family: str
     sold_gb: float
     usable_bytes: float
     flops_per_second: Mapping[str, float]
     bytes_per_second: float
-    price_per_hour: float
+    price_per_hour: float | None
     price_source: str
     price_date: str
+    limits: str = ""
 
     def rate(self, dtype: str) -> float:
         """FLOP/s in `dtype`. Raises HardwareError if the table has none."""
@@ -35,6 +38,15 @@ class Gpu:
             known = " or ".join(self.flops_per_second)
             raise HardwareError(f"The table has no {dtype} rate for the {self.name}; use {known}.")
         return self.flops_per_second[dtype]
+
+    @property
+    def dollars_per_hour(self) -> float:
+        """The price. Raises HardwareError if the table has none and none was given."""
+        if self.price_per_hour is None:
+            raise HardwareError(
+                f"The table has no price of the {self.name}: give your own, gpus({{{self.name!r}: 0.5}})."
+            )
+        return self.price_per_hour
 
     @property
     def dtype(self) -> str:
@@ -62,15 +74,22 @@ def gpus(prices: Mapping[str, float] | None = None) -> dict[str, Gpu]:
     return table
 
 
+def priced(table: Mapping[str, Gpu]) -> dict[str, Gpu]:
+    """The GPUs of a table that have a price."""
+    return {name: gpu for name, gpu in table.items() if gpu.price_per_hour is not None}
+
+
 def _gpu(row: Mapping[str, str]) -> Gpu:
     rates = {"bfloat16": row["bf16_tflops"], "float16": row["fp16_tflops"]}
     return Gpu(
         row["name"],
+        row["family"],
         float(row["sold_gb"]),
         float(row["usable_gib"]) * GIB,
         {dtype: float(rate) * 1e12 for dtype, rate in rates.items() if rate},
         float(row["gb_per_s"]) * 1e9,
-        float(row["price_per_hour"]),
+        float(row["price_per_hour"]) if row["price_per_hour"] else None,
         row["price_source"],
         row["price_date"],
+        row["limits"],
     )

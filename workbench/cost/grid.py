@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from workbench.adapters.methods import full, lora, qlora
 from workbench.cost.flops import meta_base
-from workbench.cost.gpus import Gpu, gpus
+from workbench.cost.gpus import Gpu, gpus, priced
 from workbench.cost.roofline import gpus_if_sharded, job, step_phases
 from workbench.memory.closed_form import estimate
 from workbench.memory.setup import Setup
@@ -74,7 +74,7 @@ def grid(
 
     prices: as for `gpus`.
     """
-    table = gpus(prices)
+    table = priced(gpus(prices))
     return [
         _row(model, name, replace(setup, batch_size=size, sequence_length=length, checkpointing=recompute), table)
         for model in models

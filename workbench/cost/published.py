@@ -10,17 +10,24 @@ from workbench.adapters.methods import Method
 from workbench.cost.gpus import GIB, gpus
 from workbench.cost.roofline import EFFICIENCY, Job, job, step_phases
 from workbench.memory.closed_form import estimate
+from workbench.memory.generation import generation_bytes
 from workbench.memory.setup import Setup
 from workbench.models.catalogue import canonical
 from workbench.paths import DATA
 
 # From the result file of each run. The mean sequence has a quarter of the longest's tokens, where memory peaks.
 TOKENS, STEPS = 4_198_051, 5_000
+# Each run also generates answers, 50 rows at once, of at most 800 tokens with their question.
+GENERATED_ROWS, GENERATED_LENGTH = 50, 800
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One row of the table. setup: the run's; sequence_length is the length of its longest sequences, not the mean."""
+    """One row of the table.
+
+    setup: the run's; sequence_length is the limit of its sequences, not their mean. peak_reserved_bytes: the most in
+    the whole run, its evaluations included. tokens_per_second: real tokens, while the timer of the steps ran.
+    """
 
     label: str
     model: str
@@ -65,6 +72,14 @@ def predicted_job(run: PublishedRun, efficiency: float = EFFICIENCY) -> Job:
     """The job as `cost.roofline.job` predicts it, with sequences of the mean length."""
     setup = replace(run.setup, sequence_length=round(TOKENS / STEPS / run.setup.batch_size))
     return job(step_phases(estimate(run.model, setup)), gpus()[run.gpu], setup.tokens, TOKENS, efficiency)
+
+
+def evaluation_bytes(run: PublishedRun) -> int:
+    """The most that the run's evaluations need, to compare with the peak of a training step.
+
+    They generate while weights, optimizer state, gradients and the outputs of the last step are kept.
+    """
+    return generation_bytes(run.model, run.setup, GENERATED_ROWS, GENERATED_LENGTH)
 
 
 def published_pair() -> dict[str, float]:

@@ -50,8 +50,11 @@ def step_phases(report: MemoryReport) -> list[Phase]:
     Bytes: weights are read in each pass; 4-bit weights are also dequantized to 16 bits, written and read again;
     activations and logits are written once and read once; the optimizer reads gradients, and reads and writes the
     trained weights and its state. Since this is a lower bound, element-wise operations do not count. Products are in 16
-    bits, and weights that train next to a frozen base are in float32.
+    bits, and weights that train next to a frozen base are in float32. Raises HardwareError for a setup that is split
+    over several GPUs or offloaded, whose time is that of its transfers.
     """
+    if report.setup.sharded:
+        raise HardwareError("The time of a step that is split over GPUs, or offloaded, is not modelled: use gpus=1.")
     base, method = meta_base(report.config), report.setup.method
     flops = {phase: sum(parts.values()) for phase, parts in step_flops(base, report.setup).items()}
     state = report.components.get("optimizer state", 0)
@@ -85,7 +88,7 @@ def job(phases: Sequence[Phase], gpu: Gpu, tokens_a_step: int, tokens: float, ef
     """Hours and money to train on `tokens` tokens, padding included.
 
     efficiency: the share of the bound's speed that the run reaches, above 0 and at most 1. Raises HardwareError for
-    numbers outside of their range.
+    numbers outside of their range, and for a GPU without a price.
     """
     if not 0 < efficiency <= 1:
         raise HardwareError(f"efficiency={efficiency} must be above 0 and at most 1, a share of the bound's speed.")
@@ -93,7 +96,7 @@ def job(phases: Sequence[Phase], gpu: Gpu, tokens_a_step: int, tokens: float, ef
     bound = sum(phase.seconds(gpu) for phase in phases)
     seconds = bound / efficiency
     hours = seconds * tokens / tokens_a_step / 3600
-    return Job(gpu, bound, seconds, tokens_a_step / seconds, hours, hours * gpu.price_per_hour)
+    return Job(gpu, bound, seconds, tokens_a_step / seconds, hours, hours * gpu.dollars_per_hour)
 
 
 def cheapest(jobs: Sequence[Job], total_bytes: float) -> Job | None:
@@ -106,10 +109,13 @@ def gpus_if_sharded(report: MemoryReport, gpu: Gpu) -> int | None:
 
     This is ZeRO stage 3 (arXiv 1910.02054), or FSDP. report: of `memory.estimate`. Each GPU has the activations and
     logits of a batch as large as the report's, and its own CUDA context; the gathered weights of the current block are
-    left out. None if what is not split does not fit. Raises HardwareError for a report of `memory.simulate`.
+    left out. None if what is not split does not fit. Raises HardwareError for a report of `memory.simulate`, and
+    for one of a setup that is split already.
     """
-    if not report.moments:
-        raise HardwareError("gpus_if_sharded() needs a report of memory.estimate(), not of memory.simulate().")
+    if not report.moments or report.setup.sharded:
+        raise HardwareError(
+            "gpus_if_sharded() needs a report of memory.estimate(), not of memory.simulate(), for gpus=1."
+        )
     if gpu.fits(report.total_bytes):
         return 1
     room = (gpu.usable_bytes - report.context_bytes) * report.peak_allocated_bytes / report.peak_reserved_bytes
@@ -140,7 +146,8 @@ def serve(tasks: int, base_bytes: float, adapter_bytes: float, gpu: Gpu) -> dict
         "full models": (tasks * base_bytes, _fewest(tasks, 0, base_bytes, gpu)),
     }
     return {
-        way: Service(stored, count, count * gpu.price_per_hour * HOURS_A_MONTH) for way, (stored, count) in ways.items()
+        way: Service(stored, count, count * gpu.dollars_per_hour * HOURS_A_MONTH)
+        for way, (stored, count) in ways.items()
     }
 
 

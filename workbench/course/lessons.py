@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from workbench.adapters.lowrank import lora_parameters
-from workbench.memory.setup import model_config
+from workbench.memory.configs import model_config
 from workbench.memory.shapes import shape_of
 from workbench.results.noise import two_standard_errors
 

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = attach(
         "as_trained": "real_steps",
         "estimate": "closed_form",
         "measure": "real_steps",
-        "shipped": "setup",
+        "shipped": "configs",
         "simulate": "simulation",
     },
 )

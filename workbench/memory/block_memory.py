@@ -70,7 +70,7 @@ def block_in_backward(model: TrainedModel, layers: TrainedLayers) -> list[Term]:
 
 def block_at_scores(model: TrainedModel, layers: TrainedLayers, backward: bool) -> list[Term]:
     """A block at its eager attention, where it holds most. What follows attention is not made yet, or freed already."""
-    shape, length, before = model.shape, model.setup.sequence_length, layers_before_scores(layers)
+    shape, length, before = model.shape, model.setup.rows[1], layers_before_scores(layers)
     low, scores = 2 if model.mixed else model.compute_bytes, shape.heads * length
     later = [4 * shape.hidden, *[model.compute_bytes * shape.intermediate] * 3]
     saved = Counter(_saved_by_block(model, before)) - Counter(later)
@@ -105,7 +105,7 @@ def gradients_in_flight(model: TrainedModel) -> Term:
     shape, layers = model.shape, model.blocks[-1]
     sizes = [model.stream_bytes * shape.hidden] * 2 + [model.compute_bytes * shape.intermediate]
     if "mlp.down_proj" in layers.adapted:
-        sizes += [4 * shape.intermediate] * (2 if model.method.dropout else 1)
+        sizes += [model.adapter_weight_bytes * shape.intermediate] * (2 if model.method.dropout else 1)
     tensors = Counter(size * model.tokens for size in sizes)
     if "mlp.down_proj" in layers.full:
         tensors[model.trained_bytes * shape.hidden * shape.intermediate] += 1
@@ -120,6 +120,8 @@ def largest_temporaries(model: TrainedModel) -> list[Term]:
     if not model.quantized:
         return []
     size = max(map(math.prod, model.shape.linear.values()))
+    if not model.setup.double_quantization:
+        return [Term("temporaries", "the largest layer's weights, dequantized", Counter([model.frozen_bytes * size]))]
     words = "the largest layer's weights, dequantized, and their scales"
     scales = stored_parts(size, "nf4", BLOCK_4BIT, double_quantization=True)["scales"]
     return [Term("temporaries", words, Counter([model.frozen_bytes * size, 4 * scales]))]
@@ -194,7 +196,7 @@ def _saved_inputs(model: TrainedModel, names: tuple[str, ...], layers: TrainedLa
     for _ in adapted:
         if model.method.dropout:
             copies += [width, model.adapter_bytes * width]
-        elif model.compute_bytes == 4 or (model.quantized and model.mixed):
+        elif model.compute_bytes == model.adapter_weight_bytes or (model.quantized and model.mixed):
             itself = True
         else:
             copies.append(model.adapter_bytes * width)
@@ -204,15 +206,15 @@ def _saved_inputs(model: TrainedModel, names: tuple[str, ...], layers: TrainedLa
 
 def _saved_by_attention(model: TrainedModel) -> list[int]:
     """Bytes per token of each tensor that attention saves, by its kernel."""
-    shape, setup = model.shape, model.setup
+    shape, setup, length = model.shape, model.setup, model.setup.rows[1]
     size = 2 if model.mixed else model.compute_bytes
     if setup.attention == "flash":
         return [size * shape.queries, size * shape.keys, size * shape.keys, size * shape.queries, 4 * shape.heads]
     sizes = [size * shape.queries] * 4
-    if shape.heads != shape.key_heads and not setup.checkpointing:
+    if shape.heads != shape.key_heads and setup.keep_outputs and not setup.checkpointing:
         sizes += [cache_bytes(model)] * 2  # in addition to the repeated keys and values
-    scores = shape.heads * setup.sequence_length
+    scores = shape.heads * length
     if setup.attention == "eager":
         capped = [size * scores] if shape.capped_scores else []
         return [*sizes, *capped, 4 * scores, *([2 * scores] if size == 2 else [])]
-    return [*sizes, size * setup.sequence_length, 4 * shape.heads]
+    return [*sizes, size * length, 4 * shape.heads]

@@ -18,7 +18,6 @@ from workbench.memory.block_memory import (
     AUTOCAST_COPIES,
     block_at_scores,
     block_in_backward,
-    cache_bytes,
     gradients_in_flight,
     largest_block,
     largest_temporaries,
@@ -28,6 +27,8 @@ from workbench.memory.block_memory import (
     one_block,
     saved_by_blocks,
 )
+from workbench.memory.configs import Source, model_config, model_name, towers_of
+from workbench.memory.loss_memory import logits_in_backward, logits_in_forward, previous_outputs
 from workbench.memory.model_states import (
     Term,
     TrainedModel,
@@ -41,10 +42,10 @@ from workbench.memory.model_states import (
     trains_in_full,
 )
 from workbench.memory.report import COMPONENTS, CONTEXT_BYTES, CUBLAS_BYTES, MemoryReport, validation
-from workbench.memory.setup import Setup, SetupFields, Source, as_setup, model_config, model_name, towers_of
+from workbench.memory.setup import Setup, SetupFields, as_setup
 from workbench.memory.shapes import shape_of
+from workbench.memory.sharding import STATES, gathered, split, whole_gradients
 
-SHARDED = ("weights", "adapters", "gradients", "optimizer state")  # by ZeRO stage 3
 TIED_GRADIENT = "second gradient of the tied embeddings"
 # Copies of whole weights; sharding leaves those of one block at a time.
 WEIGHT_COPIES = (AUTOCAST_COPIES, TIED_GRADIENT)
@@ -69,9 +70,10 @@ def estimate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
     always, moments = resident(trained), moments_of(trained)
     if towers.weights:
         always.append(term_of_tensor("weights", "parts that text does not reach", towers.bytes(setup)))
-    sums = {moment: _bytes(always) + _bytes(terms) for moment, terms in moments.items()}
+    held = {moment: _on_one_gpu(trained, moment, [*always, *terms]) for moment, terms in moments.items()}
+    sums = {moment: _bytes(terms) for moment, terms in held.items()}
     highest = max(sums, key=sums.__getitem__)
-    terms = [*always, *moments[highest], term_of_tensor("temporaries", "cuBLAS workspace", CUBLAS_BYTES)]
+    terms = [*held[highest], term_of_tensor("temporaries", "cuBLAS workspace", CUBLAS_BYTES)]
     components, sizes = dict.fromkeys(COMPONENTS, 0), Counter[int]()
     for term in terms:
         components[term.component] += term.bytes
@@ -98,7 +100,7 @@ def estimate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
 def moments_of(model: TrainedModel) -> Moments:
     """The moments at which a step may peak, each with the terms on top of `resident`."""
     checkpointing = model.setup.checkpointing
-    saved, outputs, temporary = saved_by_blocks(model), _previous_outputs(model), largest_temporaries(model)
+    saved, outputs, temporary = saved_by_blocks(model), previous_outputs(model), largest_temporaries(model)
     copies, above = _autocast_copies(model, after_loss=False), [*saved, _after_last_block(model)]
     largest, lowest = largest_block(model), model.blocks[lowest_block_with_gradient(model)]
     running = [one_block(model, largest)] if checkpointing else []
@@ -107,8 +109,8 @@ def moments_of(model: TrainedModel) -> Moments:
     passing = [*(temporary if checkpointing or model.quantized else []), gradients_in_flight(model)]
     moments: Moments = {
         ("forward", "block"): [*saved, *copies, *outputs, *running, *temporary],
-        ("forward", "loss"): [*above, *copies, *_logits(model, backward=False), *outputs],
-        ("backward", "loss"): [*above, *_autocast_copies(model, after_loss=True), *_logits(model, backward=True)],
+        ("forward", "loss"): [*above, *copies, *logits_in_forward(model), *outputs],
+        ("backward", "loss"): [*above, *_autocast_copies(model, after_loss=True), *logits_in_backward(model)],
         ("backward", "block"): [*saved, *outputs, *head_gradient(model), *recomputed, *passing],
         ("backward", "lowest block"): [
             gradients_above(model, lowest),
@@ -132,7 +134,7 @@ def moments_of(model: TrainedModel) -> Moments:
 
 def _moments_of_scores(model: TrainedModel) -> Moments:
     """Eager attention makes whole matrices of scores, which with long rows are larger than the rest of a block."""
-    lowest, outputs = model.blocks[lowest_block_with_gradient(model)], _previous_outputs(model)
+    lowest, outputs = model.blocks[lowest_block_with_gradient(model)], previous_outputs(model)
     copies = _autocast_copies(model, after_loss=False)
     if model.setup.checkpointing:
         block, saved, in_use = largest_block(model), saved_by_blocks(model), []
@@ -145,6 +147,18 @@ def _moments_of_scores(model: TrainedModel) -> Moments:
         ("backward", "scores"): [*saved, *in_use, *backward],
         ("backward", "lowest scores"): [above, *outputs, *block_at_scores(model, lowest, backward=True)],
     }
+
+
+def _on_one_gpu(model: TrainedModel, moment: tuple[str, str], terms: list[Term]) -> list[Term]:
+    """The terms of a moment as each GPU has them, if the setup splits model states over several."""
+    if not model.setup.sharded:
+        return terms
+    phase, _ = moment
+    kept = split(terms, model.setup, also=(FOREACH_TEMPORARIES,))
+    kept = [term for term in kept if term.words not in WEIGHT_COPIES]
+    if phase == "optimizer":
+        return kept
+    return [*kept, *gathered(model), *(whole_gradients(model) if phase == "backward" else [])]
 
 
 def _bytes(terms: Iterable[Term]) -> int:
@@ -163,32 +177,11 @@ def _sharded_and_kept(terms: Iterable[Term]) -> tuple[int, int]:
     """Bytes that sharding splits over GPUs, and bytes that it leaves on each, with cuBLAS's workspace."""
     sharded, kept = 0, CUBLAS_BYTES
     for term in terms:
-        if term.component in SHARDED or term.words == FOREACH_TEMPORARIES:
+        if term.component in STATES or term.words == FOREACH_TEMPORARIES:
             sharded += term.bytes
         elif term.words not in WEIGHT_COPIES:
             kept += term.bytes
     return sharded, kept
-
-
-def _logits(model: TrainedModel, backward: bool) -> list[Term]:
-    """Logits, in float32 too, and their log-softmax; in the backward pass two gradients replace the float32 copy."""
-    number, size = model.tokens * model.shape.vocabulary, model.logit_bytes
-    raised = [4] if size == 2 and not backward else []
-    each = [size, *raised, 4, *([4, 4] if backward else [])]
-    words = f"logits: {model.tokens:,} tokens x {model.shape.vocabulary:,} x ({' + '.join(map(str, each))}) bytes"
-    capped = [term_of_tensor("logits", "capped logits", size * number)] if model.shape.capped else []
-    return [Term("logits", words, Counter(one * number for one in each)), *capped]
-
-
-def _previous_outputs(model: TrainedModel) -> list[Term]:
-    """What `outputs = model(**batch)` of the previous step holds until the call of the next step returns."""
-    number = model.tokens * model.shape.vocabulary
-    terms = [term_of_tensor("logits", "logits of the previous step, not freed yet", model.logit_bytes * number)]
-    if not model.setup.checkpointing:
-        sizes = [cache_bytes(model)] * 2 * model.shape.layers
-        words = "keys and values of the previous step, not freed yet"
-        terms.append(term_per_token(model, "activations", words, sizes))
-    return terms
 
 
 def _after_last_block(model: TrainedModel) -> Term:
@@ -200,7 +193,7 @@ def _after_last_block(model: TrainedModel) -> Term:
     if trains_in_full(model.method, "lm_head"):
         sizes.append(model.compute_bytes * hidden)
     if model.setup.attention == "sdpa":
-        sizes.append(model.setup.sequence_length)
+        sizes.append(model.setup.rows[1])
     return term_per_token(model, "activations", "after the last block", sizes)
 
 

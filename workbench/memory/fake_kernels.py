@@ -1,4 +1,4 @@
-"""Replacements for GPU kernels and for bitsandbytes in a step on fake tensors: they allocate what the originals do.
+"""Replacements for GPU kernels and optimizers in a step on fake tensors: they allocate what the originals do.
 
 Fake tensors are on the CPU, because torch without CUDA cannot differentiate others. Therefore the kernels that sdpa
 would choose on a GPU are called by name.
@@ -6,25 +6,16 @@ would choose on a GPU are called by name.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import bitsandbytes as bnb
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.pytorch_utils import Conv1D
 
-from workbench.adapters.adapter_files import BASE_PREFIX
-from workbench.adapters.quantization import stored_parts
-from workbench.memory.setup import BLOCK_4BIT, BLOCK_8BIT, CODE_BOOK_VALUES, SMALLEST_8BIT
-from workbench.models.quantized import linear_weights
+from workbench.memory.setup import BLOCK_8BIT, SMALLEST_8BIT, SMALLEST_PAGED, fused_chunk
 
 
 def efficient_attention(
@@ -94,95 +85,15 @@ for _name, _attention, _mask in (
     ALL_MASK_ATTENTION_FUNCTIONS.register(_name, _mask)
 
 
-class Fake4bitProduct(torch.autograd.Function):
-    """x W^T with W stored in 4 bits: dequantized for the product and freed, forward and backward."""
+class FakeBitsandbytesAdamW(torch.optim.Optimizer):
+    """An optimizer with the state of bitsandbytes' AdamW of 8 or 32 bits, as far as torch's allocator holds it.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:
-        ctx.shape = shape
-        ctx.save_for_backward(weight)
-        return nn.functional.linear(x, dequantized(weight, shape, x.dtype))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return gradient @ dequantized(weight, ctx.shape, gradient.dtype), None, None
-
-
-def dequantized(weight: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Weights (out, in) dequantized from 4 bits; their float32 scales are freed once the weights are made."""
-    parts = stored_parts(math.prod(shape), "nf4", BLOCK_4BIT, double_quantization=True)
-    scales = torch.empty(parts["scales"], dtype=torch.float32)
-    weights = torch.empty(shape, dtype=dtype)
-    del scales
-    return weights
-
-
-class Linear4bit(bnb.nn.Linear4bit):
-    """A linear layer with tensors of the same sizes as bitsandbytes' NF4 layer with double quantization."""
-
-    def __init__(self, layer: nn.Linear | Conv1D) -> None:
-        nn.Module.__init__(self)
-        sizes = (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
-        self.in_features, self.out_features = sizes
-        self.bias = layer.bias
-        parts = stored_parts(layer.weight.numel(), "nf4", BLOCK_4BIT, double_quantization=True)
-        weight = nn.Parameter(torch.empty(parts["codes"], 1, dtype=torch.uint8), requires_grad=False)
-        for name, value in (("compress_statistics", True), ("quant_type", "nf4")):
-            setattr(weight, name, value)  # PEFT reads them
-        self.weight = weight
-        self.compute_dtype = layer.weight.dtype
-        self.register_buffer("scales", torch.empty(parts["scales"], dtype=torch.uint8))
-        self.register_buffer("scales_of_scales", torch.empty(parts["scales of scales"] // 4))
-        self.register_buffer("code_books", torch.empty(CODE_BOOK_VALUES))
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = (self.out_features, self.in_features)
-        product = Fake4bitProduct.apply(x.to(self.compute_dtype), self.weight, shape)
-        return (product if self.bias is None else product + self.bias.to(product.dtype)).to(x.dtype)
-
-
-def store_in_4_bits(model: PreTrainedModel) -> None:
-    """Replace every linear layer that bitsandbytes quantizes by a `Linear4bit`, in place: all but the output head."""
-    head = model.get_output_embeddings()
-    for name, module in list(model.named_modules()):
-        if type(module) in (nn.Linear, Conv1D) and module is not head:
-            model.set_submodule(name, Linear4bit(module))
-    model.is_loaded_in_4bit = True
-
-
-def kept_unquantized(model: PreTrainedModel) -> str:
-    """Words for the linear weights that are not in 4 bits, as `load_base` counts them: their share, and the largest.
-
-    Experts of a mixture are often one tensor without a linear layer. Empty if they are less than one in a hundred.
+    The paged state of all but small tensors lies in memory that the CUDA driver moves between CPU and GPU.
     """
-    quantized = sum(m.in_features * m.out_features for m in model.modules() if isinstance(m, Linear4bit))
-    kept: Counter[str] = Counter()
-    for name, entries, _ in linear_weights(model):
-        holder, _, last = name.rpartition(".")
-        if ".lora_" not in name and not isinstance(model.get_submodule(holder), Linear4bit):
-            path = [part for part in holder.split(".") if not part.isdigit() and part != "base_layer"]  # of PEFT
-            kept[".".join([*path[-2:], last]).removesuffix(".weight")] += entries
-    share = kept.total() / (quantized + kept.total() or 1)
-    if share < 0.01:
-        return ""
-    most = ", ".join(name for name, _ in kept.most_common(2))
-    dtype = str(model.get_input_embeddings().weight.dtype).removeprefix("torch.")
-    return f"{share:.0%} of the linear weights stay in {dtype}, not in 4 bits, most in {most}"
 
-
-def with_own_forward(model: nn.Module) -> set[str]:
-    """The adapted layers that compute something else than nn.Linear, such as a mixture's choice of experts."""
-    layers = {name: module.base_layer for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    usual = (nn.Linear.forward, Linear4bit.forward)
-    return {name.removeprefix(BASE_PREFIX) for name, layer in layers.items() if type(layer).forward not in usual}
-
-
-class FakeAdamW8bit(torch.optim.Optimizer):
-    """An optimizer with the state of bitsandbytes' AdamW8bit: two averages in 8 bits, with their scales."""
-
-    def __init__(self, trained: Iterable[nn.Parameter]) -> None:
+    def __init__(self, trained: Iterable[nn.Parameter], bits: int, paged: bool) -> None:
         super().__init__(trained, {})
+        self.bits, self.paged = bits, paged
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
@@ -190,13 +101,39 @@ class FakeAdamW8bit(torch.optim.Optimizer):
         for parameter in self.param_groups[0]["params"]:
             if self.state[parameter]:
                 continue
-            small = parameter.numel() < SMALLEST_8BIT
+            in_8_bits = self.bits == 8 and parameter.numel() >= SMALLEST_8BIT
+            self.state[parameter]["step"] = 0
             for moment in ("state1", "state2"):
-                dtype = torch.float32 if small else torch.uint8
-                self.state[parameter][moment] = torch.zeros(parameter.shape, dtype=dtype)
-                if not small:
+                if not self.paged or parameter.numel() < SMALLEST_PAGED:
+                    dtype = torch.uint8 if in_8_bits else torch.float32
+                    self.state[parameter][moment] = torch.zeros(parameter.shape, dtype=dtype)
+                if in_8_bits:
                     blocks = -(-parameter.numel() // BLOCK_8BIT)
                     self.state[parameter][f"scales_{moment}"] = torch.zeros(blocks)
+
+
+class FakeFusedLoss(torch.autograd.Function):
+    """What Liger's fused loss allocates for hidden states (tokens, hidden) and a head (vocabulary, hidden).
+
+    Its forward pass makes the logits of one chunk of tokens at a time, overwrites them by their gradient, and keeps the
+    gradients of hidden states and head.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
+        tokens, width = hidden.shape
+        chunk = fused_chunk(tokens, len(weight), width)
+        gradients = [torch.empty_like(hidden)]
+        if weight.requires_grad:
+            gradients.append(torch.zeros_like(weight))
+        for start in range(0, tokens, chunk):
+            nn.functional.linear(hidden[start : start + chunk], weight)
+        ctx.save_for_backward(*gradients)
+        return hidden.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.saved_tensors, None)[:2]
 
 
 class FusedDropout(nn.Dropout):

@@ -7,14 +7,12 @@ Nothing is computed, so a step of an 8B model takes seconds on a laptop.
 from __future__ import annotations
 
 import traceback
-import warnings
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from peft import PeftModel, prepare_model_for_kbit_training
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -22,33 +20,20 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedFakeTensorException,
 )
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import PreTrainedConfig
 
 from workbench.adapters.adapter_files import BASE_PREFIX
-from workbench.adapters.carriers import inject
-from workbench.adapters.inject import peft_config
 from workbench.errors import MemoryModelError, WorkbenchError
-from workbench.memory.fake_kernels import (
-    ATTENTION,
-    FakeAdamW8bit,
-    fuse_dropout,
-    kept_unquantized,
-    store_in_4_bits,
-    with_own_forward,
-)
+from workbench.memory.configs import quiet, shortened
+from workbench.memory.fake_kernels import FakeBitsandbytesAdamW
+from workbench.memory.fake_model import TrainedModule, build, make_fake
+from workbench.memory.forward_pass import forward, make_batch
 from workbench.memory.recorder import Recorder, Storage
-from workbench.memory.setup import Setup, language_model, quiet, shortened
-from workbench.models.base import Base
+from workbench.memory.setup import Setup
+from workbench.memory.sharding import gathered_of
 from workbench.training.step import optimizer_tensors
 
 PHASES = ("forward", "backward", "optimizer")
-# The random state cannot be saved while tensors are fake; it has a few bytes.
-CHECKPOINTING = {"use_reentrant": False, "preserve_rng_state": False}
-
-
-TrainedModule: TypeAlias = PreTrainedModel | PeftModel
 
 
 @dataclass(frozen=True)
@@ -56,7 +41,8 @@ class Steps:
     """The log of two training steps.
 
     events: (storage, whether it is an allocation). bounds: phase -> positions of its first event, and of the first
-    event after it, in the second step. backward_starts: position at which each step's backward pass starts. remarks:
+    event after it, in the second step. backward_starts: position at which each step's backward pass starts. gathered:
+    phase -> bytes that a GPU holds throughout it beside the storages, if model states are split over several. remarks:
     what a reader of the figures should know of this model.
     """
 
@@ -65,6 +51,7 @@ class Steps:
     backward_starts: list[int]
     vocabulary: int
     trainable_parameters: int
+    gathered: dict[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def backward_start(self, storage: Storage) -> int:
@@ -101,7 +88,7 @@ def _fake_steps(config: PreTrainedConfig, setup: Setup, left_out: set[str]) -> S
     try:
         with torch.device("meta"):
             model = build(config, setup, left_out)
-        odd, remarks = with_own_forward(model), _remarks(model, setup, left_out)
+        odd, remarks = _with_own_forward(model), _remarks(model, setup, left_out)
         with FakeTensorMode():
             make_fake(model)
             return replace(_follow(model, setup, config.vocab_size), remarks=remarks)
@@ -125,10 +112,25 @@ def _raised_by_a_library(error: Exception) -> bool:
     return isinstance(error, RuntimeError | ValueError) or (bool(frames) and "site-packages" in frames[-1].filename)
 
 
+def _with_own_forward(model: nn.Module) -> set[str]:
+    """The adapted layers that compute something else than nn.Linear, such as a mixture's choice of experts."""
+    layers = {name: module.base_layer for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    odd = (
+        name
+        for name, layer in layers.items()
+        if type(layer).forward is not nn.Linear.forward and type(layer).__name__ != "Linear4bit"
+    )
+    return {name.removeprefix(BASE_PREFIX) for name in odd}
+
+
 def _remarks(model: TrainedModule, setup: Setup, left_out: set[str]) -> tuple[str, ...]:
     kinds = sorted({name.rpartition(".")[2] for name in left_out})
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    remarks = [kept_unquantized(inner)] if setup.method.name == "qlora" else []
+    remarks = []
+    if setup.method.name == "qlora":
+        from workbench.memory.fake_4bit import kept_unquantized
+
+        remarks.append(kept_unquantized(inner))
     has_attention = any("att" in name for name, _ in inner.named_modules())
     if setup.attention != "eager" and has_attention and not inner._supports_sdpa:
         remarks.append("transformers by itself runs this family with eager attention")
@@ -152,8 +154,12 @@ def _follow(model: TrainedModule, setup: Setup, vocabulary: int) -> Steps:
         for _ in range(2):
             marks.append(recorder.begin("forward"))
             outputs = forward(model, batch, setup)
+            loss = outputs.loss
+            if not setup.keep_outputs:
+                outputs = None
             marks.append(recorder.begin("backward"))
-            outputs.loss.backward()
+            loss.backward()
+            del loss
             _check_gradients(model)
             for parameter in trained:
                 if parameter.grad is not None:
@@ -166,7 +172,8 @@ def _follow(model: TrainedModule, setup: Setup, vocabulary: int) -> Steps:
     events = list(recorder.events)  # without the release of the model itself
     starts = marks[-3:]
     bounds = dict(zip(PHASES, zip(starts, [*starts[1:], len(events)], strict=True), strict=True))
-    return Steps(events, bounds, [marks[1], marks[4]], vocabulary, sum(parameter.numel() for parameter in trained))
+    count = sum(parameter.numel() for parameter in trained)
+    return Steps(events, bounds, [marks[1], marks[4]], vocabulary, count, gathered_of(model, setup))
 
 
 def _check_gradients(model: TrainedModule) -> None:
@@ -180,117 +187,22 @@ def _check_gradients(model: TrainedModule) -> None:
         )
 
 
-def forward(model: TrainedModule, batch: dict[str, torch.Tensor], setup: Setup) -> CausalLMOutputWithPast:
-    """The model's outputs with its own loss, for which it converts the logits to float32.
-
-    The cache of keys and values is on, because most loops do not pass `use_cache=False`. To follow such a loop, keep
-    the outputs until the next call has returned, as `outputs = model(**batch)` does.
-    """
-    with autocast(setup.device) if setup.dtype == "mixed" else nullcontext():
-        return model(**batch)
-
-
-@contextmanager
-def autocast(device: str) -> Iterator[None]:
-    """Autocast to bfloat16 for tensors on the CPU, where fake tensors are, also if `device` is "cuda".
-
-    PEFT asks whether autocast is enabled for CUDA; with "cuda" the answer is yes.
-    """
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.set_autocast_enabled("cuda", device == "cuda")
-        try:
-            yield
-        finally:
-            torch.set_autocast_enabled("cuda", False)
-
-
 def update(optimizer: torch.optim.Optimizer, trained: Sequence[nn.Parameter]) -> None:
     """Clip the gradients and take a step of the optimizer."""
     torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=True)
     optimizer.step()
 
 
-def make_batch(setup: Setup, vocabulary: int) -> dict[str, torch.Tensor]:
-    """Token ids, mask and labels of a padded batch, (batch_size, sequence_length) each."""
-    size = (setup.batch_size, setup.sequence_length)
-    ids = torch.randint(0, vocabulary, size)
-    return {"input_ids": ids, "attention_mask": torch.ones(size, dtype=torch.long), "labels": ids.clone()}
+def make_optimizer(setup: Setup, trained: Sequence[nn.Parameter], fake: bool = True) -> torch.optim.Optimizer:
+    """The optimizer of the setup. fake: of those of bitsandbytes the state alone, which updates nothing."""
+    if setup.optimizer in ("adamw", "adamw_fused"):
+        # foreach is torch's default on a GPU.
+        fused = setup.optimizer == "adamw_fused"
+        return torch.optim.AdamW(trained, foreach=not fused, fused=fused)
+    bits, paged = 8 if "8bit" in setup.optimizer else 32, "paged" in setup.optimizer
+    if fake:
+        return FakeBitsandbytesAdamW(trained, bits, paged)
+    from bitsandbytes import optim
 
-
-def build(config: PreTrainedConfig, setup: Setup, left_out: Collection[str] = ()) -> TrainedModule:
-    """The model ready for training: quantized, with adapters, in its dtypes, checkpointed. Its weights are not set.
-
-    left_out: layers that get no adapter.
-    """
-    with no_init_weights(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 still reads names that transformers 5 has renamed
-        masters = setup.method.name == "full" and setup.dtype == "mixed"
-        dtype = torch.float32 if masters or setup.dtype == "float32" else torch.bfloat16
-        model = _prepare(_build_base(config, setup, dtype), setup, dtype, left_out).train()
-        if setup.device == "cuda":
-            fuse_dropout(model)
-        if setup.checkpointing:
-            model.activation_checkpointing_enable(CHECKPOINTING)
-    return model
-
-
-def _build_base(config: PreTrainedConfig, setup: Setup, dtype: torch.dtype) -> PreTrainedModel:
-    """The base in `dtype`, with the attention of the setup."""
-    kernel = ATTENTION[setup.attention, setup.device]
-    at_once = {"attn_implementation": kernel} if kernel == "eager" else {}  # some families cannot change it later
-    model = language_model(config, dtype=dtype, **at_once)
-    model.tie_weights()
-    model.set_attn_implementation(kernel)
-    if model.config._attn_implementation != kernel:
-        remedy = "another model" if kernel == "eager" else "attention='eager'"
-        raise MemoryModelError(
-            f"simulate() does not support {config.model_type!r} with attention={setup.attention!r}: it only runs with "
-            f"its own implementation. Use {remedy}."
-        )
-    return model
-
-
-def _prepare(model: PreTrainedModel, setup: Setup, dtype: torch.dtype, left_out: Collection[str]) -> TrainedModule:
-    """Quantize the base and add adapters, if the method does."""
-    method = setup.method
-    model.requires_grad_(method.name == "full")
-    if method.name == "full":
-        return model
-    if method.name == "qlora":
-        store_in_4_bits(model)
-        if setup.dtype != "mixed":
-            prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    base = Base(model, None, model.config.model_type, "", "config", method.base_quantization, dtype)
-    adapters = peft_config(base, method)
-    adapters.target_modules = set(adapters.target_modules or ()).difference(left_out)
-    adapted = inject(model, adapters)
-    if setup.dtype == "mixed":
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-    return adapted
-
-
-def make_fake(model: nn.Module) -> None:
-    """Replace every parameter and buffer on the meta device by a fake tensor; tied weights stay tied."""
-    made: dict[int, torch.Tensor] = {}
-    for module in model.modules():
-        registered: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for tensors in registered:
-            for name, tensor in tensors.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in made:
-                    fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-                    is_parameter = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake
-                tensors[name] = made[id(tensor)]
-
-
-def make_optimizer(setup: Setup, trained: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of the setup; the 8-bit one has the state of bitsandbytes' AdamW8bit, and updates nothing."""
-    if setup.optimizer == "adamw8bit":
-        return FakeAdamW8bit(trained)
-    # foreach is torch's default on a GPU.
-    fused = setup.optimizer == "adamw_fused"
-    return torch.optim.AdamW(trained, foreach=not fused, fused=fused)
+    real: torch.optim.Optimizer = optim.AdamW(trained, optim_bits=bits, is_paged=paged)
+    return real

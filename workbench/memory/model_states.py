@@ -15,7 +15,14 @@ from typing import NamedTuple
 from workbench.adapters.inject import choose_targets, lies_within
 from workbench.adapters.methods import Method
 from workbench.adapters.quantization import stored_parts
-from workbench.memory.setup import BLOCK_4BIT, BLOCK_8BIT, CODE_BOOK_VALUES, SMALLEST_8BIT, Setup
+from workbench.memory.setup import (
+    BLOCK_4BIT,
+    BLOCK_8BIT,
+    SMALLEST_8BIT,
+    SMALLEST_PAGED,
+    Setup,
+    code_book_values,
+)
 from workbench.memory.shapes import Shape, in_block, module_names, other_parameters
 
 
@@ -43,8 +50,8 @@ class Term:
 class TrainedModel:
     """The sizes of a model, the settings of its training step, what of it trains, and bytes per element.
 
-    frozen_bytes: of frozen weights. trained_bytes: of weights that train themselves, and of their gradients (adapters
-    and theirs always have 4). stream_bytes: of the embeddings' output and of the hidden states between blocks.
+    frozen_bytes: of frozen weights. trained_bytes: of weights that train themselves, and of their gradients.
+    stream_bytes: of the embeddings' output and of the hidden states between blocks.
     compute_bytes: of the inputs of the linear layers. logit_bytes: of the logits that the head returns.
     blocks: what trains in each block, lowest first. full_weights, adapter_weights: elements of a tensor -> number of
     such tensors, of the weights that train themselves, and of the adapters.
@@ -83,9 +90,14 @@ class TrainedModel:
         return self.setup.dtype == "mixed"
 
     @property
+    def adapter_weight_bytes(self) -> int:
+        """Bytes per element of the adapters, and of their gradients."""
+        return 2 if self.setup.adapter_dtype == "bfloat16" else 4
+
+    @property
     def adapter_bytes(self) -> int:
         """Bytes per element in which the products of an adapter are computed."""
-        return 2 if self.mixed else 4
+        return 2 if self.mixed else self.adapter_weight_bytes
 
     @property
     def tokens(self) -> int:
@@ -104,7 +116,8 @@ def trained_model(shape: Shape, setup: Setup) -> TrainedModel:
     """
     full, quantized, mixed = setup.method.name == "full", setup.method.name == "qlora", setup.dtype == "mixed"
     frozen = 4 if setup.dtype == "float32" else 2
-    raised = quantized and not mixed  # prepare_model_for_kbit_training: all but 4-bit weights are float32
+    # prepare_model_for_kbit_training: all but 4-bit weights are float32
+    raised = quantized and not mixed and setup.prepared
     stream = 4 if raised or (full and mixed) else frozen
     blocks = _trained_layers(shape, setup.method)
     full_weights, adapter_weights = _trained_tensors(shape, setup.method, blocks)
@@ -149,7 +162,7 @@ def resident(model: TrainedModel) -> list[Term]:
     """The terms that are there at every moment of a step: weights, adapters and optimizer state."""
     terms = _weights(model)
     if model.adapter_weights:
-        terms.append(term_of_elements("adapters", "adapter weights", model.adapter_weights, 4))
+        terms.append(term_of_elements("adapters", "adapter weights", model.adapter_weights, model.adapter_weight_bytes))
     return [*terms, _optimizer_state(model)]
 
 
@@ -157,7 +170,7 @@ def gradients(model: TrainedModel) -> Term:
     """The gradients of all trainable parameters."""
     sizes = Counter({number * model.trained_bytes: count for number, count in model.full_weights.items()})
     for number, count in model.adapter_weights.items():
-        sizes[number * 4] += count
+        sizes[number * model.adapter_weight_bytes] += count
     return Term("gradients", f"{model.trainable:,} gradients, in the dtype of the trained weights", sizes)
 
 
@@ -168,7 +181,12 @@ def gradients_above(model: TrainedModel, lowest: TrainedLayers) -> Term:
     """
     sizes = Counter(gradients(model).tensors)
     full, adapters = tensors_of_block(model.shape, model.method, lowest)
-    sizes.subtract([*(model.trained_bytes * number for number in full), *(4 * number for number in adapters)])
+    sizes.subtract(
+        [
+            *(model.trained_bytes * number for number in full),
+            *(model.adapter_weight_bytes * number for number in adapters),
+        ]
+    )
     if trains_in_full(model.method, "model.embed_tokens") and not (model.full and model.shape.tied):
         sizes[model.trained_bytes * model.shape.embedding] -= 1
     return Term("gradients", "gradients above the lowest block", sizes)
@@ -236,9 +254,10 @@ def _weights(model: TrainedModel) -> list[Term]:
     for out, width in shape.linear.values():
         linear[out * width] += shape.layers
     if model.quantized:
-        words = f"{elements(linear):,} weights in 4 bits, and an 8-bit scale for every {BLOCK_4BIT} of them"
-        packed = Term("weights", words, _packed(linear))
-        return [packed, term_of_elements("weights", "other weights", rest, model.stream_bytes)]
+        bits = 8 if model.setup.double_quantization else 32
+        words = f"{elements(linear):,} weights in 4 bits, and a scale of {bits} bits for every {BLOCK_4BIT} of them"
+        stored = Term("weights", words, packed(linear, model.setup.double_quantization))
+        return [stored, term_of_elements("weights", "other weights", rest, model.stream_bytes)]
     if model.full:
         return [term_of_elements("weights", "weights", linear + rest, model.trained_bytes)]
     terms = [term_of_elements("weights", "frozen weights", linear + rest, model.frozen_bytes)]
@@ -248,30 +267,46 @@ def _weights(model: TrainedModel) -> list[Term]:
     return terms
 
 
-def _packed(linear: Counter[int]) -> Counter[int]:
+def packed(linear: Counter[int], double_quantization: bool) -> Counter[int]:
     """Size in bytes -> number of tensors that bitsandbytes stores for weights in NF4, without the offset (4 bytes).
 
     linear: elements of a weight -> number of such weights.
     """
     tensors: Counter[int] = Counter()
     for number, count in linear.items():
-        stored = stored_parts(number, "nf4", BLOCK_4BIT, double_quantization=True)
-        for size in (stored["codes"], stored["scales"], stored["scales of scales"], 4 * CODE_BOOK_VALUES):
+        stored = stored_parts(number, "nf4", BLOCK_4BIT, double_quantization)
+        sizes = [stored[part] for part in ("codes", "scales", "scales of scales") if part in stored]
+        for size in (*sizes, 4 * code_book_values(double_quantization)):
             tensors[size] += count
     return tensors
 
 
 def _optimizer_state(model: TrainedModel) -> Term:
     state: Counter[int] = Counter()
-    in_8_bits = model.setup.optimizer == "adamw8bit"
-    for tensors, size in ((model.full_weights, model.trained_bytes), (model.adapter_weights, 4)):
+    for tensors, size in (
+        (model.full_weights, model.trained_bytes),
+        (model.adapter_weights, model.adapter_weight_bytes),
+    ):
         for number, count in tensors.items():
-            if not in_8_bits:
-                state[number * size] += 2 * count
-            elif number < SMALLEST_8BIT:
-                state[number * 4] += 2 * count
-            else:
-                state[number] += 2 * count
-                state[4 * -(-number // BLOCK_8BIT)] += 2 * count
-    how = "1 byte each and their scales (4 bytes in small tensors)" if in_8_bits else "in the dtype of the weights"
+            for part in state_tensors(model.setup.optimizer, number, size):
+                state[part] += 2 * count
+    how = {
+        "adamw8bit": "1 byte each and their scales (4 bytes in small tensors)",
+        "paged_adamw": "those of small tensors, 4 bytes each; the others are paged, outside of torch's allocator",
+        "paged_adamw8bit": "those of small tensors, and scales; the others are paged, outside of torch's allocator",
+    }.get(model.setup.optimizer, "in the dtype of the weights")
     return Term("optimizer state", f"AdamW's two averages for {model.trainable:,} parameters, {how}", state)
+
+
+def state_tensors(optimizer: str, number: int, size: int) -> list[int]:
+    """Bytes of the tensors that hold one of AdamW's averages in torch's allocator, for a parameter.
+
+    number: its elements. size: bytes per element of the parameter.
+    """
+    if optimizer in ("adamw", "adamw_fused"):
+        return [number * size]
+    paged = optimizer.startswith("paged") and number >= SMALLEST_PAGED
+    if optimizer == "paged_adamw" or number < SMALLEST_8BIT:
+        return [] if paged else [4 * number]
+    scales = 4 * -(-number // BLOCK_8BIT)
+    return [scales] if paged else [number, scales]

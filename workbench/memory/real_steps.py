@@ -12,7 +12,9 @@ from workbench.adapters.inject import apply
 from workbench.adapters.methods import Method
 from workbench.errors import MemoryModelError
 from workbench.memory.fake_kernels import ATTENTION
-from workbench.memory.fake_steps import CHECKPOINTING, TrainedModule, forward, make_batch, make_optimizer, update
+from workbench.memory.fake_model import CHECKPOINTING, TrainedModule
+from workbench.memory.fake_steps import make_optimizer, update
+from workbench.memory.forward_pass import forward, make_batch
 from workbench.memory.setup import Setup
 from workbench.models.base import Base
 from workbench.models.cpu_kernels import plain

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from transformers import PreTrainedConfig
 
 from workbench.errors import MemoryModelError
-from workbench.memory.setup import meta_model
+from workbench.memory.configs import meta_model
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma", "gemma2")
 # The norms of a block that act on the hidden size.

@@ -9,10 +9,12 @@ from typing import Any, Unpack
 
 from workbench.adapters.methods import Method
 from workbench.memory.allocator import reserved_bytes, segments_bytes
+from workbench.memory.configs import Source, model_config, model_name, towers_of
 from workbench.memory.fake_steps import PHASES, Steps, fake_steps
 from workbench.memory.recorder import Storage
 from workbench.memory.report import COMPONENTS, CONTEXT_BYTES, CUBLAS_BYTES, MemoryReport, validation
-from workbench.memory.setup import Setup, SetupFields, Source, as_setup, model_config, model_name, towers_of
+from workbench.memory.setup import Setup, SetupFields, as_setup
+from workbench.memory.sharding import STATES, share
 
 TIMELINE_POINTS = 400
 
@@ -27,12 +29,16 @@ def simulate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
     started = time.perf_counter()
     config, towers = model_config(model), towers_of(model)
     steps = fake_steps(config, setup)
+    if setup.sharded:
+        _split(steps, setup)
     on_gpu = setup.device == "cuda"
     workspace = CUBLAS_BYTES if on_gpu else 0
     tower_bytes = towers.bytes(setup)
     peaks, peak_at, timeline = _replay(steps, workspace + tower_bytes)
     components = dict.fromkeys(COMPONENTS, 0) | {"temporaries": workspace, "weights": tower_bytes}
-    sizes = Counter([workspace, tower_bytes])
+    gathered = steps.gathered.get(max(peaks, key=peaks.__getitem__), 0)
+    components["temporaries"] += gathered
+    sizes = Counter([workspace, tower_bytes, gathered])
     for storage in _alive(steps, peak_at):
         components[_component(storage, steps)] += storage.bytes
         sizes[storage.bytes] += 1
@@ -68,11 +74,21 @@ def _replay(steps: Steps, workspace: int) -> tuple[dict[str, int], int, list[tup
         live += storage.bytes if allocated else -storage.bytes
         for phase, (start, end) in steps.bounds.items():
             if start <= position < end:
-                timeline.append((phase, live))
-                peaks[phase] = max(peaks[phase], live)
-                if live > highest:
-                    highest, peak_at = live, position
+                total = live + steps.gathered.get(phase, 0)
+                timeline.append((phase, total))
+                peaks[phase] = max(peaks[phase], total)
+                if total > highest:
+                    highest, peak_at = total, position
     return peaks, peak_at, timeline
+
+
+def _split(steps: Steps, setup: Setup) -> None:
+    """Leave of each storage of model states what one GPU holds, and of what the optimizer makes for them."""
+    start, end = steps.bounds["optimizer"]
+    for storage, allocated in steps.events:
+        made_by_optimizer = not storage.role and start <= storage.allocated_at < end
+        if allocated and (storage.role in STATES or made_by_optimizer):
+            storage.bytes = share(setup, storage.bytes)
 
 
 def _alive(steps: Steps, position: int) -> Iterator[Storage]:

@@ -11,9 +11,11 @@ import ipywidgets as widgets
 
 from workbench import memory
 from workbench.adapters.methods import ATTENTION, MLP, Method, full, hybrid, last_mlp, lora, qlora
-from workbench.cost.gpus import GIB, Gpu, gpus
+from workbench.cost.gpus import GIB, Gpu, gpus, priced
 from workbench.cost.roofline import EFFICIENCY, Job, Phase, cheapest, gpus_if_sharded, job, step_phases
-from workbench.memory.setup import Setup, model_config
+from workbench.errors import HardwareError
+from workbench.memory.configs import model_config
+from workbench.memory.setup import Setup
 from workbench.panels.base import LABEL, WIDE, Panel, View, choice, steps_slider, switch
 from workbench.plots import memory as plots_memory
 from workbench.plots.cost import money_on_gpus
@@ -199,7 +201,10 @@ def money_view(settings: MoneySettings) -> View:
     Raises ValueError (MethodError, MemoryModelError or HardwareError) for settings that are impossible.
     """
     report = memory.estimate(settings.model, settings.setup)
-    table, phases = gpus({settings.gpu: settings.price} if settings.price else None), step_phases(report)
+    table = priced(gpus({settings.gpu: settings.price} if settings.price else None))
+    if settings.gpu not in table:
+        raise HardwareError(f"The table has no price of the {settings.gpu}: set what you pay for it an hour.")
+    phases = step_phases(report)
     tokens, efficiency = settings.million_tokens * 1e6, settings.efficiency / 100
     jobs = {name: job(phases, gpu, report.setup.tokens, tokens, efficiency) for name, gpu in table.items()}
     fitting = {name: one for name, one in jobs.items() if one.gpu.fits(report.total_bytes)}
@@ -232,7 +237,7 @@ def _job_in_words(mine: Job, phases: Sequence[Phase], million_tokens: float) -> 
         f"On the {gpu.name}, {million_tokens:g} million tokens take at least "
         f"{mine.hours * bound / mine.step_seconds:.2g} hours; at this efficiency {mine.hours:.2g} hours, "
         f"{mine.tokens_per_second:,.0f} tokens a second, and "
-        f"${mine.money:.2f} at ${gpu.price_per_hour:.2f} an hour ({gpu.price_source}, {gpu.price_date}).{half} The "
+        f"${mine.money:.2f} at ${gpu.dollars_per_hour:.2f} an hour ({gpu.price_source}, {gpu.price_date}).{half} The "
         f"bound's parts, and the bottleneck of each: {shares}."
     )
 

@@ -72,3 +72,32 @@ def money_on_gpus(costs: Mapping[str, tuple[float, float, bool]], chosen: str, j
         for name, (money, hours, fits) in costs.items()
     )
     return described(figure, f"{job}, {found}. {words}.")
+
+
+def speed_ratios(
+    lines: Mapping[str, Sequence[tuple[int, float]]], published: Sequence[tuple[str, int, float]], gpu: str
+) -> Figure:
+    """How many times as fast a step of LoRA is as one of full fine-tuning, against tokens in the step.
+
+    lines: label -> (tokens of one step, ratio) by the bound on `gpu`. published: (label, tokens, ratio), measured.
+    """
+    figure = new_figure(10.0, 4.0)
+    least, most = (choose(points[-1][1] for points in lines.values()) for choose in (min, max))
+    title = f"With many tokens in a step LoRA is {least:.1f} to {most:.1f} times as fast; with few, more"
+    axes = style(figure.add_subplot(), title, "tokens in one step", "seconds, full / LoRA")
+    axes.axhline(1.0, color=PALETTE["ink"], linewidth=0.8)
+    words = []
+    for (label, points), look in zip(lines.items(), SERIES, strict=False):
+        xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, label=label, markersize=6, **look)
+        words.append(f"{label}: from {ys[0]:.1f} at {xs[0]:,} tokens to {ys[-1]:.1f} at {xs[-1]:,}")
+    for (label, tokens, ratio), marker in zip(published, "*P", strict=False):
+        star: Look = {"marker": marker, "markersize": 14, "markerfacecolor": "none", "markeredgewidth": 1.6}
+        axes.plot(tokens, ratio, linestyle="", label=label, color=PALETTE["ink"], **star)
+        words.append(f"published, {label}: {ratio:.1f} at {tokens:,}")
+    log_x(axes, sorted({tokens for points in lines.values() for tokens, _ in points}), form="{x:,}")
+    axes.set_ylim(bottom=0)
+    legend_below(figure, axes, columns=2)
+    return described(
+        figure, f"Seconds of a step of full fine-tuning over those of LoRA, on the {gpu}. {'; '.join(words)}."
+    )
