@@ -4,6 +4,7 @@
 # make bench    the same set-up plus the libraries we compare with, then the benchmarks (hours)
 # make study    the same set-up, then the reference study; hours, and it goes on where it was stopped
 # make setup    only the set-up
+# make gpu-check  on a machine with a GPU: the same set-up, then measured memory and time against the predictions (20 minutes)
 # make families the same set-up, then what runs with which family of decoders, written to FAMILIES.md
 # make strip    remove outputs from the notebooks before a commit
 # make clean    remove the environment and everything built; your runs stay
@@ -55,7 +56,7 @@ else
   STATE := ready
 endif
 
-.PHONY: help setup lab lint check test bench study families strip clean new
+.PHONY: help setup lab lint check test bench study gpu-check families strip clean new
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -130,6 +131,11 @@ bench: $(INSTALLED_BENCH)
 study: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m workbench.study.plan $(ARGS)
 	$(BIN)/python -m workbench.study.findings
+
+# Writes build/gpu-check.json. Without a set-up, from a plain checkout with torch, transformers, peft and accelerate:
+# PYTHONPATH=. python -m workbench.cli gpu-check --out gpu-check.json
+gpu-check: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/workbench gpu-check --out build/gpu-check.json $(ARGS)
 
 families: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m support.families

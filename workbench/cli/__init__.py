@@ -11,7 +11,20 @@ import os
 import signal
 import sys
 
-from workbench.cli import claims, data, doctor, memory, notebooks, report, serving, study, sweep, train
+from workbench.cli import (
+    claims,
+    data,
+    doctor,
+    fits,
+    gpu_check,
+    memory,
+    notebooks,
+    report,
+    serving,
+    study,
+    sweep,
+    train,
+)
 from workbench.console import tell
 from workbench.errors import WorkbenchError
 
@@ -63,6 +76,19 @@ def parser() -> argparse.ArgumentParser:
     """The parser with all subcommands."""
     whole = argparse.ArgumentParser(prog="workbench", description=__doc__)
     commands = whole.add_subparsers(required=True, metavar="command")
-    for subcommand in (doctor, data, claims, train, sweep, study, memory, serving, notebooks, report):
+    for subcommand in (
+        doctor,
+        data,
+        claims,
+        train,
+        sweep,
+        study,
+        memory,
+        fits,
+        gpu_check,
+        serving,
+        notebooks,
+        report,
+    ):
         subcommand.add(commands)
     return whole
