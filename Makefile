@@ -135,7 +135,7 @@ study: $(INSTALLED)
 # Writes build/gpu-check.json. Without a set-up, from a plain checkout with torch, transformers, peft and accelerate:
 # PYTHONPATH=. python -m workbench.cli gpu-check --out gpu-check.json
 gpu-check: $(INSTALLED)
-	HF_HUB_OFFLINE=1 $(BIN)/workbench gpu-check --out build/gpu-check.json $(ARGS)
+	$(BIN)/workbench gpu-check --out build/gpu-check.json $(ARGS)
 
 families: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m support.families

@@ -10,6 +10,7 @@ import torch
 from workbench.cli import main
 from workbench.cost.gpu_check import check as gpu_check, child
 from workbench.cost.gpu_check.cases import COMPARISONS, GPU_SCALE, SMALL_SCALE, STEP, Case, Scale, cases
+from workbench.paths import CHECKOUT
 
 FEW = Scale(SMALL_SCALE.model, lengths=(16,), batches=(1,), rank=2, timed_steps=1)
 
@@ -81,6 +82,24 @@ def test_out_of_memory_and_crashes_are_recorded_and_gone_on_from(tmp_path, monke
     lines = list(gpu_check.table(found))
     assert "out of memory: CUDA out of memory." in lines[2] and "QLoRA is left out" in lines[4]
     assert json.loads((tmp_path / "found.json").read_text())["findings"] == found["findings"]
+
+
+@pytest.mark.quick
+def test_the_gpu_tier_of_lessons_is_run_while_there_is_time(monkeypatch):
+    assert "cannot be reached" in gpu_check.lessons(600)["all"]  # tests are offline
+    monkeypatch.setattr(gpu_check, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(gpu_check.hub, "answers", lambda *_: True)
+    asked = []
+
+    def run(command, **_):
+        asked.append(command[4])
+        return subprocess.CompletedProcess(command, 0, f"passed  {command[4]}  90 s\n1 passed, 0 failed\n", "")
+
+    monkeypatch.setattr(gpu_check.subprocess, "run", run)
+    assert gpu_check.lessons(600) == {name: f"passed  {name}  90 s" for name in gpu_check.LESSONS}
+    assert asked == list(gpu_check.LESSONS)
+    assert all((CHECKOUT / "notebooks" / f"{name}.ipynb").is_file() for name in asked)
+    assert set(gpu_check.lessons(30).values()) == {"not reached"}
 
 
 @pytest.mark.quick

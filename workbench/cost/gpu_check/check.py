@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import is_offline_mode
 
 from workbench import machine
 from workbench.cost.gpu_check.cases import Case, Scale, cases
@@ -22,8 +24,12 @@ from workbench.errors import HardwareError
 from workbench.memory.closed_form import estimate
 from workbench.memory.report import MemoryReport
 from workbench.memory.simulation import simulate
+from workbench.models import hub
 from workbench.paths import CHECKOUT, write_json
 
+LESSONS = ("03_quantization", "05_rank_sweep", "06_lora_vs_full")
+LESSONS_MODEL = "HuggingFaceTB/SmolLM2-360M"  # any open model tells whether the Hub answers
+SHORTEST_LESSON = 60  # seconds, below which none is started
 LONGEST_CASE = 300  # seconds, after which a process is ended
 TELLS = 300  # characters of what a failed process wrote last
 
@@ -63,7 +69,31 @@ def check(scale: Scale, device: str, minutes: float, out: Path, on_case: OnCase 
         found["seconds"] = time.perf_counter() - started
         write_json(out, found)
         on_case(finding)
+    if device == "cuda":
+        found["lessons"] = lessons(60 * minutes - (time.perf_counter() - started))
     write_json(out, found)
+    return found
+
+
+def lessons(seconds: float) -> dict[str, str]:
+    """Lesson -> how the run of its gpu tier ended, in the seconds that are left; why none was run, if none was."""
+    if is_offline_mode() or not hub.answers(LESSONS_MODEL, None):
+        return {"all": "not run: the Hugging Face Hub, which has their model, cannot be reached"}
+    if find_spec("papermill") is None:
+        return {"all": "not run: papermill is not installed"}
+    found = {}
+    for name in LESSONS:
+        started = time.perf_counter()
+        if seconds < SHORTEST_LESSON:
+            found[name] = "not reached"
+            continue
+        command = [sys.executable, "-m", "workbench.cli", "notebooks", name, "--tier", "gpu"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=CHECKOUT, check=False)
+            found[name] = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no words"])[0]
+        except subprocess.TimeoutExpired:
+            found[name] = f"not done after {seconds:.0f} seconds"
+        seconds -= time.perf_counter() - started
     return found
 
 
@@ -124,6 +154,8 @@ def table(found: dict[str, Any]) -> Iterator[str]:
         yield row(finding)
     for label in found["not_reached"]:
         yield f"| {label} | not reached |"
+    for name, ended in found.get("lessons", {}).items():
+        yield f"| gpu tier of lessons: {name} | {ended} |"
 
 
 def row(finding: dict[str, Any]) -> str:
