@@ -1,6 +1,7 @@
 # make lab      set up once, then open JupyterLab on the first notebook
 # make check    the same set-up, then style, types, layers and every test that trains nothing: for use while working
 # make test     the same, and every other test, notebooks and browser included
+# make site     the same set-up, then the executed lessons and all documents as pages that need no network, in build/site
 # make bench    the same set-up plus the libraries we compare with, then the benchmarks (hours)
 # make study    the same set-up, then the reference study; hours, and it goes on where it was stopped
 # make setup    only the set-up
@@ -56,7 +57,7 @@ else
   STATE := ready
 endif
 
-.PHONY: help setup lab lint check test bench study gpu-check families strip clean new
+.PHONY: help setup lab lint check test site bench study gpu-check families strip clean new
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -120,6 +121,10 @@ check: lint
 # A file's tests stay in one process, and the files in the order that tests/conftest.py gives them.
 test: lint
 	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=20 $(ARGS)
+
+# Executes every lesson in the laptop tier first; ARGS="--executed DIR" takes copies that are there.
+site: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python tools/site/build.py $(ARGS)
 
 bench: $(INSTALLED_BENCH)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/roofline.py $(ARGS)

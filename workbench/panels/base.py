@@ -119,7 +119,11 @@ class Panel:
             return
         name, width = static_class(), pixel_width(self.current.figure)
         data, metadata = picture(self.current.png, self.current.text, width, css_class=name)
-        show_live(self.widget, data, metadata, name)
+        show_live(self.widget, data | self._for_copies(), metadata, name)
+
+    def _for_copies(self) -> dict[str, Any]:
+        """What a saved notebook keeps of the panel next to its picture."""
+        return {}
 
 
 class StaleError(Exception):
@@ -211,7 +215,7 @@ class LiveBox(widgets.VBox):
 
 
 def show_live(
-    widget: widgets.Widget, data: dict[str, str], metadata: dict[str, Any], css_class: str = "workbench-still"
+    widget: widgets.Widget, data: dict[str, Any], metadata: dict[str, Any], css_class: str = "workbench-still"
 ) -> None:
     """Display a live widget, and after it a still output for saved notebooks, which have no kernel.
 

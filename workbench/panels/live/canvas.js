@@ -5,12 +5,12 @@
 const TEXT = 12;
 const SMALL = {}; // a canvas of one pixel a cell for each heat map, kept from frame to frame
 
-// Colours of the page around the panel: JupyterLab's variables, then VS Code's, then ink on white.
+// Colours of the page around the panel: JupyterLab's variables, then VS Code's, then the site's, then ink on white.
 function readTheme(element) {
   const style = getComputedStyle(element);
   const read = (names, otherwise) => names.map((name) => style.getPropertyValue(name).trim()).find(Boolean) || otherwise;
-  const ink = read(["--jp-ui-font-color0", "--vscode-editor-foreground"], "#222222");
-  const ground = read(["--jp-layout-color0", "--vscode-editor-background"], "#ffffff");
+  const ink = read(["--jp-ui-font-color0", "--vscode-editor-foreground", "--pst-color-text-base"], "#222222");
+  const ground = read(["--jp-layout-color0", "--vscode-editor-background", "--pst-color-background"], "#ffffff");
   return { ink, ground, font: style.fontFamily || "sans-serif", dark: lightness(element, ground) < 0.5 };
 }
 

@@ -53,10 +53,10 @@ class Canvas(anywidget.AnyWidget):
             self.facts, self.arrays, self.buffer = dict(facts), places, buffer
 
 
-def source(script: str) -> str:
+def source(*scripts: str) -> str:
     """The JavaScript module of a panel: the shared files and its own, one after the other, in one scope."""
     folder = Path(__file__).parent
-    return "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in (*SHARED, script))
+    return "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in (*SHARED, *scripts))
 
 
 def packed(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, dict[str, Any]], bytes]:

@@ -151,6 +151,7 @@ async function render({ model, el }) {
     const found = pen ? partAt(pen, pointer) : null;
     pen = newPen(page.canvas, width, scene.height(width), model.get("look"), theme);
     page.readOut.textContent = scene.draw(pen, found);
+    if (!page.canvas.hasAttribute("aria-label")) page.canvas.setAttribute("aria-label", page.readOut.textContent || "A picture");
     clearTimeout(rest);
     if (more) request();
     else rest = setTimeout(settled, REST_MS);
@@ -211,6 +212,7 @@ async function render({ model, el }) {
     request();
   });
   themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class"] });
+  themed.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
   request();
   return () => {
     cancelAnimationFrame(pending);

@@ -14,6 +14,7 @@ import numpy as np
 
 from workbench.panels.base import Panel, View
 from workbench.panels.live.canvas import Canvas
+from workbench.panels.live.standalone import MIME, panel_state
 
 
 class LivePanel(Panel):
@@ -36,6 +37,9 @@ class LivePanel(Panel):
 
     def _make_canvas(self) -> Canvas:
         return Canvas(*self._script)
+
+    def _for_copies(self) -> dict[str, Any]:
+        return {MIME: panel_state(self._script[0], self.canvas, self.controls)}
 
     def _show(self, view: View) -> None:
         self.canvas.layout.display = None  # after an error; the script has drawn the settings already
