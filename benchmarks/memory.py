@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -142,7 +143,7 @@ def compare_catalogue(path: Path, blocks: int | None) -> None:
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:
             done = {(row["model"], row["method"], row["checkpointing"]): row for row in csv.DictReader(file)}
-    for model in sorted(shipped(), key=lambda name: estimate(name, full()).trainable_parameters):
+    for model in by_family():
         for method in catalogue_methods():
             for checkpointing in (False, True):
                 key = (model, method.label, "yes" if checkpointing else "no")
@@ -161,6 +162,14 @@ def compare_catalogue(path: Path, blocks: int | None) -> None:
             middle = median(map(abs, own.values())) if own else math.nan
             cells = [f"{middle:.2%}", f"{own.get(worst, math.nan):+.2%}", worst]
             print(f"| {method.label} | {checkpointing} | {len(own)} | {' | '.join(cells)} |")
+
+
+def by_family() -> list[str]:
+    """The models of the catalogue: one of each family first, then the second of each, and so on."""
+    families: dict[str, list[str]] = {}
+    for name in shipped():
+        families.setdefault(model_config(name).model_type, []).append(name)
+    return [name for rank in zip_longest(*families.values()) for name in rank if name]
 
 
 def with_blocks(config: PreTrainedConfig, blocks: int | None) -> PreTrainedConfig:

@@ -1,5 +1,6 @@
 """`estimate` against published parameter counts and peaks, and against `simulate`."""
 
+import csv
 import json
 import pickle
 
@@ -13,6 +14,7 @@ from workbench.errors import MemoryModelError
 from workbench.memory import estimate, shapes, shipped, simulate
 from workbench.memory.allocator import MIB
 from workbench.memory.report import COMPONENTS
+from workbench.paths import CHECKOUT
 from workbench.plots.memory import COMPONENT_STYLE
 
 # From the models' pages, or the metadata of their files.
@@ -67,8 +69,7 @@ def test_every_shipped_configuration_has_its_published_number_of_parameters():
 def test_the_closed_form_predicts_every_published_peak(run, row):
     report = estimate(run.model, run.setup)
     assert report.trainable_parameters == int(row["trainable_params"]) and report.validated
-    allowed = 0.05 if row["method"] == "lora" and row["rank"] == "32" else 0.08
-    assert report.peak_reserved_bytes == pytest.approx(run.peak_reserved_bytes, rel=allowed)
+    assert report.peak_reserved_bytes == pytest.approx(run.peak_reserved_bytes, rel=0.06)
 
 
 def test_a_report_holds_its_model_and_setup():
@@ -197,6 +198,16 @@ def test_the_8_bit_optimizer_keeps_the_state_of_small_tensors_in_float32():
 def test_dequantized_weights_have_the_dtype_of_the_computation(dtype):
     wide = LlamaConfig(**SIZES | {"hidden_size": 1024, "intermediate_size": 8192, "vocab_size": 200})
     assert_agree(wide, qlora(4), {"dtype": dtype, "batch_size": 1, "sequence_length": 32})
+
+
+@pytest.mark.parametrize("name", ["closed_form_shallow.csv", "closed_form.csv"])
+def test_the_stored_comparisons_of_the_catalogue_are_within_three_percent(name):
+    """`benchmarks/memory.py shallow` and `catalogue` made them, too slowly for a test."""
+    with (CHECKOUT / "benchmarks" / name).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and {row["model"] for row in rows} <= set(shipped())
+    for row in rows:
+        assert int(row["estimated_bytes"]) == pytest.approx(int(row["simulated_bytes"]), rel=0.03), row
 
 
 def assert_agree(config, method, options, within=0.05):

@@ -22,6 +22,26 @@ def test_the_command_prints_the_report(tmp_path, capsys):
         assert "what the GPU must have free" in capsys.readouterr().out
 
 
+def test_the_command_has_every_setting_of_a_step(capsys):
+    def setup(*options: str) -> dict:
+        assert main(["memory", "llama-3.2-1b", "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)["setup"]
+
+    plain = setup()
+    split = setup("--loss", "fused", "--gpus", "2", "--offload", "--packed", "--attention", "flash", "--free-outputs")
+    assert {name for name in plain if split[name] != plain[name]} == {
+        "loss",
+        "gpus",
+        "offload",
+        "packed",
+        "attention",
+        "keep_outputs",
+    }
+    bits = setup("--method", "qlora", "--adapter-dtype", "bfloat16", "--unprepared", "--single-quantization")
+    assert (bits["adapter_dtype"], bits["prepared"], bits["double_quantization"]) == ("bfloat16", False, False)
+    assert setup("--optimizer", "paged_adamw8bit")["optimizer"] == "paged_adamw8bit"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

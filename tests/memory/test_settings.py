@@ -1,10 +1,15 @@
 """The settings of a step beyond method, batch and dtype: the closed form against the simulation, and by hand."""
 
+import re
+
 import pytest
 from transformers import Gemma2Config, LlamaConfig
 
 from support.memory_configs import CONFIGS, SIZES
 from workbench import full, hybrid, lora, qlora
+from workbench.cost.gpus import gpus
+from workbench.cost.roofline import gpus_if_sharded, step_phases
+from workbench.errors import HardwareError, MemoryModelError
 from workbench.memory import Setup, estimate, simulate
 from workbench.memory.setup import fused_chunk
 
@@ -113,7 +118,7 @@ def test_paged_state_is_outside_of_the_allocator():
 
 
 def test_sharding_splits_states_and_offloading_removes_them():
-    one, two, eight = (estimate("llama-3.1-8b", full(), 1, 256, gpus=gpus, checkpointing=True) for gpus in (1, 2, 8))
+    one, two, eight = (estimate("llama-3.1-8b", full(), 1, 256, gpus=count, checkpointing=True) for count in (1, 2, 8))
     assert one.components["optimizer state"] == 2 * two.components["optimizer state"]
     assert one.peak_allocated_bytes > two.peak_allocated_bytes > eight.peak_allocated_bytes
     offloaded = estimate("llama-3.1-8b", full(), 1, 256, gpus=8, offload=True, checkpointing=True)
@@ -121,3 +126,27 @@ def test_sharding_splits_states_and_offloading_removes_them():
     # gathered: two blocks of 218 million weights, and the embeddings and the head
     gathered = 2 * (2 * 218_112_000 + 2 * 128_256 * 4096)
     assert gathered < offloaded.peak_allocated_bytes < 2 * gathered
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loss": "liger"}, "loss='liger' is not known; use one of whole, chunked, fused."),
+        ({"optimizer": "sgd"}, "paged_adamw, paged_adamw8bit"),
+        ({"gpus": 0}, "gpus=0 must be a whole number of at least 1"),
+        ({"adapter_dtype": "bfloat16", "dtype": "mixed"}, "is modelled for dtype='bfloat16' without DoRA"),
+        ({"device": "cpu", "loss": "fused"}, "loss='fused' names a GPU kernel: use loss='chunked'"),
+        ({"device": "cpu", "gpus": 2}, "describe GPUs: leave them out with device='cpu'"),
+    ],
+)
+def test_impossible_settings_are_refused(options, words):
+    with pytest.raises(MemoryModelError, match=re.escape(words)):
+        Setup(lora(8), **options)
+
+
+def test_the_time_of_a_step_that_is_split_over_gpus_is_refused():
+    report = estimate("llama-3.2-1b", full(), gpus=2)
+    with pytest.raises(HardwareError, match="split over GPUs, or offloaded, is not modelled: use gpus=1"):
+        step_phases(report)
+    with pytest.raises(HardwareError, match="for gpus=1"):
+        gpus_if_sharded(report, gpus()["T4"])
