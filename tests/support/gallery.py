@@ -11,6 +11,14 @@ from workbench import RunStore, TrainConfig, load_task, lora, panels, train
 
 WITHOUT_CONTROLS = {"base": "what the panels are made of"}
 CODE = {
+    "adapter_mix": """
+from workbench import RunStore, load_base, load_task
+from workbench.panels.adapter_mix import AdapterMix
+runs = RunStore().all()[:2]
+folders = {f"rank-{run.method['rank']}": run.artifact_dir for run in runs}
+base = load_base(runs[0].base["name"], dtype="float32")
+panel = AdapterMix(base, folders, dict.fromkeys(folders, load_task("tickets")), rows=3)
+""",
     "adapter_lab": """
 from workbench import RunStore, load_base, load_task
 from workbench.panels.adapter_lab import AdapterLab
@@ -42,6 +50,10 @@ panel = eight_weights_panel([0.0508, -0.1191, 0.0312, 0.0078, -0.0664, 0.1523, -
     "lora_layer": """
 from workbench.panels.lora_layer import lora_layer_panel
 panel = lora_layer_panel()
+""",
+    "many_tasks": """
+from workbench.panels.many_tasks import many_tasks_panel
+panel = many_tasks_panel()
 """,
     "memory": """
 from workbench.panels.memory import memory_panel

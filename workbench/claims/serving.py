@@ -21,7 +21,7 @@ def _swap(several: Several) -> Outcome:
     verdict = SUPPORTED if all(cheap) else DEPENDS if any(cheap) else NOT_SUPPORTED
     evidence = (
         f"{several.tasks} adapters share one base; each is {smaller:.0f} times smaller than a whole model, and a swap "
-        f"takes {several.swap_seconds * 1e3:.2g} ms, {faster:,.0f} times less than loading a model."
+        f"takes {several.swap_seconds * 1e3:.3g} ms, {faster:,.0f} times less than loading a model."
     )
     return verdict, evidence, f"{CHEAP} times smaller and {CHEAP} times faster; depends: only one of the two"
 

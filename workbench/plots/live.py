@@ -20,6 +20,7 @@ from workbench.training.runs import FAILED, Run
 REDRAW_SECONDS = 2.0
 # setting -> how a label states it
 LABEL_FORMS = {
+    "task": "{}",
     "rank": "r = {:g}",
     "targets": "{}",
     "alpha": "alpha {:g}",
@@ -132,4 +133,5 @@ def _settings(run: Run) -> dict[str, Any]:
     method = run.method
     row = {name: method.get(name) for name in ("rank", "alpha", "learning_rate", "layers", "rslora")}
     row |= {"targets": targets_in_words(method.get("targets", "all-linear")), "seed": run.config["seed"]}
+    row |= {"task": run.task["name"]}
     return row | {"targets": setting_in_words(row)}

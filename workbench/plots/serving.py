@@ -69,11 +69,15 @@ def costs_of_ways(values: Mapping[str, float], title: str, label: str, form: str
 
 
 def mixed_scores(
-    exact: Mapping[str, Mapping[str, float]], loss: Mapping[str, Mapping[str, float]], title: str
+    weights: Mapping[str, float],
+    exact: Mapping[str, Mapping[str, float]],
+    loss: Mapping[str, Mapping[str, float]],
+    title: str,
 ) -> Figure:
     """Scores of each task by the base, by its own adapter and by a mixture, as bars: exact match, and loss.
 
-    exact, loss: "base", "own adapter", "mixture" -> task -> share of rows answered right, and nats a token.
+    weights: task -> weight of its adapter in the mixture. exact, loss: "base", "own adapter", "mixture" -> task ->
+    share of rows answered right, and nats a token.
     """
     figure = new_figure(10.5, 3.8, layout=None)
     looks: tuple[Look, ...] = (
@@ -90,8 +94,7 @@ def mixed_scores(
         for place, ((name, row), look) in enumerate(zip(values.items(), looks, strict=True)):
             places = [at + 0.27 * (place - 1) for at in range(len(row))]
             axes.bar(places, list(row.values()), width=0.25, label=name, **look)
-        tasks = list(next(iter(values.values())))
-        axes.set_xticks(range(len(tasks)), tasks)
+        axes.set_xticks(range(len(weights)), [f"{weight:g} x {task}" for task, weight in weights.items()])
         axes.grid(axis="x", visible=False)
     figure.axes[0].set_ylim(0, 1.08)
     figure.axes[1].set_yscale("log")
@@ -113,8 +116,10 @@ def fleet(ways: Mapping[str, tuple[int, float, float]], room: float, gpu: str, t
     take. At most MOST_DRAWN are drawn.
     """
     figure = new_figure(10.0, 3.6, layout=None)
+    longest = min(MOST_DRAWN, max(8, *(count for count, _, _ in ways.values())))  # on both sides, to compare
     for place, (name, (count, weights, adapters)) in enumerate(ways.items()):
-        axes = style(figure.add_axes((0.07 + 0.5 * place, 0.24, 0.42, 0.63)), f"{name}: {count:,}", "which GPU", "GB")
+        which = "which GPU" if count <= MOST_DRAWN else f"which GPU (the first {MOST_DRAWN} of them)"
+        axes = style(figure.add_axes((0.07 + 0.5 * place, 0.24, 0.42, 0.63)), f"{name}: {count:,}", which, "GB")
         drawn = range(1, min(count, MOST_DRAWN) + 1)
         axes.bar(drawn, [room] * len(drawn), width=0.8, facecolor="none", edgecolor=PALETTE["silver"])
         axes.bar(drawn, [weights] * len(drawn), width=0.8, label="base or whole models", **LOOKS["weights"])
@@ -122,7 +127,7 @@ def fleet(ways: Mapping[str, tuple[int, float, float]], room: float, gpu: str, t
             bottom = [weights] * len(drawn)
             axes.bar(drawn, [adapters] * len(drawn), 0.8, bottom, label="adapters", **LOOKS["adapters"])
         axes.axhline(room, color=PALETTE["ink"], linewidth=1)
-        axes.set_xlim(0.4, max(8.6, len(drawn) + 0.6))
+        axes.set_xlim(0.4, longest + 0.6)
         axes.set_ylim(0, 1.12 * room)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="x", visible=False)
