@@ -32,13 +32,13 @@ def test_a_base_against_itself_has_forgotten_nothing(plain, measure):
 def test_the_scores_are_those_of_evaluate_and_of_the_analysis(plain, measure, which, request):
     tuned = request.getfixturevalue(which)
     own, expected = place_of(measure, tuned), evaluate(tuned, TASK)
-    assert own.exact_match == expected["exact_match"] and own.facts == expected["fact_accuracy"]
+    assert own.exact_match == expected["exact_match"]
     assert unpack_rows(own.right).mean() == own.exact_match
     assert own.forgotten == pytest.approx(expected["general_loss"] - evaluate(plain, TASK)["general_loss"], abs=1e-5)
     assert own.times == pytest.approx(perplexity(tuned) / perplexity(plain), rel=1e-4)
     assert own.times == pytest.approx(times_of(measure, tuned), rel=1e-6)
     assert own.kl == pytest.approx(kl_from_base(plain, tuned, [each.prompt for each in TASK.test[:3]]))
-    assert own.answer == answers(tuned, [Example(SENTENCE, "")], 8)[0]
+    assert own.answer == answers(tuned, [Example(SENTENCE, "")], 6)[0]
 
 
 def test_the_way_is_walked_one_model_at_a_time(plain, whole, measure):

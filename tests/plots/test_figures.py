@@ -14,6 +14,7 @@ import test_plots_quantization
 import test_plots_serving
 import test_plots_sweeps
 import test_plots_updates
+import test_plots_what_changed
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from workbench import plots
@@ -28,6 +29,7 @@ MODULES = (
     test_plots_serving,
     test_plots_sweeps,
     test_plots_updates,
+    test_plots_what_changed,
 )
 FIGURES = {f"{module.__name__}: {name}": draw for module in MODULES for name, draw in module.FIGURES.items()}
 

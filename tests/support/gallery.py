@@ -84,6 +84,18 @@ runs = RunStore().all()[:2]
 config = TrainConfig(steps=400, batch_size=4, test_limit=8)
 panel = TrainingPanel(load_base(runs[0].base["name"], dtype="float32"), load_task("tickets"), config, runs=runs)
 """,
+    "ways_back": """
+from workbench.analysis import Place
+from workbench.panels.ways_back import Route, ways_back_panel
+def place(exact, forgotten):
+    return Place(exact, "4:f0", forgotten, forgotten, "Paris")
+base, tuned = place(0.0, 0.0), place(0.75, 1.6)
+scale = {"t = 0.25": place(0.25, 0.1), "t = 0.5": place(0.5, 0.5), "t = 0.75": place(0.75, 1.0)}
+drop = {"no MLP": place(0.0, 0.3), "no later half": place(0.25, 0.7), "no attention": place(0.5, 1.2)}
+ways = {"keep a part": scale, "drop it in some layers": drop}
+routes = {"lora": Route(base, tuned, ways), "full": Route(base, place(0.7, 0.4), ways)}
+panel = ways_back_panel(routes, "The capital of France is", 4)
+""",
 }
 # Panels whose controls wait for a button, or write somewhere, have tests of their own; all others are alike.
 OF_THEIR_OWN = {"bets", "predict", "training"}

@@ -10,13 +10,13 @@ from workbench.analysis.forgetting import kl_from_base
 from workbench.errors import TaskError
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32, own_precision, share
-from workbench.scoring.evaluation import answers, fact_rows, general_rows, score
+from workbench.scoring.evaluation import answers, general_rows, score
 from workbench.scoring.scores import Scores
 from workbench.tasks.encoding import Encoded, encode
 from workbench.tasks.files import Example
 from workbench.tasks.tasks import Task
 
-ANSWER_TOKENS = 8
+ANSWER_TOKENS = 6
 LONGEST = 512  # tokens of a test row
 
 
@@ -30,7 +30,6 @@ class Yardstick:
     base: Base
     rows: Sequence[Encoded]
     general: Sequence[Encoded]
-    facts: Sequence[Encoded]
     prompts: Sequence[str]
     sentence: str
     base_loss: float
@@ -41,14 +40,13 @@ class Place:
     """The scores of one model.
 
     exact_match: share of the task's rows; right: which ones, packed. forgotten: loss gained on general text over the
-    base, nats a token. facts: share of everyday facts completed right. kl: KL(base || model) on the task's prompts,
-    nats a token. answer: how the model completes the yardstick's sentence.
+    base, nats a token. kl: KL(base || model) on the task's prompts, nats a token. answer: how the model completes the
+    yardstick's sentence.
     """
 
     exact_match: float
     right: str
     forgotten: float
-    facts: float
     kl: float
     answer: str
 
@@ -72,17 +70,16 @@ def yardstick(base: Base, task: Task, rows: int, prompts: int, sentence: str, pi
     general = general_rows(base.tokenizer)[:pieces]
     loss = _loss(base, general)
     texts = [example.prompt for example in task.test[:prompts]]
-    return Yardstick(base, encoded, general, fact_rows(base.tokenizer), texts, sentence, loss)
+    return Yardstick(base, encoded, general, texts, sentence, loss)
 
 
 def place_of(measure: Yardstick, model: Base) -> Place:
     """Score one model; the base itself has forgotten 0 and has a KL of 0."""
-    scores = _score(model, measure.rows)
-    forgotten = _loss(model, measure.general) - measure.base_loss
-    facts = _score(model, measure.facts)["exact_match"]
+    scores, general = _scores(model, measure.rows, measure.general)
+    forgotten = general["loss"] - measure.base_loss
     kl = kl_from_base(measure.base, model, measure.prompts)
     (answer,) = answers(model, [Example(measure.sentence, "")], ANSWER_TOKENS)
-    return Place(scores["exact_match"], scores.right["exact_match"], forgotten, facts, kl, answer)
+    return Place(scores["exact_match"], scores.right["exact_match"], forgotten, kl, answer)
 
 
 def times_of(measure: Yardstick, model: Base) -> float:
@@ -112,12 +109,13 @@ def along(
 
 
 @own_precision()
-def _score(model: Base, rows: Sequence[Encoded]) -> Scores:
-    return score(share(in_float32(model.model)).eval(), rows)
+def _scores(model: Base, *parts: Sequence[Encoded]) -> list[Scores]:
+    own = share(in_float32(model.model)).eval()
+    return [score(own, rows) for rows in parts]
 
 
 def _loss(model: Base, rows: Sequence[Encoded]) -> float:
-    return _score(model, rows)["loss"]
+    return _scores(model, rows)[0]["loss"]
 
 
 @dataclass(frozen=True)

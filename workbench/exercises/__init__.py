@@ -18,6 +18,8 @@ _LESSONS = {
     "e05_capacity": ("05.capacity", "05.together"),
     "e06_directions": ("06.directions",),
     "e06_fair": ("06.fair",),
+    "e07_cut": ("07.cut",),
+    "e07_intruders": ("07.intruders",),
     "e08_mixed": ("08.mixed",),
     "e08_undo": ("08.undo",),
 }

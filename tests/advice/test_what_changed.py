@@ -1,0 +1,140 @@
+"""The words of lesson 07 say what the numbers say, whichever way these fall."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from support.places import BASE, DROP, KEEP, SCALE, TUNED, WAYS, place
+from support.records import run
+from support.study_rows import runs
+from workbench.advice import what_changed as say
+from workbench.analysis import Cuts
+from workbench.results import reference
+
+CUTS = Cuts(base=0.0, whole=0.75, by_rank={0: 0.1, 8: 0.6, 64: 0.75}, rows=64)
+
+
+def test_shares_fall_into_thirds():
+    assert [say.third(share) for share in (0, 0.3, 0.34, 0.66, 0.7, 1.1)] == [
+        *[say.THIRDS[0]] * 2, *[say.THIRDS[1]] * 2, *[say.THIRDS[2]] * 2
+    ]  # fmt: skip
+
+
+def test_the_best_repair_undoes_half_and_keeps_the_most():
+    found = say.repairs(TUNED, WAYS)
+    assert [(one.way, one.setting) for one in found] == [(SCALE, "t = 0.5"), (KEEP, "rank 1"), (DROP, "no later half")]
+    assert say.winner(TUNED, WAYS) == SCALE
+
+
+def test_a_lead_of_few_rows_names_no_winner():
+    close = WAYS | {KEEP: {"rank 4": place(0.66, 0.6)}}
+    assert say.winner(TUNED, close) == say.NOBODY
+    assert say.winner(place(0.5, 0.19), WAYS) == "none of them"
+    assert say.winner(place(0.5, 0.01), WAYS) == "nothing to repair"
+    assert "hardly any damage" in say.answer(CUTS, 8, {"lora": place(0.5, 0.01)}, {"lora": WAYS})
+    assert f"(too close to tell from it: {KEEP})" in say.answer(CUTS, 8, {"lora": TUNED}, {"lora": close})
+
+
+def test_the_answer_holds_the_numbers_of_the_run_that_forgot_more():
+    text = say.answer(CUTS, 8, {"lora": TUNED, "full": place(0.7, 0.4)}, {"lora": WAYS, "full": {}})
+    assert text.startswith("**The answer:** Cut to its 8 largest directions in each weight, full fine-tuning's update")
+    assert "keeps 80% of what it gained on the task (60% of 64 rows right, uncut 75%)" in text
+    assert "its perplexity is 5 times the base's after LoRA, 1.5 times the base's after full fine-tuning" in text
+    assert (
+        f"repair of LoRA that undoes half of the damage is to {SCALE} (t = 0.5), which leaves 70% of the rows" in text
+    )
+    assert "No way back that was tried" in say.answer(CUTS, 8, {"full": place(0.7, 0.4)}, {"full": {}})
+
+
+def test_a_run_that_learned_nothing_is_said_to_have():
+    nothing = Cuts(0.0, 0.0, {8: 0.0}, 4)
+    assert "learned nothing" in say.update_answer(nothing, 8) and "learned nothing" in say.update_title(nothing, 8)
+    assert say.update_title(CUTS, 8) == "8 directions a weight keep 80% of what full fine-tuning gained"
+
+
+def test_tables_have_a_row_for_each_model_and_way():
+    trained = run("lora", metrics={"fact_accuracy": 0.4}, before={"fact_accuracy": 0.625})
+    table = say.measured_in_words(BASE, {"lora": TUNED}, [trained])
+    assert "| base | 0% | 1 times the base's | 62% | 0 nats |" in table
+    assert "| lora | 75% | 5 times the base's | 40% | 1.6 nats |" in table
+    table = say.repairs_in_words({"lora": TUNED}, {"lora": WAYS | {"other": {"a": place(0.7, 1.5)}}})
+    assert f"| lora | {SCALE} | t = 0.5 | 70% | 1.6 |" in table
+    assert "| lora | other | no setting tried undoes half | | |" in table
+
+
+def test_intruders_are_counted_by_layer():
+    found = {"lora": {"a": [0, 1], "b": []}, "full": {"a": [], "b": []}}
+    assert "- LoRA: 2 of 20 directions, in 1 of 2 layers" in say.intruders_in_words(found, 10)
+    assert "- full fine-tuning: 0 of 20 directions, in 0 of 2 layers" in say.intruders_in_words(found, 10)
+
+
+def test_a_title_says_when_intruders_come_and_what_is_broken_by_then():
+    title = say.pushed_title({"lora": {1: (0, 4.0), 2: (0, 300.0), 4: (2, 1e6)}, "full": {1: (0, 1.5), 8: (0, 80.0)}})
+    assert "LoRA: first intruder at 4 times the update, other text 1 million times as perplexing" in title
+    assert title.endswith("full fine-tuning: no intruder up to 8 times the update")
+
+
+@pytest.mark.parametrize(
+    ("kls", "words"),
+    [
+        ((0.1, 0.2, 0.3), "KL orders 3 models"),
+        ((0.3, 0.1, 0.2), "does not order"),
+        ((0.1, 0.1, 0.1), "KL and forgetting"),
+    ],
+)
+def test_a_title_says_whether_kl_orders_the_models(kls, words):
+    models = {"lora": [place(0.5, forgot, kl) for forgot, kl in zip((1, 2, 3), kls, strict=True)]}
+    assert words in say.kl_title(models)
+
+
+def test_the_study_is_compared_in_three_ways():
+    rows = [
+        *runs("t", "lora", 0.6, rate=5e-4, forgot=0.2),
+        *runs("t", "lora", 0.8, rate=2e-3, forgot=2.0),
+        *runs("t", "full", 0.5, rate=1e-4, forgot=0.1),
+        *runs("t", "full", 0.78, rate=4e-4, forgot=1.0),
+    ]
+    best, equal, rate = say.three_comparisons(rows, "t").splitlines()[2:]
+    assert "rate 0.002: 79% right" in best and best.endswith("| LoRA |")
+    assert "at equal score" in equal and equal.endswith("| LoRA |")
+    assert "perplexity 1.2 times | rate 0.0004: " in rate and rate.endswith("| full fine-tuning |")
+    apart = [row for row in rows if row["learning_rate"] != 5e-4]
+    assert len(say.three_comparisons(apart, "t").splitlines()) == 4, "no equal rate was tried"
+
+
+def test_hybrids_are_listed_by_size_with_their_noise():
+    sizes = {"lora": 2_000_000, "hybrid": 4_000_000, "hybrid, last block": 5_000_000, "attention": 1}
+    rows = [
+        row | {"trainable_parameters": size}
+        for (name, size), score in zip(sizes.items(), (0.7, 0.8, 0.9, 0.9), strict=True)
+        for row in runs("t", name, score)
+    ]
+    lines = say.hybrids_in_words(rows).splitlines()[2:]
+    assert [line.split(" | ")[1:3] for line in lines] == [
+        ["lora", "8"], ["LoRA + last MLP", "16"], ["LoRA + last block", "20"]
+    ]  # fmt: skip
+    assert "+11 points (give or take 4)" in lines[1]
+    assert "not reached" in say.hybrids_in_words([row for row in rows if row["name"] == "lora"])
+
+
+def test_the_shipped_study_can_be_told():
+    rows = reference.study_rows()
+    assert len(say.hybrids_in_words(rows).splitlines()) > 4
+    for task in ("tickets", "protocol"):
+        assert len(say.three_comparisons(rows, task).splitlines()) >= 4
+
+
+def test_other_runs_are_those_of_the_same_task_and_base_that_can_be_loaded(tmp_path, monkeypatch):
+    def made(id, name="lora", sha="1", saved=True, status="finished"):
+        folder = tmp_path / id
+        if saved:
+            folder.mkdir()
+        fields = {"task": {"sha256": sha}, "base": {"name": "m"}, "method": {"name": name}, "status": status}
+        return SimpleNamespace(id=id, artifact_dir=folder, load=lambda base: id, **fields)
+
+    known = made("known")
+    stored = [known, made("a"), made("b", "full"), made("c", "qlora"), made("d", sha="2"), made("e", saved=False)]
+    stored += [made("f", status="diverged"), *(made(f"g{n}") for n in range(5))]
+    monkeypatch.setattr(say, "place_of", lambda measure, model: model)
+    found = say.other_runs(SimpleNamespace(all=lambda: stored), [known], None, None)
+    assert found == {"full": ["b"], "lora": [f"g{n}" for n in range(5)]}

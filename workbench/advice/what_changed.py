@@ -1,0 +1,294 @@
+"""What lesson 07 says in words: what an update holds, what was forgotten, the ways back, and the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import spearmanr
+
+from workbench.analysis.places import Cuts, Place, Yardstick, place_of
+from workbench.models.base import Base
+from workbench.results.equal_score import AtRate, at_equal_score, means_by_rate
+from workbench.results.noise import noise_of_difference, rows_of
+from workbench.results.paired import Comparison, compare
+from workbench.results.rows import Row, at_best_rate, mean_of
+from workbench.scoring.scores import unpack_rows
+from workbench.training.runs import Run
+from workbench.training.store import RunStore
+
+Ways = Mapping[str, Mapping[str, Place]]
+NOTICED = 0.1  # nats a token of general text; less is no damage that calls for a repair
+EQUAL_RATES = 1.3  # rates that differ by less than this factor count as equal
+UNDONE = 0.5  # of what was forgotten, that a repair has to undo
+THIRDS = ("less than a third", "a third to two thirds", "more than two thirds")
+NOBODY = "too close to call"
+REPAIRS = (
+    "keep a part of the whole update",
+    "keep its largest directions",
+    "drop it in some layers",
+)
+OTHER_RUNS = 6  # of the learner's, the latest
+NAMES = {"lora": "LoRA", "full": "full fine-tuning"}
+
+
+def third(share: float) -> str:
+    """Which of THIRDS a share lies in."""
+    return THIRDS[0] if share < 1 / 3 else THIRDS[1] if share <= 2 / 3 else THIRDS[2]
+
+
+def measured_in_words(base: Place, models: Mapping[str, Place], runs: Sequence[Run]) -> str:
+    """A Markdown table: score, and forgetting by three measures, of the base and of tuned models.
+
+    models: method -> place. runs: of these methods; they hold the everyday facts.
+    """
+    facts = {"base": runs[0].before["fact_accuracy"]}
+    facts |= {run.method["name"]: run.metrics["fact_accuracy"] for run in runs}
+    lines = [
+        "| model | task: exact match | other text: perplexity | everyday facts right | KL on the task's prompts |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in {"base": base, **models}.items():
+        times = "1" if one is base else _times(one.times)
+        cells = [f"{one.exact_match:.0%}", f"{times} times the base's", f"{facts[name]:.0%}", f"{one.kl:.2g} nats"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _times(ratio: float) -> str:
+    """A multiple, in two digits or as a whole number."""
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}" if ratio < 1e6 else f"{ratio / 1e6:,.0f} million"
+
+
+def three_comparisons(study: Sequence[Row], task: str) -> str:
+    """A Markdown table: LoRA against full in the study at each one's best rate, at equal score, and at equal rate."""
+    rows = {name: [row for row in study if (row["task"], row["name"]) == (task, name)] for name in ("lora", "full")}
+    means = {name: means_by_rate(own) for name, own in rows.items()}
+    best = {
+        name: next(one for one in means[name] if one.learning_rate == _rate(at_best_rate(own)))
+        for name, own in rows.items()
+    }
+    pairs = {"each at its best rate": best, "at equal score": at_equal_score(rows)[1]}
+    if equal := _equal_rates(means["lora"], means["full"]):
+        pairs["at (nearly) equal rate"] = dict(zip(("lora", "full"), equal, strict=True))
+    lines = ["| compared | LoRA | full fine-tuning | forgets more |", "|---|---|---|---|"]
+    for words, pair in pairs.items():
+        cells = [
+            f"rate {one.learning_rate:g}: {one.exact_match:.0%} right, perplexity "
+            f"{_times(math.exp(one.forgetting))} times"
+            for one in (pair["lora"], pair["full"])
+        ]
+        more = max(pair, key=lambda name: pair[name].forgetting)
+        lines.append(f"| {words} | {cells[0]} | {cells[1]} | {NAMES[more]} |")
+    return "\n".join(lines)
+
+
+def _rate(rows: Sequence[Row]) -> float:
+    return float(rows[0]["learning_rate"])
+
+
+def _equal_rates(lora: Sequence[AtRate], full: Sequence[AtRate]) -> tuple[AtRate, AtRate] | None:
+    """The highest pair of rates, tried with both, that differ by less than EQUAL_RATES."""
+    pairs = [
+        (one, other)
+        for one in lora
+        for other in full
+        if 1 / EQUAL_RATES < one.learning_rate / other.learning_rate < EQUAL_RATES
+    ]
+    return max(pairs, key=lambda pair: pair[0].learning_rate, default=None)
+
+
+def intruders_in_words(found: Mapping[str, Mapping[str, Sequence[int]]], top: int) -> str:
+    """How many intruders there are. found: method -> layer -> places of the intruders among its `top` largest."""
+    parts = []
+    for method, layers in found.items():
+        count = sum(map(len, layers.values()))
+        hit = sum(bool(places) for places in layers.values())
+        parts.append(f"- {NAMES[method]}: {count} of {top * len(layers)} directions, in {hit} of {len(layers)} layers")
+    return "Intruders among the largest directions:\n\n" + "\n".join(parts)
+
+
+def pushed_title(found: Mapping[str, Mapping[float, tuple[int, float]]]) -> str:
+    """From which factor on the updates have intruders, and what they have broken by then.
+
+    found: method -> {factor: (intruders, perplexity as a multiple of the base's)}, in rising order of the factors.
+    """
+    parts = []
+    for method, own in found.items():
+        first = next((factor for factor, (count, _) in own.items() if count), None)
+        if first is None:
+            parts.append(f"{NAMES[method]}: no intruder up to {max(own):g} times the update")
+        else:
+            broken = f"other text {_times(own[first][1])} times as perplexing"
+            parts.append(f"{NAMES[method]}: first intruder at {first:g} times the update, {broken}")
+    return "; ".join(parts)
+
+
+def correlation(models: Mapping[str, Sequence[Place]]) -> float:
+    """Spearman's rank correlation of KL and forgetting over all models; nan where all are alike."""
+    places = [one for own in models.values() for one in own]
+    kls, forgotten = [one.kl for one in places], [one.forgotten for one in places]
+    if len(set(kls)) == 1 or len(set(forgotten)) == 1:
+        return math.nan
+    return float(spearmanr(kls, forgotten).statistic)
+
+
+def kl_title(models: Mapping[str, Sequence[Place]]) -> str:
+    """Whether KL tells which of these models have forgotten more."""
+    rank, count = correlation(models), sum(map(len, models.values()))
+    if math.isnan(rank):
+        return f"KL and forgetting of {count} models"
+    words = "orders" if rank > 0.9 else "roughly orders" if rank > 0.6 else "does not order"
+    return f"KL {words} {count} models by what they forgot (rank correlation {rank:.2f})"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """The setting of a way that keeps the highest score among those that undo half of the forgetting."""
+
+    way: str
+    setting: str
+    place: Place
+
+
+def repairs(tuned: Place, ways: Ways) -> list[Repair]:
+    """The best repair of each way, highest score first; a way without one is left out."""
+    found = []
+    for way, settings in ways.items():
+        enough = {name: one for name, one in settings.items() if one.forgotten <= (1 - UNDONE) * tuned.forgotten}
+        if enough:
+            name = max(enough, key=lambda each: (enough[each].exact_match, -enough[each].forgotten))
+            found.append(Repair(way, name, enough[name]))
+    return sorted(found, key=lambda one: (-one.place.exact_match, one.place.forgotten))
+
+
+def against(first: Place, second: Place) -> Comparison:
+    """The first model against the second, row by row."""
+    one, two = (unpack_rows(each.right)[None] for each in (first, second))
+    return compare(one, two)
+
+
+def winner(tuned: Place, ways: Ways) -> str:
+    """The way whose repair keeps clearly more right answers than those of all others, else "too close to call"."""
+    found = repairs(tuned, ways)
+    if tuned.forgotten < NOTICED:
+        return "nothing to repair"
+    if not found:
+        return "none of them"
+    best, *others = found
+    return best.way if all(against(best.place, one.place).low > 0 for one in others) else NOBODY
+
+
+def repairs_in_words(tuned: Mapping[str, Place], ways: Mapping[str, Ways]) -> str:
+    """A Markdown table: of each run and way the best repair that undoes half of the forgetting."""
+    lines = ["| run | way | setting | right answers | perplexity, times the base's |", "|---|---|---|---|---|"]
+    for run, own in ways.items():
+        lines.append(f"| {run} | as trained | | {tuned[run].exact_match:.0%} | {_times(tuned[run].times)} |")
+        best = {one.way: one for one in repairs(tuned[run], own)}
+        for way in own:
+            if way in best:
+                one = best[way].place
+                lines.append(f"| {run} | {way} | {best[way].setting} | {one.exact_match:.0%} | {_times(one.times)} |")
+            else:
+                lines.append(f"| {run} | {way} | no setting tried undoes half | | |")
+    return "\n".join(lines)
+
+
+def hybrids_in_words(study: Sequence[Row]) -> str:
+    """A Markdown table: what opening modules beside LoRA has brought in the study, and what it costs in bytes."""
+    lines = [
+        "| task | trained | MB in float32 | exact match | over LoRA | perplexity, times the base's |",
+        "|---|---|---|---|---|---|",
+    ]
+    shown = ("lora", "lora r=64", "full")
+    for task in dict.fromkeys(row["task"] for row in study):
+        own = [row for row in study if row["task"] == task]
+        names = [name for name in dict.fromkeys(row["name"] for row in own) if name in shown or _opened(name)]
+        best = {name: at_best_rate([row for row in own if row["name"] == name]) for name in names}
+        best = {name: rows for name, rows in best.items() if rows}
+        if "lora" not in best or not any(map(_opened, best)):
+            continue
+        for name in sorted(best, key=lambda each: best[each][0]["trainable_parameters"]):
+            size = 4 * best[name][0]["trainable_parameters"] / 1e6
+            score, forgot = mean_of(best[name], "exact_match"), mean_of(best[name], "forgetting")
+            lead = "" if name == "lora" else _lead(best[name], best["lora"])
+            label = f"LoRA + {name.removeprefix('hybrid').removeprefix(', ') or 'last MLP'}" if _opened(name) else name
+            lines.append(f"| {task} | {label} | {size:.0f} | {score:.0%} | {lead} | {_times(math.exp(forgot))} |")
+    return "\n".join(lines) if len(lines) > 2 else "The study has not reached the hybrids yet."
+
+
+def _opened(name: str) -> bool:
+    return name == "hybrid" or name.startswith("hybrid, ")
+
+
+def _lead(first: Sequence[Row], second: Sequence[Row]) -> str:
+    """Points of exact match, with two standard errors of the rows scored."""
+    samples = [(mean_of(rows, "exact_match"), min(map(rows_of, rows))) for rows in (first, second)]
+    lead, noise = samples[0][0] - samples[1][0], noise_of_difference(*samples)
+    return f"{100 * lead:+.0f} points (give or take {100 * noise:.0f})"
+
+
+def other_runs(store: RunStore, known: Sequence[Run], base: Base, measure: Yardstick) -> dict[str, list[Place]]:
+    """Method -> the places of the learner's other runs of the same task, the latest few whose files are there.
+
+    QLoRA is left out: its base is another one.
+    """
+    first, ids = known[0], {run.id for run in known}
+    like = (first.task["sha256"], first.base["name"])
+    others = [
+        run
+        for run in store.all()
+        if run.id not in ids
+        and run.status == "finished"
+        and run.method["name"] in ("lora", "hybrid", "full")
+        and (run.task["sha256"], run.base["name"]) == like
+        and run.artifact_dir
+        and run.artifact_dir.is_dir()
+    ]
+    found: dict[str, list[Place]] = {}
+    for run in others[-OTHER_RUNS:]:
+        found.setdefault(run.method["name"], []).append(place_of(measure, run.load(base)))
+    return found
+
+
+def update_title(cuts: Cuts, rank: int) -> str:
+    """A title: what the largest directions of full's update keep of the score."""
+    if cuts.whole <= cuts.base:
+        return "The full run has learned nothing that a cut could take away"
+    return f"{rank} directions a weight keep {cuts.kept(rank):.0%} of what full fine-tuning gained"
+
+
+def update_answer(cuts: Cuts, rank: int) -> str:
+    """One sentence on whether a full update is low rank in what matters."""
+    if cuts.whole <= cuts.base:
+        return "The full run has learned nothing, so that its update cannot be judged"
+    return (
+        f"Cut to its {rank} largest directions in each weight, full fine-tuning's update keeps {cuts.kept(rank):.0%} "
+        f"of what it gained on the task ({cuts.by_rank[rank]:.0%} of {cuts.rows} rows right, uncut {cuts.whole:.0%})"
+    )
+
+
+def answer(cuts: Cuts, rank: int, tuned: Mapping[str, Place], ways: Mapping[str, Ways]) -> str:
+    """The answer of lesson 07, in Markdown. tuned, ways: run -> its place, and the ways back from it."""
+    who = max(tuned, key=lambda name: tuned[name].forgotten)
+    broke = ", ".join(f"{_times(one.times)} times the base's after {NAMES[name]}" for name, one in tuned.items())
+    found = repairs(tuned[who], ways[who])
+    if tuned[who].forgotten < NOTICED:
+        repair = "That is hardly any damage, and nothing has to be repaired"
+    elif found:
+        best = found[0]
+        repair = (
+            f"The best repair of {NAMES[who]} that undoes half of the damage is to {best.way} ({best.setting}), which "
+            f"leaves {best.place.exact_match:.0%} of the rows right, of {tuned[who].exact_match:.0%}"
+        )
+        others = [one.way for one in found[1:] if against(best.place, one.place).low <= 0]
+        repair += f" (too close to tell from it: {', '.join(others)})" if others else ""
+    else:
+        repair = f"No way back that was tried undoes half of what {who} forgot"
+    return (
+        f"**The answer:** {update_answer(cuts, rank)}. What broke is other text: its perplexity is {broke}. "
+        f"{repair}.\n\n"
+        "What would change it: a lower rate breaks less to begin with (section 4); longer training on varied data "
+        "makes updates of higher rank; a larger model is moved less by the same task."
+    )
