@@ -7,7 +7,18 @@ import pytest
 
 from support.records import run
 from workbench.claims import claims
-from workbench.claims.book import LIMITS, OWN, STUDY, as_markdown, as_text, book, comparable, entries, summary
+from workbench.claims.book import (
+    LIMITS,
+    OWN,
+    PREDICTED,
+    STUDY,
+    as_markdown,
+    as_text,
+    book,
+    comparable,
+    entries,
+    summary,
+)
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
 from workbench.cli import main
 from workbench.training.store import RunStore
@@ -53,6 +64,8 @@ def test_the_ledger_of_this_repository_has_every_claim_with_its_limit(written):
     assert [one.claim.id for one in listed] == list(claims())
     speed = next(one for one in listed if one.claim.id == "speed")
     assert speed.lead == OWN and speed.verdict == SUPPORTED and "2.00 times as long" in speed.found[OWN].evidence
+    params = next(one for one in listed if one.claim.id == "params")
+    assert params.lead == PREDICTED, "what needs the grid alone is a prediction"
     decided = [one for one in listed if one.lead]
     assert len(decided) > 10 and all(one.verdict in (SUPPORTED, DEPENDS, NOT_SUPPORTED) for one in decided)
     text = as_text(listed)

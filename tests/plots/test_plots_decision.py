@@ -4,10 +4,16 @@ from workbench.plots import decision
 from workbench.results.pareto import MEASURES
 
 TRIED = [
-    {"rank": 8, "alpha": 32.0, "learning_rate": 2e-3, "held_out_loss": 0.3, "outcome": "chosen"},
-    {"rank": 8, "alpha": 32.0, "learning_rate": 4e-3, "held_out_loss": 0.5, "outcome": "dropped after step 10"},
-    {"rank": 16, "alpha": 32.0, "learning_rate": 4e-3, "held_out_loss": 0.4, "outcome": "dropped after step 20"},
-    {"rank": 32, "alpha": 128.0, "learning_rate": 1e-3, "held_out_loss": None, "outcome": "diverged"},
+    {"rank": 8, "alpha": 32.0, "learning_rate": 2e-3, "losses": {10: 0.9, 20: 0.5, 40: 0.3}, "outcome": "chosen"},
+    {
+        "rank": 16,
+        "alpha": 32.0,
+        "learning_rate": 4e-3,
+        "losses": {10: 0.8, 20: 0.6},
+        "outcome": "dropped after step 20",
+    },
+    {"rank": 8, "alpha": 32.0, "learning_rate": 4e-3, "losses": {10: 1.4}, "outcome": "dropped after step 10"},
+    {"rank": 32, "alpha": 128.0, "learning_rate": 1e-3, "losses": {}, "outcome": "diverged"},
 ]
 RUNS = [
     {"source": source, "label": label, "peak_memory_mb": memory, "exact_match": exact}
@@ -40,15 +46,16 @@ def test_bars_and_words_say_why_an_option_is_out():
     assert decision.options_left({"LoRA": 1}, {"LoRA": "x"}, ["memory"]).axes[0].get_title("left") == "Nothing is left"
 
 
-def test_the_chosen_setting_is_starred_and_what_was_not_scored_is_left_out():
+def test_lines_end_where_a_setting_was_dropped_and_the_chosen_one_is_bold():
     (axes,) = FIGURES["tried_settings"]().axes
-    star = next(line for line in axes.lines if line.get_label() == "chosen")
-    assert (list(star.get_xdata()), list(star.get_ydata())) == ([2e-3], [0.3])
-    assert sum(len(line.get_xdata()) for line in axes.lines) == 3 + 1
+    assert [list(line.get_xdata()) for line in axes.lines] == [[10, 20, 40], [10, 20], [10]]
+    bold = [line.get_label() for line in axes.lines if line.get_linewidth() == 3]
+    assert bold == ["r=8, alpha=32, rate 0.002 (chosen)"]
+    assert "r=16, alpha=32, rate 0.004: 0.80 at 10, 0.60 at 20" in axes.figure.alt
 
 
-def test_the_line_goes_through_what_no_run_beats():
+def test_a_line_goes_through_the_runs_of_a_source_that_no_other_of_it_beats():
     figure = FIGURES["two_measures"]()
-    line = next(line for line in figure.axes[0].lines if line.get_label() == "no run is better in both")
-    assert list(line.get_xdata()) == [1000.0, 30000.0] and figure.axes[0].get_xscale() == "log"
-    assert "lora r=8: 0.7 at 1e+03" in figure.alt
+    lines = [list(line.get_xdata()) for line in figure.axes[0].lines if line.get_marker() == "None"]
+    assert lines == [[1000.0], [1100.0, 30000.0], [36000.0]] and figure.axes[0].get_xscale() == "log"
+    assert "study: lora 0.6 at 1.1e+03, full 0.8 at 3e+04" in figure.alt

@@ -130,7 +130,7 @@ def _memory(needs: Needs, known: Measured, left: list[str]) -> Step:
     gpu = gpus()[needs.gpu]
     sizes = {option: report.total_bytes for option, report in reports(needs.model).items() if option in left}
     finding = (
-        f"A {gpu.name} has {gpu.usable_bytes / 1e9:.0f} GB: {_listed(sizes, lambda size: f'{size / 1e9:.0f} GB')}."
+        f"The {gpu.name} has {gpu.usable_bytes / 1e9:.0f} GB: {_listed(sizes, lambda size: f'{size / 1e9:.0f} GB')}."
     )
     struck = {option: "does not fit" for option, size in sizes.items() if not gpu.fits(size)}
     return Step("What fits your GPU?", finding, f"memory predicted for {needs.model}, 4 x 512 tokens", struck)
@@ -148,7 +148,7 @@ def _money(needs: Needs, known: Measured, left: list[str]) -> Step:
     }
     finding = f"{needs.tokens:g} million tokens: {_listed(jobs, lambda one: f'${one.money:.2f} in {one.hours:.1f} h')}."
     struck = {option: "too expensive" for option, one in jobs.items() if one.money > needs.dollars}
-    return Step(question, finding, f"roofline of a {gpu.name} at ${gpu.price_per_hour:g} an hour", struck)
+    return Step(question, finding, f"roofline of the {gpu.name} at ${gpu.price_per_hour:g} an hour", struck)
 
 
 def _serving(needs: Needs, known: Measured, left: list[str]) -> Step:
@@ -179,9 +179,7 @@ def _quality(needs: Needs, known: Measured, left: list[str]) -> Step:
     if needed and FULL in left:
         worse = dict.fromkeys((one for one in (LORA, QLORA, HYBRID) if one in left), "scores less")
         return Step(question, f"{told}.", source, worse)
-    struck = (
-        {FULL: "not better by more than you would give up"} if FULL in left and len(left) > 1 and not needed else {}
-    )
+    struck = {FULL: "not shown to be better by that much"} if FULL in left and len(left) > 1 and not needed else {}
     lost = f" Of these you give up about {lead.points:.0f}, because full is out." if needed else ""
     told += f". You would give up {needs.points:g} points for a simpler method"
     return Step(question, f"{told}.{lost}", source, struck)

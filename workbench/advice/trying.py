@@ -63,7 +63,7 @@ class Tried:
         return f"{method}: {loss:.3f} nats, {exact:.0%} exact after step {last}; {self.dropped or 'chosen'}."
 
     def row(self) -> dict[str, object]:
-        """For a table: the setting, the step of its last score, that score, and what became of it."""
+        """For a table: the setting, the step of its last score, that score, its outcome, and all losses by step."""
         last = max(self.scores, default=0)
         loss, exact = self.scores.get(last, (math.nan, math.nan))
         return {
@@ -73,6 +73,7 @@ class Tried:
             "steps": last,
             "held_out_loss": None if math.isnan(loss) else loss,
             "held_out_exact_match": None if math.isnan(exact) else exact,
+            "losses": {step: loss for step, (loss, _) in self.scores.items() if math.isfinite(loss)},
             "outcome": self.dropped or "chosen",
         }
 

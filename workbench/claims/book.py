@@ -47,9 +47,13 @@ def book(store: RunStore | None = None) -> list[Entry]:
 
     The learner's own runs come first where they decide: they are of the learner's task. store: of these runs.
     """
-    found = {
+    rows, paired = grid(), reference.paired_rows()
+    found: dict[str, list[Verdict]] = {
         OWN: verdicts(runs=comparable((store or RunStore()).all())),
-        STUDY: verdicts(study=reference.study_rows(), paired=reference.paired_rows(), grid=(rows := grid())),
+        STUDY: [
+            *verdicts(study=reference.study_rows(), paired=paired),
+            *verdicts("obsolete", paired=paired, grid=rows),
+        ],
         SWEEPS: verdicts(**stored_sweeps()),
         PREDICTED: verdicts(grid=rows, gpus=gpus(), published=published_pair()),
     }

@@ -20,6 +20,7 @@ from workbench.cli import (
     memory,
     notebooks,
     report,
+    reset,
     serving,
     study,
     sweep,
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
         serving,
         notebooks,
         report,
+        reset,
     ):
         subcommand.add(commands)
     return whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from workbench import learner
 from workbench.exercises.framework import Answer, Exercise
 from workbench.exercises.results import Folded, Result
 
@@ -22,6 +23,8 @@ _LESSONS = {
     "e07_intruders": ("07.intruders",),
     "e08_mixed": ("08.mixed",),
     "e08_undo": ("08.undo",),
+    "e10_split": ("10.split",),
+    "e10_halving": ("10.halving",),
 }
 
 
@@ -40,8 +43,14 @@ def find(id: str) -> Exercise:
 
 
 def check(id: str, answer: object) -> Result:
-    """Judge the function or class `answer`. A wrong or unfinished answer gets a message; it never raises."""
-    return find(id).check(answer)
+    """Judge the function or class `answer`. A wrong or unfinished answer gets a message; it never raises.
+
+    What is solved is kept in the folder of runs.
+    """
+    result = find(id).check(answer)
+    if result:
+        learner.note(learner.SOLVED, id)
+    return result
 
 
 def passed_or_solution(id: str, answer: Answer) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from workbench import learner
 from workbench.panels.base import show_live, static_class
 
 _answers: dict[tuple, Any] = {}  # by question and options, so that running a cell again keeps its answer
@@ -49,7 +50,11 @@ class Prediction:
         return f"{self.value:g}{self.unit}" if isinstance(self.value, float) else f"{self.value}"
 
     def compare(self, outcome: str | float) -> str:
-        """A line or two with the guess and the outcome. outcome: text, or a number in the guess's unit."""
+        """A line or two with the guess and the outcome. outcome: text, or a number in the guess's unit.
+
+        Lessons compare in their answer, so that a lesson which does has been run to its end.
+        """
+        learner.note_lesson()
         was = outcome if isinstance(outcome, str) else f"{outcome:.3g}{self.unit}"
         if self.value is None:
             return f"You made no prediction. It was: {was}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from matplotlib.axes import Axes
 
@@ -41,46 +42,43 @@ def options_left(survived: Mapping[str, int], reasons: Mapping[str, str], questi
 
 
 def tried_settings(rows: Sequence[Mapping], title: str) -> Figure:
-    """The settings of `Trying.table`: held-out loss against learning rate; the chosen one is filled and named."""
-    figure = new_figure(9.0, 3.8)
-    axes = style(figure.add_subplot(), title, "learning rate", "loss on held-out rows (nats a token)")
-    scored = [row for row in rows if row["held_out_loss"] is not None]
+    """The settings of `Trying.table`: held-out loss at each stage that a setting reached; the chosen one is drawn bold.
+
+    A line that ends early is a setting that was dropped. Those that were scored once are points.
+    """
+    figure = new_figure(9.0, 4.2)
+    axes = style(figure.add_subplot(), title, "step", "loss on held-out rows (nats a token)")
     words = []
-    for look, ((rank, alpha), own) in zip(
-        SERIES * 2, grouped(scored, lambda row: (row["rank"], row["alpha"])).items(), strict=False
-    ):
-        points = sorted((row["learning_rate"], row["held_out_loss"]) for row in own)
-        label = f"rank {rank}, alpha {alpha:g}"
-        style_of: Look = {**look, "linestyle": "none", "markersize": 9, "markerfacecolor": "none"}
-        axes.plot(*zip(*points, strict=True), label=label, **style_of)
-        words += [f"{label} at {rate:g}: {loss:.3f}" for rate, loss in points]
-    best = next(row for row in rows if row["outcome"] == "chosen")
-    place = best["learning_rate"], best["held_out_loss"]
-    axes.plot(*place, marker="*", markersize=16, linestyle="none", color=PALETTE["ink"], label="chosen")
-    axes.set_xscale("log")
+    for look, row in zip(cycle(SERIES), (row for row in rows if row["losses"]), strict=False):
+        chosen = row["outcome"] == "chosen"
+        name = f"r={row['rank']}, alpha={row['alpha']:g}, rate {row['learning_rate']:g}"
+        own = {"color": PALETTE["ink"], "linewidth": 3, "linestyle": "-"} if chosen else {"linewidth": 1.2}
+        drawn: Look = {**look, **own}
+        label = f"{name} (chosen)" if chosen else name
+        axes.plot(list(row["losses"]), list(row["losses"].values()), markersize=7, label=label, **drawn)
+        words.append(f"{name}: {', '.join(f'{loss:.2f} at {step}' for step, loss in row['losses'].items())}")
+    axes.set_xticks(sorted({step for row in rows for step in row["losses"]}))
     axes.margins(0.12)
-    legend_below(figure, axes, columns=4)
-    return described(figure, f"Loss on held-out rows at the last step of each setting. {'; '.join(words)}.")
+    legend_below(figure, axes, columns=3)
+    return described(figure, f"Loss on held-out rows by step. {'; '.join(words)}.")
 
 
 def two_measures(rows: Sequence[Row], x: Measure, y: Measure, title: str) -> Figure:
-    """One measure against another, a marker a source, and a line through the runs that no other beats in both.
+    """One measure against another, a marker a source, and a line through its runs that no other of them beats in both.
 
-    rows: with both measures and `source` ("yours", "study", "published").
+    rows: with both measures and `source` ("yours", "study", "published"), which are of other tasks and models.
     """
     figure = new_figure(9.0, 4.2)
     axes = style(figure.add_subplot(), title, x.label, y.label)
+    words = []
     for look, (source, own) in zip(SERIES, grouped(rows, lambda row: row["source"]).items(), strict=False):
         marks: Look = {**look, "linestyle": "none", "markersize": 10 if source == "yours" else 6}
         axes.plot([row[x.name] for row in own], [row[y.name] for row in own], label=source, **marks)
-    best = front(rows, x, y)
-    axes.plot(
-        [row[x.name] for row in best],
-        [row[y.name] for row in best],
-        color=PALETTE["ink"],
-        linewidth=1,
-        label="no run is better in both",
-    )
+        best = front(own, x, y)
+        line: Look = {"color": look["color"], "linewidth": 1.2, "linestyle": look["linestyle"]}
+        axes.plot([row[x.name] for row in best], [row[y.name] for row in best], **line)
+        told = ", ".join(f"{row['label']} {row[y.name]:.3g} at {row[x.name]:.3g}" for row in best)
+        words.append(f"{source}: {told}")
     for name, measure, scale in (("x", x, axes.set_xscale), ("y", y, axes.set_yscale)):
         if _wide([row[measure.name] for row in rows]):
             scale("log")
@@ -88,8 +86,9 @@ def two_measures(rows: Sequence[Row], x: Measure, y: Measure, title: str) -> Fig
             _whole_range(axes, name)
     axes.margins(0.1)
     legend_below(figure, axes)
-    words = "; ".join(f"{row['label']}: {row[y.name]:.3g} at {row[x.name]:.3g}" for row in best)
-    return described(figure, f"{y.label} against {x.label}. No run is better in both than: {words}.")
+    return described(
+        figure, f"{y.label} against {x.label}. No other of its source is better in both: {'; '.join(words)}."
+    )
 
 
 def _wide(values: Sequence[float]) -> bool:

@@ -1,0 +1,43 @@
+"""`workbench reset`: remove your runs, bets and progress, after saying what goes and asking."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from workbench.cli.options import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command to those of `workbench`."""
+    parser = commands.add_parser("reset", help="remove your runs, bets and progress; says what goes, and asks")
+    parser.add_argument("--out", type=Path, help="folder of your runs (default: runs/)")
+    parser.set_defaults(command=_reset)
+
+
+def _reset(options: argparse.Namespace) -> int:
+    from workbench.learner import FOLDER
+    from workbench.training.store import RunStore
+
+    store = RunStore(options.out)
+    runs, learner = store.all(), store.path / FOLDER
+    kept = sorted(file for file in learner.rglob("*") if file.is_file())
+    if not runs and not kept:
+        print(f"Nothing to remove in {store.path}.")
+        return 0
+    size = sum(run.artifact_bytes or 0 for run in runs)
+    print(f"In {store.path} would go, and could not be brought back:")
+    print(f"  {len(runs)} runs with {size / 1e6:,.0f} MB of adapters and checkpoints")
+    print(f"  {len(kept)} files of bets, progress and reports")
+    print("Other files there, and the cache of models, stay.")
+    print('Type "yes" to remove them: ', end="", flush=True)
+    if sys.stdin.readline().strip().lower() != "yes":
+        print("Nothing was removed.")
+        return 1
+    for run in runs:
+        store.delete(run.id)
+    shutil.rmtree(learner, ignore_errors=True)
+    print("Removed.")
+    return 0
