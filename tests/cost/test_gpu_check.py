@@ -74,13 +74,15 @@ def test_out_of_memory_and_crashes_are_recorded_and_gone_on_from(tmp_path, monke
     ]
     measured = finding("measured", allocated_bytes=10**6, reserved_bytes=None, step_seconds=0.1)
     monkeypatch.setattr(gpu_check.subprocess, "run", lambda *_, **__: answers.pop(0) if answers else measured)
-    monkeypatch.setattr(gpu_check, "_compared", lambda *_: {"predicted": {"allocated_bytes": 10**6}, "errors": {}})
+    predicted = {"predicted": {"allocated_bytes": 10**6}, "errors": {}, "bound_seconds": 0.025}
+    monkeypatch.setattr(gpu_check, "_compared", lambda *_: predicted)
     found = gpu_check.check(FEW, "cpu", 5, tmp_path / "found.json")
     statuses = [one["status"] for one in found["findings"]]
     assert statuses[:3] == ["out of memory", "failed", "skipped"] and set(statuses[3:]) == {"measured"}
     assert "exit status -9: killed" in found["findings"][1]["words"]
     lines = list(gpu_check.table(found))
     assert "out of memory: CUDA out of memory." in lines[2] and "QLoRA is left out" in lines[4]
+    assert "| 0.100 (25%) |" in lines[5]
     assert json.loads((tmp_path / "found.json").read_text())["findings"] == found["findings"]
 
 
@@ -122,3 +124,11 @@ def test_a_process_without_bitsandbytes_skips_qlora_with_a_sentence(tmp_path):
     asked = json.dumps({"case": case.to_dict(), "device": "cpu"})
     done = subprocess.run([sys.executable, "-c", code], input=asked, capture_output=True, text=True)
     assert done.returncode == 0 and "QLoRA is left out: bitsandbytes does not load" in done.stdout, done.stderr
+
+
+@pytest.mark.quick
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_check, "_measure", lambda *_: pytest.fail("started"))
+    (tmp_path / "file").write_text("")
+    assert main(["gpu-check", "--device", "cpu", "--small", "--out", str(tmp_path / "file" / "found.json")]) == 2
+    assert "cannot be written (" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from workbench.cost.gpus import GIB, gpus, priced
+from workbench.cost.gpus import GIB, gpu_named, gpus, priced
 from workbench.cost.roofline import Phase, job
 from workbench.errors import HardwareError
 from workbench.paths import DATA
@@ -59,3 +59,24 @@ def test_a_gpu_without_a_price_takes_yours():
     with pytest.raises(HardwareError, match=r"no price of the RTX 5080: give your own, gpus\(\{'RTX 5080': 0.5\}\)"):
         job(PHASES, bought, 1000, 5e6)
     assert priced(gpus({"RTX 5080": 0.1}))["RTX 5080"].dollars_per_hour == 0.1
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("Tesla T4", "T4"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40 GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80 GB"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000"),
+        ("AMD Instinct MI300X", "MI300X"),
+        ("NVIDIA GeForce GTX 1080", None),
+    ],
+)
+def test_a_device_is_found_by_the_name_that_torch_gives_it(device, name):
+    found = gpu_named(device)
+    assert (found and found.name) == name

@@ -74,6 +74,18 @@ def gpus(prices: Mapping[str, float] | None = None) -> dict[str, Gpu]:
     return table
 
 
+def gpu_named(device: str) -> Gpu | None:
+    """The row of the table for a device as torch names it ("NVIDIA A100-SXM4-80GB"); None if there is none."""
+    plain = "".join(letter for letter in device.lower() if letter.isalnum())
+    found = [gpu for gpu in gpus().values() if all(part in plain for part in _parts(gpu.name))]
+    return max(found, key=lambda gpu: len(gpu.name), default=None)
+
+
+def _parts(name: str) -> list[str]:
+    """What must be in a device's name: "A100 80 GB" -> "a100" and "80gb"."""
+    return name.lower().replace(" gb", "gb").split()
+
+
 def priced(table: Mapping[str, Gpu]) -> dict[str, Gpu]:
     """The GPUs of a table that have a price."""
     return {name: gpu for name, gpu in table.items() if gpu.price_per_hour is not None}

@@ -19,6 +19,7 @@ from workbench import machine
 from workbench.cost.gpu_check.cases import Case, Scale, cases
 from workbench.cost.gpu_check.child import MARK
 from workbench.cost.gpu_check.models import configuration
+from workbench.cost.gpus import gpu_named
 from workbench.cost.roofline import step_phases
 from workbench.errors import HardwareError
 from workbench.memory.closed_form import estimate
@@ -41,7 +42,7 @@ def check(scale: Scale, device: str, minutes: float, out: Path, on_case: OnCase 
 
     minutes: no case is started that would probably end later; what was not reached is listed. on_case: is called with
     each finding. The file is written after every case, so that what was measured is kept if the machine goes away.
-    Raises HardwareError if there is no such device.
+    Raises HardwareError if there is no such device, or if the file cannot be written.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise HardwareError("No GPU is visible to torch here: use a machine with one, or rehearse with --device cpu.")
@@ -56,6 +57,7 @@ def check(scale: Scale, device: str, minutes: float, out: Path, on_case: OnCase 
         "findings": [],
         "not_reached": [],
     }
+    _write(out, found)
     slowest = 0.0
     for case in cases(scale, device):
         begun = time.perf_counter()
@@ -67,12 +69,20 @@ def check(scale: Scale, device: str, minutes: float, out: Path, on_case: OnCase 
         slowest = max(slowest, time.perf_counter() - begun)
         found["findings"].append(finding)
         found["seconds"] = time.perf_counter() - started
-        write_json(out, found)
+        _write(out, found)
         on_case(finding)
     if device == "cuda":
         found["lessons"] = lessons(60 * minutes - (time.perf_counter() - started))
-    write_json(out, found)
+    _write(out, found)
     return found
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    """Write the findings so far; raises HardwareError, before anything is measured, if that is impossible."""
+    try:
+        write_json(out, found)
+    except OSError as error:
+        raise HardwareError(f"{out} cannot be written ({error.strerror}): give another file with --out.") from error
 
 
 def lessons(seconds: float) -> dict[str, str]:
@@ -124,7 +134,9 @@ def _compared(case: Case, finding: dict[str, Any], device: str) -> dict[str, Any
     if device == "cuda":
         predicted["reserved_bytes"] = report.peak_reserved_bytes
     errors = {name: size / finding[name] - 1 for name, size in predicted.items() if _measured(finding, name)}
-    return {"predicted": predicted | {"flops": sum(phase.flops for phase in step_phases(report))}, "errors": errors}
+    gpu = gpu_named(torch.cuda.get_device_name()) if device == "cuda" else None
+    bound = sum(phase.seconds(gpu) for phase in step_phases(report)) if gpu else None
+    return {"predicted": predicted, "errors": errors, "bound_seconds": bound}
 
 
 def _predicted(case: Case, device: str) -> MemoryReport:
@@ -148,7 +160,7 @@ def _outside_of_torch() -> int:
 
 def table(found: dict[str, Any]) -> Iterator[str]:
     """The lines of a Markdown table of all findings."""
-    yield "| step | allocated GiB | predicted | error | reserved GiB | predicted | error | seconds |"
+    yield "| step | allocated GiB | predicted | error | reserved GiB | predicted | error | seconds (of the bound) |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for finding in found["findings"]:
         yield row(finding)
@@ -172,7 +184,9 @@ def row(finding: dict[str, Any]) -> str:
             _gib(predicted),
             f"{finding['errors'][name]:+.1%}" if name in finding["errors"] else "",
         ]
-    return f"| {finding['label']} | {' | '.join(cells)} | {finding['step_seconds']:.3f} |"
+    seconds, bound = finding["step_seconds"], finding["bound_seconds"]
+    share = f" ({bound / seconds:.0%})" if bound else ""
+    return f"| {finding['label']} | {' | '.join(cells)} | {seconds:.3f}{share} |"
 
 
 def _ways(ways: dict[str, Any]) -> str:
