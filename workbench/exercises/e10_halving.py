@@ -7,7 +7,7 @@ def halving(settings, loss_after, stages):
     left = list(settings)
     for stage in stages:
         losses = {setting: loss_after(setting, stage) for setting in left}
-        ranked = sorted(left, key=losses.get)
+        ranked = sorted(left, key=lambda setting: losses[setting])
         left = ranked[: max(2, (len(ranked) + 1) // 2)]
     return left[0]
 

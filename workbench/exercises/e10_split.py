@@ -2,7 +2,7 @@
 
 from workbench.exercises.framework import Exercise, Mistake
 
-
+SOLUTION = """\
 def hold_out(groups, share):
     count = sum(len(group) for group in groups)
     train, test = [], []
@@ -10,7 +10,7 @@ def hold_out(groups, share):
         side = test if len(test) + len(group) <= share * count else train
         side.extend(group)
     return train, test
-
+"""
 
 EXERCISE = Exercise(
     id="10.split",
@@ -29,7 +29,7 @@ def hold_out(groups, share):
     # groups: lists of rows; share: for example 0.2; returns train, test
     ...
 """,
-    solution=hold_out,
+    solution=SOLUTION,
     explanation="A group is on one side as a whole, and the share counts rows, not groups. The order of the groups is "
     "shuffled with a seed beforehand, so that the same file always gives the same split.",
     hints=(
