@@ -23,7 +23,7 @@ def test_a_task_counts_as_kept_at_half_of_what_its_own_adapter_reached():
     assert say.kept_tasks({"orders": 0.4, "tickets": 0.29, "facts": 0.5}, OWN) == 1
     assert say.kept_tasks(OWN, OWN) == 2, "what was never learned cannot be kept"
     scores = {"sum": dict.fromkeys(OWN, 0.0), "trained on all four": OWN}
-    assert "the sum on 0 tasks, trained on all four on 2" in say.sum_in_words(scores, OWN)
+    assert say.sum_in_words(scores, OWN) == "Tasks kept, of 3: 0 by the sum, 2 by training on all"
 
 
 def test_tables_hold_what_was_measured():

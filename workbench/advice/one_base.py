@@ -39,7 +39,7 @@ def merging_table(found: Mapping[str, Merging]) -> str:
 def sum_in_words(scores: Mapping[str, Mapping[str, float]], own: Mapping[str, float]) -> str:
     """A title: how many tasks the sum of the adapters keeps, and the adapter that was trained on all of them."""
     kept, trained = (kept_tasks(scores[name], own) for name in ("sum", "trained on all four"))
-    return f"Half as good as its own adapter or better: the sum on {kept} tasks, trained on all four on {trained}"
+    return f"Tasks kept, of {len(own)}: {kept} by the sum, {trained} by training on all"
 
 
 def served(url: str, answer: str, seconds: Mapping[str, float], memory: Mapping[str, int], model_bytes: int) -> str:

@@ -64,7 +64,7 @@ class AdapterMix(SlowPanel):
             f"{exact['base'][name]:.0%}), loss {loss['mixture'][name]:.3f}"
             for name in self.names
         ]
-        kept = sum(exact["mixture"][name] >= exact["own adapter"][name] for name in self.names)
+        kept = sum(exact["mixture"][name] >= exact["own adapter"][name] > 0 for name in self.names)
         count = len(next(iter(self.rows.values())))
         given = ", ".join(f"{weight:g} x {name}" for name, weight in weights.items())
         text = f"{given}. Right answers of {count} rows a task. {'; '.join(told)}."

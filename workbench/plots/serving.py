@@ -50,8 +50,8 @@ def who_can_what(scores: Mapping[str, Mapping[str, float]], title: str) -> Figur
     return described(figure, f"Share of test rows answered right. {words}.")
 
 
-def costs_of_ways(values: Mapping[str, float], title: str, label: str, form: str) -> Figure:
-    """A few quantities of one kind as bars on a logarithmic axis. form: of the numbers beside them."""
+def costs_of_ways(values: Mapping[str, float], title: str, label: str, form: str, log: bool = True) -> Figure:
+    """A few quantities of one kind as bars. form: of the numbers beside them. log: on a logarithmic axis."""
     figure = new_figure(8.0, 1.1 + 0.42 * len(values))
     axes = style(figure.add_subplot(), title, label, "")
     axes.grid(axis="y", visible=False)
@@ -60,10 +60,13 @@ def costs_of_ways(values: Mapping[str, float], title: str, label: str, form: str
     axes.bar_label(bars, [form.format(value) for value in values.values()], padding=4, fontsize=10.5)
     axes.set_yticks(range(len(values)), list(values))
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
     low, high = min(values.values()), max(values.values())
-    axes.set_xlim(low / 3, high * (high / low) ** 0.25 * 2)
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(low / 3, high * (high / low) ** 0.25 * 2)
+    else:
+        axes.set_xlim(0, 1.2 * high)
     words = "; ".join(f"{name}: {form.format(value)}" for name, value in values.items())
     return described(figure, f"{title}. {label}: {words}.")
 
