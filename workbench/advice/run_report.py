@@ -135,7 +135,8 @@ def _paired(found: dict[str, Comparison]) -> list[str]:
     if not found:
         return []
     title = lead_in_words(next(iter(found.values())), next(iter(found))) if len(found) == 1 else "Each against LoRA"
-    told = "".join(f"<li>{html.escape(one.in_words(name, 'LoRA'))}.</li>" for name, one in found.items())
+    words = [f"{name}: {one.in_words(name, 'LoRA')}." for name, one in found.items()]
+    told = "".join(f"<li>{html.escape(each)}</li>" for each in words)
     drawn = _figure(paired_differences({f"{name} minus LoRA": one for name, one in found.items()}, title))
     return ["<h2>Row by row against LoRA</h2>", drawn, f"<ul>{told}</ul>"]
 
