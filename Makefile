@@ -131,6 +131,7 @@ bench: $(INSTALLED_BENCH)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py $(ARGS)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweep.py --growth $(ARGS)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/panels.py
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/recommend.py
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/memory.py
 
 study: $(INSTALLED)
