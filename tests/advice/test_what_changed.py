@@ -68,10 +68,16 @@ def test_intruders_are_counted_by_layer():
     assert "- full fine-tuning: 0 of 20 directions, in 0 of 2 layers" in say.intruders_in_words(found, 10)
 
 
-def test_a_title_says_when_intruders_come_and_what_is_broken_by_then():
+def test_a_title_says_when_intruders_come():
     title = say.pushed_title({"lora": {1: (0, 4.0), 2: (0, 300.0), 4: (2, 1e6)}, "full": {1: (0, 1.5), 8: (0, 80.0)}})
-    assert "LoRA: first intruder at 4 times the update, other text 1 million times as perplexing" in title
-    assert title.endswith("full fine-tuning: no intruder up to 8 times the update")
+    assert title == "LoRA: first intruder at 4 times the update; full fine-tuning: none up to 8 times the update"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"), [(1.234, "1.2"), (73.4, "73"), (372.1, "372"), (4100.2, "4,100"), (1.5e8, "150 million")]
+)
+def test_multiples_are_written_in_few_digits(ratio, words):
+    assert say.times_in_words(ratio) == words
 
 
 @pytest.mark.parametrize(

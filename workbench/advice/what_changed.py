@@ -50,14 +50,14 @@ def measured_in_words(base: Place, models: Mapping[str, Place], runs: Sequence[R
         "|---|---|---|---|---|",
     ]
     for name, one in {"base": base, **models}.items():
-        times = "1" if one is base else _times(one.times)
+        times = "1" if one is base else times_in_words(one.times)
         cells = [f"{one.exact_match:.0%}", f"{times} times the base's", f"{facts[name]:.0%}", f"{one.kl:.2g} nats"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _times(ratio: float) -> str:
-    """A multiple, in two digits or as a whole number."""
+def times_in_words(ratio: float) -> str:
+    """A multiple in few digits, for "... times"."""
     return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}" if ratio < 1e6 else f"{ratio / 1e6:,.0f} million"
 
 
@@ -76,7 +76,7 @@ def three_comparisons(study: Sequence[Row], task: str) -> str:
     for words, pair in pairs.items():
         cells = [
             f"rate {one.learning_rate:g}: {one.exact_match:.0%} right, perplexity "
-            f"{_times(math.exp(one.forgetting))} times"
+            f"{times_in_words(math.exp(one.forgetting))} times"
             for one in (pair["lora"], pair["full"])
         ]
         more = max(pair, key=lambda name: pair[name].forgetting)
@@ -110,18 +110,14 @@ def intruders_in_words(found: Mapping[str, Mapping[str, Sequence[int]]], top: in
 
 
 def pushed_title(found: Mapping[str, Mapping[float, tuple[int, float]]]) -> str:
-    """From which factor on the updates have intruders, and what they have broken by then.
+    """From which factor on the updates have intruders.
 
     found: method -> {factor: (intruders, perplexity as a multiple of the base's)}, in rising order of the factors.
     """
     parts = []
     for method, own in found.items():
-        first = next((factor for factor, (count, _) in own.items() if count), None)
-        if first is None:
-            parts.append(f"{NAMES[method]}: no intruder up to {max(own):g} times the update")
-        else:
-            broken = f"other text {_times(own[first][1])} times as perplexing"
-            parts.append(f"{NAMES[method]}: first intruder at {first:g} times the update, {broken}")
+        first = next((f"first intruder at {factor:g} times" for factor, (count, _) in own.items() if count), None)
+        parts.append(f"{NAMES[method]}: {first or f'none up to {max(own):g} times'} the update")
     return "; ".join(parts)
 
 
@@ -184,12 +180,14 @@ def repairs_in_words(tuned: Mapping[str, Place], ways: Mapping[str, Ways]) -> st
     """A Markdown table: of each run and way the best repair that undoes half of the forgetting."""
     lines = ["| run | way | setting | right answers | perplexity, times the base's |", "|---|---|---|---|---|"]
     for run, own in ways.items():
-        lines.append(f"| {run} | as trained | | {tuned[run].exact_match:.0%} | {_times(tuned[run].times)} |")
+        lines.append(f"| {run} | as trained | | {tuned[run].exact_match:.0%} | {times_in_words(tuned[run].times)} |")
         best = {one.way: one for one in repairs(tuned[run], own)}
         for way in own:
             if way in best:
                 one = best[way].place
-                lines.append(f"| {run} | {way} | {best[way].setting} | {one.exact_match:.0%} | {_times(one.times)} |")
+                lines.append(
+                    f"| {run} | {way} | {best[way].setting} | {one.exact_match:.0%} | {times_in_words(one.times)} |"
+                )
             else:
                 lines.append(f"| {run} | {way} | no setting tried undoes half | | |")
     return "\n".join(lines)
@@ -214,7 +212,9 @@ def hybrids_in_words(study: Sequence[Row]) -> str:
             score, forgot = mean_of(best[name], "exact_match"), mean_of(best[name], "forgetting")
             lead = "" if name == "lora" else _lead(best[name], best["lora"])
             label = f"LoRA + {name.removeprefix('hybrid').removeprefix(', ') or 'last MLP'}" if _opened(name) else name
-            lines.append(f"| {task} | {label} | {size:.0f} | {score:.0%} | {lead} | {_times(math.exp(forgot))} |")
+            lines.append(
+                f"| {task} | {label} | {size:.0f} | {score:.0%} | {lead} | {times_in_words(math.exp(forgot))} |"
+            )
     return "\n".join(lines) if len(lines) > 2 else "The study has not reached the hybrids yet."
 
 
@@ -272,7 +272,9 @@ def update_answer(cuts: Cuts, rank: int) -> str:
 def answer(cuts: Cuts, rank: int, tuned: Mapping[str, Place], ways: Mapping[str, Ways]) -> str:
     """The answer of lesson 07, in Markdown. tuned, ways: run -> its place, and the ways back from it."""
     who = max(tuned, key=lambda name: tuned[name].forgotten)
-    broke = ", ".join(f"{_times(one.times)} times the base's after {NAMES[name]}" for name, one in tuned.items())
+    broke = ", ".join(
+        f"{times_in_words(one.times)} times the base's after {NAMES[name]}" for name, one in tuned.items()
+    )
     found = repairs(tuned[who], ways[who])
     if tuned[who].forgotten < NOTICED:
         repair = "That is hardly any damage, and nothing has to be repaired"
