@@ -38,7 +38,9 @@ def test_every_public_name_is_there():
         _ = workbench.no_such_name
 
 
-@pytest.mark.parametrize("command", ["doctor", "claims", "data", "train", "sweep", "memory", "merge", "export", "serve", "notebooks"])
+@pytest.mark.parametrize(
+    "command", ["doctor", "claims", "data", "train", "sweep", "memory", "merge", "export", "serve", "notebooks"]
+)
 def test_the_help_names_every_options_default(command):
     """A value that nobody was told of cannot be compared: 16 is the default of --alpha and of --alphas."""
     whole = parser()
