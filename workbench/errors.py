@@ -55,3 +55,7 @@ class HardwareError(WorkbenchError, ValueError):
 
 class ServingError(WorkbenchError):
     """A model that cannot be served, exported or asked."""
+
+
+class RetrievalError(WorkbenchError, ValueError):
+    """Texts that cannot be searched, or an encoder that cannot be had or trained as described."""

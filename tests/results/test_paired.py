@@ -97,6 +97,15 @@ def test_resampling_three_seeds_would_be_too_narrow():
     assert hits / 200 < 0.9
 
 
+def test_it_holds_for_scores_between_0_and_1():
+    """As NDCG is: here the share of five tries that a row gets right."""
+    *methods, true = simulated(TYPICAL, (3, 3), 240, 2, 2000)
+    low, high = paired_interval(*(each.reshape(5, 400, 3, 240).mean(0) for each in methods))
+    assert 0.92 <= ((low <= true) & (true <= high)).mean() <= 0.98
+    as_numbers = paired_interval(*(each.astype(float) for each in methods))
+    assert np.allclose(as_numbers, paired_interval(*methods))
+
+
 # --- verdicts
 
 

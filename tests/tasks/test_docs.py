@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 from workbench.errors import TaskError
 from workbench.paths import cache_dir
-from workbench.tasks import Example, docs, load_task
+from workbench.tasks import Example, docs, docstrings, load_task
 
 WORDS = st.sampled_from(["a", "base", "matrix", "of", "the", "sorted", "graph", "edges", "returns", "new"])
 TEXTS = st.lists(WORDS, min_size=4, max_size=20).map(" ".join)
@@ -30,7 +30,7 @@ PASSAGES = st.lists(
 @pytest.fixture(scope="module")
 def passages():
     """All passages, with the names and the files that they are from, as they are read."""
-    return docs.distinct([passage for label in docs.LABELS for passage in docs.label_passages(label)])
+    return docs.all_passages()
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_files_of_train_and_test_are_apart_and_so_are_the_texts(task, passages):
     module = {each.text: each.module for each in passages}
     train, test = ([passage(row) for row in rows] for rows in (task.train, task.test))
     assert not {module[text] for text in train} & {module[text] for text in test}
-    known = [docs.trigrams(text) for text in train]
-    for mine in map(docs.trigrams, test):
+    known = [docstrings.trigrams(text) for text in train]
+    for mine in map(docstrings.trigrams, test):
         assert max(len(mine & other) / min(len(mine), len(other)) for other in known) <= 0.5
 
 
@@ -115,7 +115,7 @@ def test_rows_are_built_once_for_these_versions(two_passages, monkeypatch):
     first = load_task("docs")
     assert load_task("docs") == first and len(two_passages) == 1
     assert f"torch {metadata.version('torch')}" in first.source and "numpy" in first.source
-    monkeypatch.setattr(docs.metadata, "version", lambda name: "9.9")
+    monkeypatch.setattr(docstrings.metadata, "version", lambda name: "9.9")
     other = load_task("docs")
     assert len(two_passages) == 2 and "torch 9.9" in other.source and other.sha256 == first.sha256
 
@@ -140,7 +140,7 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch):
     def version(name: str) -> str:
         return installed("no-such-package" if name == "sympy" else name)
 
-    monkeypatch.setattr(docs.metadata, "version", version)
+    monkeypatch.setattr(docstrings.metadata, "version", version)
     with pytest.raises(TaskError, match=r"documentation of sympy, which is not installed.*pip install -c constraints"):
         load_task("docs")
 
@@ -175,7 +175,7 @@ def test_names_are_masked_as_words_and_packages_anywhere(text, hidden):
 @given(st.lists(WORDS, min_size=1), st.sets(WORDS))
 def test_no_name_is_left_and_no_other_word_is_lost(words, names):
     text = docs.masked(" ".join(words), sorted(names)).split()
-    assert all(new == (docs.MASK if old in names else old) for old, new in zip(words, text, strict=True))
+    assert all(new == (docstrings.MASK if old in names else old) for old, new in zip(words, text, strict=True))
 
 
 def test_prose_ends_before_arguments_and_leaves_code_and_headings_out():
@@ -183,7 +183,7 @@ def test_prose_ends_before_arguments_and_leaves_code_and_headings_out():
         "Solve :func:`~a.f` for ``x`` [1]_.\n\n.. note:: old\n\n>>> f(1)\n2\n\nExplanation\n===========\n\nIt is slow."
         "\n\nSee Also\n--------\nother\n\nstill other\n\nArgs:\n    x: a number\n\nNever read."
     )
-    assert docs.prose(docstring) == "Solve ~a.f for x. It is slow."
+    assert docstrings.prose(docstring) == "Solve ~a.f for x. It is slow."
 
 
 def test_a_passage_is_cut_at_the_end_of_a_sentence():
@@ -203,7 +203,7 @@ def test_whole_files_go_to_one_side_and_most_to_train(found):
 
 @given(PASSAGES)
 def test_no_two_that_are_kept_share_half_of_their_trigrams(found):
-    kept = docs.distinct(found)
-    sets = [docs.trigrams(each.text) for each in kept]
+    kept = docs.distinct(found, lambda each: each.text)
+    sets = [docstrings.trigrams(each.text) for each in kept]
     assert not found or kept[0] == found[0]
     assert all(len(a & b) <= 0.5 * min(len(a), len(b)) for i, a in enumerate(sets) for b in sets[:i])

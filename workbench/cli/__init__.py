@@ -21,6 +21,7 @@ from workbench.cli import (
     notebooks,
     report,
     reset,
+    retrieval,
     serving,
     study,
     sweep,
@@ -91,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         notebooks,
         report,
         reset,
+        retrieval,
     ):
         subcommand.add(commands)
     return whole

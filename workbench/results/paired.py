@@ -146,9 +146,10 @@ def rows_in_common(first: Sequence[Row], second: Sequence[Row], measure: str = "
 
 
 def paired_interval(first: Array, second: Array) -> tuple[Array, Array]:
-    """The ends of the 95 % interval of the difference of two shares, first minus second.
+    """The ends of the 95 % interval of the difference of two shares or mean scores, first minus second.
 
-    first, second: (..., seeds, rows), True where the row was right; the ends have the shape in front of these two.
+    first, second: (..., seeds, rows), True where the row was right, or a score of each row from 0 to 1; the ends have
+    the shape in front of these two.
     """
     return _ends(_spread(first, second))
 
@@ -178,7 +179,8 @@ def _cell_variance(right: Array) -> Array:
     """Of one row and seed, beyond what the row and the seed have in common with others: the residual mean square."""
     seeds, rows = right.shape[-2:]
     by_seed, by_row = right.mean(-1), right.mean(-2)
-    squares = right.sum((-1, -2)) - rows * (by_seed**2).sum(-1) - seeds * (by_row**2).sum(-1)  # 1 squared is 1
+    squared = right if right.dtype == bool else right**2  # 1 squared is 1
+    squares = squared.sum((-1, -2)) - rows * (by_seed**2).sum(-1) - seeds * (by_row**2).sum(-1)
     return (squares + seeds * rows * by_row.mean(-1) ** 2) / ((seeds - 1) * (rows - 1))
 
 
