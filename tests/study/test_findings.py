@@ -7,8 +7,9 @@ from matplotlib.image import imread
 from PIL import Image
 
 from workbench.claims import claims
+from workbench.paths import CHECKOUT
 from workbench.results import reference
-from workbench.study import findings, sentences
+from workbench.study import findings, headlines, sentences
 
 # By training a model of this size; architectures would need a second pretrained one.
 TESTABLE = {"parity", "ceiling", "no-regret", "rank-alpha", "behaviour", "scoped", "small-models", "forgetting"}
@@ -34,6 +35,7 @@ def rows(*scores, name):
 def test_the_file_is_what_the_rows_say():
     """After new rows: .venv/bin/python -m workbench.study.findings"""
     assert findings.FINDINGS.read_text(encoding="utf-8") == findings.findings()
+    assert headlines.headlines() in (CHECKOUT / "README.md").read_text(encoding="utf-8"), "the README's findings too"
 
 
 @pytest.mark.parametrize("task", findings.complete())

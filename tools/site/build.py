@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CHILDREN = {  # the pages below a page, in the order of the menu
     "data/reference/FINDINGS.md": ["/ledger", "README", "/benchmarks/README", "/FAMILIES"],
-    "using.md": ["api", "data/README", "CONTRIBUTING", "CHANGELOG"],
+    "using.md": ["docs/INSTALL", "docs/USING", "docs/DESIGN", "api", "data/README", "CONTRIBUTING", "CHANGELOG"],
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

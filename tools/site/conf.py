@@ -20,6 +20,7 @@ include_patterns = [
     "data/README.md",
     "data/reference/*.md",
     "benchmarks/README.md",
+    "docs/*.md",
     "*.md",
 ]
 exclude_patterns = ["README.md"]  # the front page includes it

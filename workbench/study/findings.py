@@ -14,13 +14,13 @@ from pathlib import Path
 from workbench.claims.book import stored_sweeps
 from workbench.claims.ledger import UNTESTED, claims
 from workbench.claims.rules import verdicts
-from workbench.paths import DATA
+from workbench.paths import CHECKOUT, DATA
 from workbench.plots.runs import pareto
 from workbench.plots.style import to_png
 from workbench.results import reference
 from workbench.results.paired import MARGIN
 from workbench.results.rows import Row, by_best_rate, grouped
-from workbench.study import answers, costs
+from workbench.study import answers, costs, headlines
 from workbench.study.sentences import (
     METHODS,
     VARIANTS,
@@ -95,8 +95,9 @@ CLOSING = """## What a model of 135M parameters on a CPU cannot say
 
 
 def main() -> None:
-    """Write the file and its pictures."""
+    """Write the file and its pictures, and the findings that the README shows."""
     FINDINGS.write_text(findings(), encoding="utf-8")
+    headlines.write_into(CHECKOUT / "README.md")
     for task in complete():
         picture_file(task).write_bytes(picture(task))
     print(FINDINGS.relative_to(DATA.parent))

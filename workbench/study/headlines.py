@@ -1,0 +1,80 @@
+"""Five findings for the README, each with its numbers, computed from the reference study and the predictions."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from statistics import geometric_mean, mean
+
+from workbench.advice.fits_my_gpu import METHODS, needs, smallest
+from workbench.claims.study import at_equal_score, comparisons, rate_ratio
+from workbench.results import reference
+from workbench.results.equal_score import ENOUGH
+from workbench.results.rows import by_best_rate
+from workbench.serving.fleet import SHARED, WHOLE, Fleet
+from workbench.study.sentences import by_task
+
+BLOCK = re.compile(r"(?<=<!-- findings -->\n).*?(?=<!-- end of findings -->)", re.DOTALL)
+SIZE, TOKENS = "8B", 1024  # of the prediction
+FLEET = Fleet(20, "llama-3.1-8b", 16, "L4")
+
+
+def headlines() -> str:
+    """The findings as a Markdown list."""
+    told = (_scores(), _forgetting(), _rates(), _memory(), _serving())
+    return "".join(f"- {one}\n" for one in told)
+
+
+def write_into(document: Path) -> None:
+    """Put the findings between the two marks of a Markdown file."""
+    document.write_text(BLOCK.sub(lambda _: headlines(), document.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _scores() -> str:
+    told = []
+    for task, rows in by_task().items():
+        best = by_best_rate(rows, "name")
+        found = {name: mean(row["exact_match"] for row in best[name]) for name in ("lora", "full") if name in best}
+        if len(found) == 2:
+            told.append(f"{found['lora']:.0%} and {found['full']:.0%} on `{task}`")
+    return f"**Is LoRA as good?** It depends on the task. Right answers of LoRA and of full: {', '.join(told)}."
+
+
+def _forgetting() -> str:
+    study = reference.paired_rows()
+    found = {task: at_equal_score(study, task)[1:] for task in comparisons(study, "full", "lora")}
+    less = sum(lora < full for lora, full in found.values())
+    told = "; ".join(
+        f"{math.exp(lora):.2g} times the base's with LoRA and {math.exp(full):.2g} times with full on `{task}`"
+        for task, (lora, full) in found.items()
+    )
+    return (
+        f"**Does it forget less?** At equal score on {less} of {len(found)} tasks compared so far: at the gentlest "
+        f"rate with {ENOUGH:.0%} of the score that both reach, the perplexity of other text is {told}."
+    )
+
+
+def _rates() -> str:
+    study = reference.paired_rows()
+    ratios = {task: rate_ratio(study, task)[0] for task in comparisons(study, "full", "lora")}
+    where = ", ".join(f"`{task}`" for task in ratios)
+    return (
+        f"**Which learning rate?** LoRA's best is {geometric_mean(ratios.values()):.0f} times that of full ({where})."
+    )
+
+
+def _memory() -> str:
+    found = needs(1, TOKENS)[SIZE]
+    told = ", ".join(
+        f"{found[name].total_bytes / 1e9:.0f} GB with {name} ({smallest(found[name].total_bytes)})" for name in METHODS
+    )
+    return f"**What fits my GPU?** Predicted for a model of {SIZE}, one row of {TOKENS:,} tokens: {told}."
+
+
+def _serving() -> str:
+    ways = FLEET.services
+    return (
+        f"**What do adapters make cheap?** Many tasks: {FLEET.tasks} versions of {FLEET.model} ready on {FLEET.gpu} "
+        f"cards take {ways[SHARED].gpus} as adapters on one base, {ways[WHOLE].gpus} as whole models."
+    )
