@@ -60,6 +60,23 @@ SEEN = """panel => {
     }
 }"""
 
+# How far the lightness of the words in a canvas's first line is from the page's, 0 to 1.
+CONTRAST = """canvas => {
+    const pen = canvas.getContext('2d')
+    const lightness = ([red, green, blue]) => (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+    const page = getComputedStyle(canvas.closest('.jp-NotebookPanel')).getPropertyValue('--jp-layout-color0')
+    const probe = new OffscreenCanvas(1, 1).getContext('2d')
+    probe.fillStyle = page.trim()
+    probe.fillRect(0, 0, 1, 1)
+    const ground = lightness(probe.getImageData(0, 0, 1, 1).data)
+    const pixels = pen.getImageData(0, 0, canvas.width, Math.round(30 * devicePixelRatio)).data
+    let most = 0
+    for (let at = 0; at < pixels.length; at += 4) {
+        if (pixels[at + 3] > 200) most = Math.max(most, Math.abs(lightness(pixels.subarray(at)) - ground))
+    }
+    return most
+}"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -159,6 +176,11 @@ def settle(area, panel: Panel, controls: dict[str, Control], seconds: float = 60
             return seen
         area.page.wait_for_timeout(100)
     raise AssertionError(f"with {values} the page shows\n{seen}\nbut the pure function gives\n{wanted}")
+
+
+def test_the_words_on_a_canvas_can_be_read(shown):
+    """A canvas is drawn before it is on the page, where the colours of JupyterLab's theme are not known yet."""
+    assert area_of(shown, "delta_w").locator("canvas").evaluate(CONTRAST) > 0.5
 
 
 @pytest.mark.parametrize("name", ALIKE)

@@ -130,7 +130,7 @@ async function render({ model, el }) {
   const page = buildPage(el);
   const scene = makeScene({ facts: model.get("facts"), arrays: readArrays(model) });
   let [pending, dirty, pointer, pen, rest] = [0, true, null, null, 0];
-  let theme = readTheme(el);
+  let theme = null; // read in a frame: before it is on the page, an element has no colours
   const tried = [];
   const request = () => (pending ||= requestAnimationFrame(frame));
   const changed = () => {
@@ -145,6 +145,7 @@ async function render({ model, el }) {
     pending = 0;
     const width = Math.floor(el.clientWidth);
     if (!width) return;
+    theme ||= readTheme(el);
     if (dirty) scene.update(values());
     dirty = false;
     const more = scene.advance();
@@ -208,7 +209,7 @@ async function render({ model, el }) {
   const sized = new ResizeObserver(request);
   sized.observe(el);
   const themed = new MutationObserver(() => {
-    theme = readTheme(el);
+    theme = null;
     request();
   });
   themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class"] });
