@@ -61,7 +61,7 @@ SEEN = """panel => {
 }"""
 
 # How far the lightness of the words in a canvas's first line is from the page's, 0 to 1.
-CONTRAST = """canvas => {
+INK = """canvas => {
     const pen = canvas.getContext('2d')
     const lightness = ([red, green, blue]) => (0.299 * red + 0.587 * green + 0.114 * blue) / 255
     const page = getComputedStyle(canvas.closest('.jp-NotebookPanel')).getPropertyValue('--jp-layout-color0')
@@ -180,7 +180,7 @@ def settle(area, panel: Panel, controls: dict[str, Control], seconds: float = 60
 
 def test_the_words_on_a_canvas_can_be_read(shown):
     """A canvas is drawn before it is on the page, where the colours of JupyterLab's theme are not known yet."""
-    assert area_of(shown, "delta_w").locator("canvas").evaluate(CONTRAST) > 0.5
+    assert area_of(shown, "delta_w").locator("canvas").evaluate(INK) > 0.5
 
 
 @pytest.mark.parametrize("name", ALIKE)
@@ -286,7 +286,8 @@ def test_a_run_is_trained_watched_and_stopped(shown, gallery_runs):
         picture = changed_picture(area, picture)  # the curve moves
     shown.run("# six times seven")
     shown.outputs("# six times seven").get_by_text("42").wait_for(timeout=10_000)
-    assert "step" in area.locator(".workbench-message").inner_text(), "the kernel answers while it trains"
+    assert "step" in area.locator(".workbench-message").text_content(), "the kernel answers while it trains"
+    area.scroll_into_view_if_needed()
     area.get_by_role("button", name="Stop").focus()
     page.keyboard.press("Enter")
     area.get_by_text("interrupted after").wait_for(timeout=30_000)
