@@ -11,6 +11,7 @@ import test_plots_decision
 import test_plots_knobs
 import test_plots_memory
 import test_plots_quantization
+import test_plots_retrieval
 import test_plots_serving
 import test_plots_sweeps
 import test_plots_updates
@@ -26,6 +27,7 @@ MODULES = (
     test_plots_knobs,
     test_plots_memory,
     test_plots_quantization,
+    test_plots_retrieval,
     test_plots_serving,
     test_plots_sweeps,
     test_plots_updates,

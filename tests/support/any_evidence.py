@@ -7,11 +7,13 @@ from random import Random
 from typing import Any
 
 from support.records import run
+from support.search_rows import search_rows
 from support.study_rows import runs as study_runs
 from workbench.analysis.places import Cuts
 from workbench.cost.gpus import gpus
 from workbench.cost.grid import FULL_BF16, FULL_MASTER, LORA, LORA_FEW, QLORA
 from workbench.cost.roofline import Service
+from workbench.retrieval.published import PublishedScore
 from workbench.serving.fleet import SHARED, WHOLE
 from workbench.serving.measure import Several
 
@@ -35,6 +37,8 @@ def evidence(draw: Random) -> dict[str, Any]:
         "cuts": _cuts(draw),
         "several": _several(draw),
         "services": _services(draw),
+        "searches": _searches(draw),
+        "published_search": _published_search(draw),
     }
 
 
@@ -157,3 +161,13 @@ def _services(draw: Random) -> dict[int, dict[str, Service]]:
         tasks: {way: Service(1e9, draw.randint(1, 9), 100.0) for way in (SHARED, WHOLE)}
         for tasks in draw.sample((1, 10, 100), draw.randint(1, 3))
     }
+
+
+def _searches(draw: Random) -> list[dict[str, Any]]:
+    base, lora, full = (draw.choice([0.4, 0.6, 0.8]) for _ in range(3))
+    return search_rows(base, FEW_ROWS, lora=lora, full=full)
+
+
+def _published_search(draw: Random) -> list[PublishedScore]:
+    names = ("base", "lora", "full")
+    return [PublishedScore("pages", name, draw.choice([0.4, 0.6, 0.8]), 3000, "s") for name in names]

@@ -72,6 +72,13 @@ from workbench import load_base
 from workbench.panels.quantization import quantization_panel
 panel = quantization_panel(load_base("smollm2-135m", dtype="float32"))
 """,
+    "queries": """
+import numpy as np
+from workbench.panels.queries import queries_panel
+draw = np.random.default_rng(0)
+gains = {"yours less base": 0.05 + 0.3 * draw.standard_normal(1200), "nothing": draw.standard_normal(900)}
+panel = queries_panel(gains)
+""",
     "rank_sweep": """
 from workbench.results import reference
 from workbench.panels.rank_sweep import rank_sweep_panel

@@ -12,15 +12,20 @@ from workbench.cost.gpus import gpus
 from workbench.cost.grid import grid
 from workbench.cost.published import published_pair
 from workbench.results import reference
+from workbench.retrieval.published import published_scores
+from workbench.retrieval.rows import retrieval_rows
 from workbench.training.runs import Run
 from workbench.training.store import RunStore
 
 OWN, STUDY, SWEEPS, PREDICTED = "your runs", "reference study", "stored sweeps", "prediction"
+SEARCH, PUBLISHED = "study of search", "published scores"
 LIMITS = {
     OWN: "your task and computer; one run of each method, so another seed can turn it",
     STUDY: "one model of 135M parameters on a CPU, short runs, three seeds of each method",
     SWEEPS: "96 facts to be recalled by a model of 135M parameters, mostly one seed",
     PREDICTED: "computed for a GPU, not measured on one",
+    SEARCH: "one encoder of 22M parameters on documentation in English, three seeds of each method",
+    PUBLISHED: "300 queries each, one run of each method, the scores of single queries unknown",
 }
 
 
@@ -56,6 +61,8 @@ def book(store: RunStore | None = None) -> list[Entry]:
         ],
         SWEEPS: verdicts(**stored_sweeps()),
         PREDICTED: verdicts(grid=rows, gpus=gpus(), published=published_pair()),
+        SEARCH: verdicts(searches=retrieval_rows()),
+        PUBLISHED: verdicts(published_search=published_scores()),
     }
     return entries(found)
 

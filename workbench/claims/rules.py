@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.cost.gpus import Gpu
     from workbench.cost.grid import GridRow
     from workbench.cost.roofline import Service
+    from workbench.retrieval.published import PublishedScore
     from workbench.serving.measure import Several
 
 # One of ledger.VERDICTS or UNTESTED, a sentence with the numbers, and what counts as supported.
@@ -45,6 +46,7 @@ class Evidence(TypedDict, total=False):
     alpha, at one rank; nothing else, in full fine-tuning. study: rows of the reference study, of any tasks. paired:
     those of them that say which test rows were right. cuts: of one full run whose update was cut to several ranks.
     several: what `serving.measure.several` returns. services: number of tasks -> what `cost.roofline.serve` returns.
+    searches, published_search: what `retrieval.rows.retrieval_rows` and `retrieval.published.published_scores` return.
     """
 
     runs: Sequence[Run]
@@ -60,6 +62,8 @@ class Evidence(TypedDict, total=False):
     cuts: Cuts
     several: Several
     services: Mapping[int, Mapping[str, Service]]
+    searches: Sequence[Row]
+    published_search: Sequence[PublishedScore]
 
 
 @dataclass(frozen=True)

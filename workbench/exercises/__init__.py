@@ -23,6 +23,8 @@ _LESSONS = {
     "e07_intruders": ("07.intruders",),
     "e08_mixed": ("08.mixed",),
     "e08_undo": ("08.undo",),
+    "e09_ndcg": ("09.ndcg",),
+    "e09_paired": ("09.paired",),
     "e10_split": ("10.split",),
     "e10_halving": ("10.halving",),
 }

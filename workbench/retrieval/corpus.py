@@ -69,6 +69,12 @@ class Corpus:
         if both := next((number for number, pair in enumerate(self.train, 1) if pair.document in known), None):
             raise RetrievalError(f"Training pair {both} has a document of the test; leave it out of one of them.")
 
+    def head(self, documents: int, queries: int) -> Corpus:
+        """The same with only the first documents and, of the queries that they answer, the first ones."""
+        asked = [place for place, answer in enumerate(self.answers) if answer < documents][:queries]
+        kept = (tuple(self.queries[place] for place in asked), tuple(self.answers[place] for place in asked))
+        return Corpus(self.documents[:documents], *kept, self.train, self.source)
+
     @property
     def sha256(self) -> str:
         """Of the documents, queries and answers in order: what scores depend on."""

@@ -20,6 +20,7 @@ from workbench.stored import read_json_lines
 RETRIEVAL = DATA / "reference" / "retrieval.jsonl"
 BASE, FULL, LORA = "base", "full", "lora r=8"
 CHOOSING, COMPARING = 0, (1, 2, 3)  # seeds
+MARGIN = 0.01  # NDCG@10: methods that are closer are on par
 
 
 class RetrievalRow(TypedDict, total=False):
@@ -53,7 +54,8 @@ def retrieval_rows(file: Path = RETRIEVAL) -> list[Row]:
 def names(rows: Iterable[Row]) -> list[str]:
     """The settings that can be compared: the base, and those with all compared seeds at their chosen rate."""
     rows = list(rows)
-    return [name for name in dict.fromkeys(row["name"] for row in rows) if name == BASE or len(tested(rows, name)) > 2]
+    known = dict.fromkeys(row["name"] for row in rows)
+    return [name for name in known if name == BASE or len(at_chosen_rate(rows, name)) >= len(COMPARING)]
 
 
 def best_rate(rows: Iterable[Row], name: str) -> float | None:
@@ -62,8 +64,8 @@ def best_rate(rows: Iterable[Row], name: str) -> float | None:
     return max(swept, key=lambda row: row["ndcg"])["rate"] if swept else None
 
 
-def tested(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows of a setting on the test queries, at its chosen rate: one a seed, or the base's one."""
+def at_chosen_rate(rows: Sequence[Row], name: str) -> list[Row]:
+    """The test rows of a setting at the rate that was chosen for it: one a seed, or the base's one."""
     rate = best_rate(rows, name)
     own = [row for row in rows if (row["name"], row["part"]) == (name, "test")]
     return sorted((row for row in own if name == BASE or row["rate"] == rate), key=lambda row: row["seed"])
@@ -71,7 +73,7 @@ def tested(rows: Sequence[Row], name: str) -> list[Row]:
 
 def scores(rows: Sequence[Row], name: str, measure: str = "ndcg") -> np.ndarray[Any, Any]:
     """A measure of `Ranks` for each seed and test query, (seeds, queries). Raises ValueError without rows."""
-    own = tested(rows, name)
+    own = at_chosen_rate(rows, name)
     if not own:
         raise ValueError(f"The study has no test rows of {name!r}; it has {', '.join(names(rows)) or 'none'}.")
     return np.stack([getattr(unpack_ranks(row["ranks"]), measure) for row in own])

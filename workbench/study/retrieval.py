@@ -61,7 +61,7 @@ def main() -> None:
     for name in SETTINGS:
         choose_rate(name)
         for seed in COMPARING:
-            measure(name, "test", seed, best_rate(retrieval_rows(), name) or 0.0)
+            measure(name, "test", seed, best_rate(retrieval_rows(RETRIEVAL), name) or 0.0)
 
 
 def choose_rate(name: str) -> None:
@@ -70,7 +70,7 @@ def choose_rate(name: str) -> None:
     for rate in tried:
         measure(name, "validation", CHOOSING, rate)
     for _ in range(WIDENED):
-        best = best_rate(retrieval_rows(), name) or 0.0
+        best = best_rate(retrieval_rows(RETRIEVAL), name) or 0.0
         if min(tried) < best < max(tried):
             return
         tried.append(best * 2 if best == max(tried) else best / 2)
@@ -81,7 +81,7 @@ def measure(name: str, part: str, seed: int, rate: float) -> None:
     """Train a setting and append its row, unless it is stored."""
     if _stored(name, part, seed, rate):
         return
-    adapters = best_rate(retrieval_rows(), "lora r=8") or 0.0
+    adapters = best_rate(retrieval_rows(RETRIEVAL), "lora r=8") or 0.0
     outcome, _ = experiment(part).run(SETTINGS[name].make(rate, adapters), seed)
     record = experiment(part).record(outcome)
     row = {key: value for key, value in record.items() if key not in ("before", "after", "seed")}
@@ -92,7 +92,8 @@ def _stored(name: str, part: str, seed: int, rate: float) -> bool:
     texts = experiment(part).corpus.sha256
     own = (name, part, seed, rate, texts)
     return any(
-        (row["name"], row["part"], row["seed"], row["rate"], row["corpus_sha256"]) == own for row in retrieval_rows()
+        (row["name"], row["part"], row["seed"], row["rate"], row["corpus_sha256"]) == own
+        for row in retrieval_rows(RETRIEVAL)
     )
 
 

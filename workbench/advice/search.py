@@ -1,0 +1,164 @@
+"""What lesson 09 says in words: hits of a query, measures before and after, the study, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.claims.retrieval import in_words
+from workbench.course.lessons import as_quote
+from workbench.retrieval.corpus import Corpus
+from workbench.retrieval.experiment import Measured
+from workbench.retrieval.metrics import Interval, Ranks, bootstrap
+from workbench.retrieval.rows import BASE, FULL, LORA, MARGIN, Row, at_chosen_rate, compare, names, scores
+
+NOT_YET = "The stored study has not come so far yet; `python -m workbench.study.retrieval` goes on with it."
+WHOLE = 384  # numbers in a vector of MiniLM
+MEASURES = (("NDCG@10", "ndcg"), ("recall@10", "recall"), ("MRR", "reciprocal"))
+
+Array = np.ndarray[Any, Any]
+
+
+def hits(corpus: Corpus, query: int, ranked: Sequence[int], count: int = 3) -> str:
+    """A Markdown table of the first documents that a query found; the right one is marked."""
+    answer = corpus.answers[query]
+    place = list(ranked).index(answer) + 1
+    rows = [
+        f"| {rank} | {as_quote(corpus.documents[found], 90)} | {'the answer' if found == answer else ''} |"
+        for rank, found in enumerate(ranked[:count], start=1)
+    ]
+    head = [f"> {corpus.queries[query]}", "", "| rank | document | |", "| --- | --- | --- |"]
+    return "\n".join([*head, *rows, "", f"The answer is at rank {place} of {len(ranked):,}."])
+
+
+def before_and_after(before: Ranks, after: Ranks) -> str:
+    """A Markdown table of the three measures, with the paired 95 % interval of their change."""
+    rows = []
+    for name, measure in MEASURES:
+        one, two = getattr(before, measure), getattr(after, measure)
+        rows.append(f"| {name} | {one.mean():.3f} | {two.mean():.3f} | {in_words(bootstrap(two - one))} |")
+    return "\n".join(["| measure | before | after | change, 95 % interval |", "| --- | --- | --- | --- |", *rows])
+
+
+def differences(rows: Sequence[Row]) -> dict[str, Interval]:
+    """Setting -> its difference from full fine-tuning, and from the base, for the settings that the study has."""
+    known = [name for name in names(rows) if name != BASE]
+    found = {f"{name} less base": compare(rows, name, BASE) for name in known}
+    return found | {f"{name} less full": compare(rows, name, FULL) for name in known if name != FULL and FULL in known}
+
+
+def gains(rows: Sequence[Row]) -> dict[str, Array]:
+    """What the panel offers: differences query by query, means over the seeds."""
+    pairs = {f"{LORA} less base": (LORA, BASE), f"{LORA} less full": (LORA, FULL)}
+    known = names(rows)
+    return {
+        label: scores(rows, one).mean(0) - scores(rows, two).mean(0)
+        for label, (one, two) in pairs.items()
+        if {one, two} <= set(known)
+    }
+
+
+def gain_and_kept(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
+    """Setting -> (gain of NDCG@10, rank correlation of other text's similarities with the base's) of each seed."""
+    (start,) = at_chosen_rate(rows, BASE)
+    return {
+        name: [(row["ndcg"] - start["ndcg"], row["kept"]) for row in at_chosen_rate(rows, name)]
+        for name in names(rows)
+        if name != BASE
+    }
+
+
+def cut_vectors(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
+    """Setting -> numbers kept of each vector -> mean NDCG@10 over the seeds, for the tuned settings of the study."""
+    found = {}
+    for name in names(rows):
+        own = at_chosen_rate(rows, name)
+        sizes = {int(size): float(np.mean([row["cut"][size] for row in own])) for size in own[0]["cut"]}
+        found[name] = sizes | {WHOLE: float(np.mean([row["ndcg"] for row in own]))}
+    return {name: own for name, own in found.items() if name != BASE}
+
+
+def by_size(measured: Measured) -> dict[int, float]:
+    """Numbers kept of each vector -> NDCG@10, of one encoder."""
+    cut = {size: own.means()["ndcg@10"] for size, own in measured.cut.items()}
+    return cut | {WHOLE: measured.ranks.means()["ndcg@10"]}
+
+
+def cut_title(own: Mapping[int, float]) -> str:
+    """What half of each vector costs, and an eighth."""
+    half, eighth = (own[WHOLE] - own[WHOLE // share] for share in (2, 8))
+    return f"Half of each vector costs {half:.3f} NDCG@10, seven eighths {eighth:.3f}"
+
+
+def ready(rows: Sequence[Row]) -> bool:
+    """Whether the study has the base and LoRA, without which there is nothing to compare."""
+    return {BASE, LORA} <= set(names(rows))
+
+
+def study_title(rows: Sequence[Row]) -> str:
+    """What the comparison of the study says, in a line."""
+    gain = compare(rows, LORA, BASE)
+    verb = {"better": "gains", "worse": "loses", "undecided": "changes little, by"}[gain.verdict]
+    title = f"LoRA {verb} {abs(gain.centre):.3f} NDCG@10"
+    return f"{title}, {than_full(compare(rows, LORA, FULL))}" if FULL in names(rows) else title
+
+
+def than_full(gap: Interval) -> str:
+    """LoRA less full, in a few words."""
+    if abs(gap.low) <= MARGIN and abs(gap.high) <= MARGIN:
+        return "on par with full"
+    amount = f"{abs(gap.centre):.3f}"
+    words = {"better": f"{amount} more than full", "worse": f"{amount} less than full"}
+    return words.get(gap.verdict, "which is not told apart from full")
+
+
+def seen(found: Interval) -> str:
+    """Whether the change of one's own run is seen, in words."""
+    words = {"better": "better than before", "worse": "worse than before", "undecided": "not told apart from before"}
+    return words[found.verdict]
+
+
+def answer(rows: Sequence[Row], own: Interval, queries: int, half_width: float) -> str:
+    """The answer of lesson 09. own: of the learner's run. half_width: of a difference, with 300 queries."""
+    costs = {"better": "No, it gains", "worse": "Yes", "undecided": "Not so much that it could be seen"}
+    yours = f"your run is {in_words(own)} NDCG@10 from the base on {queries:,} queries"
+    if ready(rows):
+        gain = compare(rows, LORA, BASE)
+        found = f"{costs[gain.verdict]}: LoRA of rank 8 is {in_words(gain)} from the base over three seeds, and {yours}"
+    else:
+        found = f"{costs[own.verdict]}: {yours}"
+    return (
+        f"**The answer:** {found}. {against_full(rows)}. A test of 300 queries sees a difference of this kind only "
+        f"from {half_width:.3f} on.\n\n"
+        "What would change it: a domain further from what the encoder knows, many more rows, or a rate that was not "
+        "swept for each method."
+    )
+
+
+def against_full(rows: Sequence[Row]) -> str:
+    """LoRA against full fine-tuning, as far as the study has come."""
+    if not {LORA, FULL} <= set(names(rows)):
+        return "Full fine-tuning has not been measured to the end here"
+    gap = compare(rows, LORA, FULL)
+    than = {"better": "better than", "worse": "worse than", "undecided": "not told apart from"}[gap.verdict]
+    return f"It is {than} full fine-tuning, {in_words(gap)}"
+
+
+def starting_values() -> str:
+    """A Markdown table: where to begin with encoders of several sizes."""
+    rows = [
+        "| encoder | method | rank, alpha | learning rate | batch |",
+        "| --- | --- | --- | --- | --- |",
+        "| 22 million (MiniLM) | LoRA or full | 8, 16 | 1e-3 for LoRA, 1e-4 for full | 32 to 128 |",
+        "| 1B | LoRA | 16, 32 | 2e-4 to 5e-4 | 64 and more, with the cached loss |",
+        "| 7B or 8B | LoRA or QLoRA | 16, 32 | 1e-4 to 2e-4 | 64 and more, with the cached loss |",
+        "| 2B that reads pages | LoRA on the language model alone | 16, 32 | 1e-4 | 64, with the cached loss |",
+    ]
+    return "\n".join(rows)
+
+
+def rates(rows: Sequence[Row]) -> Mapping[str, float]:
+    """Setting -> the learning rate that the validation queries chose."""
+    return {name: at_chosen_rate(rows, name)[0]["rate"] for name in names(rows) if name != BASE}
