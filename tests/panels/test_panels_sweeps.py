@@ -165,7 +165,8 @@ def run(rank=8, seed=0, alpha=16, learning_rate=2e-3, id="", status="finished", 
     method = {"rank": rank, "alpha": alpha, "learning_rate": learning_rate, "targets": "all-linear"} | method
     label = f"lora r={rank}"
     id = id or f"{method}-{seed}"
-    return SimpleNamespace(id=id, label=label, method=method, config={"seed": seed}, history=[], status=status)
+    parts = {"method": method, "config": {"seed": seed}, "task": {"name": "facts"}, "history": []}
+    return SimpleNamespace(id=id, label=label, status=status, **parts)
 
 
 def steps_of(runs, steps=3, later=0.0):
