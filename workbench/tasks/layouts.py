@@ -112,7 +112,8 @@ def _unrecognised(table: Table, columns: Sequence[str]) -> str:
     example = [*columns, "question", "answer"] if len(columns) < 2 else columns
     return (
         f'{table.where}, row {table.rows[0][0]}: no column "{missing}" (columns: {", ".join(columns) or "none"}). '
-        f'Name yours, e.g. load_task(..., prompt="{example[0]}", completion="{example[1]}").'
+        f'Name yours, e.g. load_task(..., prompt="{example[0]}", completion="{example[1]}"); '
+        "in the shell with --prompt-column and --completion-column."
     )
 
 
@@ -164,7 +165,7 @@ def _fault(row: Row, layout: Layout, whole: set[str]) -> str | None:
 def _column_fault(row: Row, column: str, alone: bool, whole: bool) -> str | None:
     """What is wrong with a row's column, and what to do, in words; None if nothing is."""
     if column not in row and alone:
-        remedy = 'Name yours, e.g. load_task(..., prompt="question", completion="answer").'
+        remedy = 'Name yours, e.g. load_task(..., prompt="question", completion="answer") (or --prompt-column).'
         return f'no column "{column}" (columns: {", ".join(map(str, row)) or "none"}). {remedy}'
     value = row.get(column)
     if value is None and not alone:
