@@ -84,8 +84,8 @@ CLOSING = """## What a model of 135M parameters on a CPU cannot say
 - *QLoRA* (Dettmers et al., 2023, arXiv 2305.14314): NF4 with adapters matches 16-bit fine-tuning on their benchmarks.
 - *LoRA Learns Less and Forgets Less* (Biderman et al., 2024, arXiv 2405.09673): on code and mathematics at 7B, LoRA of
   the usual low ranks learns less than full fine-tuning and forgets less, and both lie on about one curve of learning
-  against forgetting; in instruction tuning a high rank closes most of the gap. Compare the lines on forgetting: at an
-  equal score it is the adapters that forget more here. Whether their high rates do that was not separated.
+  against forgetting; in instruction tuning a high rank closes most of the gap. Compare the lines on
+  forgetting, at an equal score and at each method's best rate.
 - *LoRA Without Regret* (Schulman and Thinking Machines, 2025): adapters on all layers match full fine-tuning as long as
   they have room for the data and batches are not large, at about ten times full's rate, about fifteen in short runs;
   attention alone does worse than the MLP. Compare the line on no-regret.
