@@ -2,6 +2,7 @@
 
 import pytest
 
+from support.grid_rows import grid_row
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict, claims, verdicts as all_verdicts
 from workbench.claims.memory import pairs
 from workbench.cost.gpus import gpus
@@ -27,22 +28,8 @@ def grid(money: float = 0.4, trained: float = 5e6, **changes) -> list[dict]:
     rows = []
     for (model, parameters), sizes in GRID.items():
         for setting, size in zip(SETTINGS, changes.get(model.replace(" ", "_"), sizes), strict=True):
-            full = setting in (FULL_MASTER, FULL_BF16)
-            rows.append(
-                {
-                    "model": model,
-                    "parameters": parameters,
-                    "setting": setting,
-                    "batch_size": 4,
-                    "sequence_length": 512,
-                    "checkpointing": False,
-                    "reserved_bytes": size * 1e9,
-                    "total_bytes": size * 1e9,
-                    "trainable_parameters": parameters if full else trained,
-                    "a100s": max(1, round(size / 80)),
-                    "money": 1.0 if full else money,
-                }
-            )
+            a100s = max(1, round(size / 80))
+            rows.append(grid_row(model, parameters, setting, size * 1e9, trained, money, a100s))
     return rows
 
 

@@ -6,6 +6,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
+from support.grid_rows import grid_row
 from support.records import run
 from support.search_rows import search_rows
 from support.study_rows import runs as study_runs
@@ -62,23 +63,8 @@ def _grid(draw: Random) -> list[dict[str, Any]]:
     for model, parameters in SIZES.items():
         own = much * draw.choice([0.05, 0.2, 1, 1, 1, 4, 100])
         for setting, share in shares.items():
-            full = setting in (FULL_MASTER, FULL_BF16)
             size = own * share * parameters * draw.choice([1, 1, 0.5])
-            rows.append(
-                {
-                    "model": model,
-                    "parameters": parameters,
-                    "setting": setting,
-                    "batch_size": 4,
-                    "sequence_length": 512,
-                    "checkpointing": False,
-                    "reserved_bytes": size,
-                    "total_bytes": size,
-                    "trainable_parameters": parameters if full else trained,
-                    "a100s": 1 + int(size / 80e9),
-                    "money": 1.0 if full else money,
-                }
-            )
+            rows.append(grid_row(model, parameters, setting, size, trained, money, a100s=1 + int(size / 80e9)))
     return rows
 
 

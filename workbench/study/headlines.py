@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
-from statistics import geometric_mean, mean
+from statistics import mean
 
 from workbench.advice.fits_my_gpu import METHODS, needs, smallest
-from workbench.claims.study import at_equal_score, comparisons, rate_ratio
 from workbench.results import reference
-from workbench.results.equal_score import ENOUGH
 from workbench.results.rows import by_best_rate
 from workbench.serving.fleet import SHARED, WHOLE, Fleet
+from workbench.study.answers import answers
 from workbench.study.sentences import by_task
 
 BLOCK = re.compile(r"(?<=<!-- findings -->\n).*?(?=<!-- end of findings -->)", re.DOTALL)
+SHARED_WITH_FINDINGS = ("Does LoRA forget less?", "How much larger is LoRA's best learning rate?")
 SIZE, TOKENS = "8B", 1024  # of the prediction
 FLEET = Fleet(20, "llama-3.1-8b", 16, "L4")
 
 
 def headlines() -> str:
     """The findings as a Markdown list."""
-    told = (_scores(), _forgetting(), _rates(), _memory(), _serving())
-    return "".join(f"- {one}\n" for one in told)
+    answered = dict(answers(reference.paired_rows()))
+    told = [f"**{question}** {answered[question]}" for question in SHARED_WITH_FINDINGS]
+    return "".join(f"- {one}\n" for one in (_scores(), *told, _memory(), _serving()))
 
 
 def write_into(document: Path) -> None:
@@ -39,29 +39,6 @@ def _scores() -> str:
         if len(found) == 2:
             told.append(f"{found['lora']:.0%} and {found['full']:.0%} on `{task}`")
     return f"**Is LoRA as good?** It depends on the task. Right answers of LoRA and of full: {', '.join(told)}."
-
-
-def _forgetting() -> str:
-    study = reference.paired_rows()
-    found = {task: at_equal_score(study, task)[1:] for task in comparisons(study, "full", "lora")}
-    less = sum(lora < full for lora, full in found.values())
-    told = "; ".join(
-        f"{math.exp(lora):.2g} times the base's with LoRA and {math.exp(full):.2g} times with full on `{task}`"
-        for task, (lora, full) in found.items()
-    )
-    return (
-        f"**Does it forget less?** At equal score on {less} of {len(found)} tasks compared so far: at the gentlest "
-        f"rate with {ENOUGH:.0%} of the score that both reach, the perplexity of other text is {told}."
-    )
-
-
-def _rates() -> str:
-    study = reference.paired_rows()
-    ratios = {task: rate_ratio(study, task)[0] for task in comparisons(study, "full", "lora")}
-    where = ", ".join(f"`{task}`" for task in ratios)
-    return (
-        f"**Which learning rate?** LoRA's best is {geometric_mean(ratios.values()):.0f} times that of full ({where})."
-    )
 
 
 def _memory() -> str:
