@@ -69,7 +69,8 @@ def test_rates_are_swept_on_one_seed_and_the_best_has_the_others(quick):
     assert rates[0] < best < rates[-1] or len(rates) == len(first) + plan.WIDENED
     compared = Counter(row["learning_rate"] for row in rows if row["seed"] != plan.CHOOSING)
     assert compared == {best: len(plan.COMPARING)}
-    assert all(row["right"] and row["first_losses"] and row["test_rows"] == 8 for row in rows)
+    assert all(row["right"] and row["first_losses"] and row["test_rows"] == 8 and row["kl"] > 0 for row in rows)
+    assert not list(plan.STORE.glob("*/*.safetensors")), "weights are left behind"
 
     before = plan.STUDY.read_bytes()
     plan.tune("facts", "lora")

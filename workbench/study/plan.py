@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from workbench import Method, Run, RunStore, TrainConfig, train
+from workbench.analysis.forgetting import kl_from_base
 from workbench.claims.study import CHOOSING_SEED as CHOOSING, comparisons
 from workbench.paths import CHECKOUT
 from workbench.results.noise import rows_scored
@@ -28,13 +29,13 @@ TASKS = ("protocol", "tickets", "facts", "docs", "orders")  # the quickest that 
 REAL_AND_NEW = ("protocol", "docs")  # where the later stages look
 MORE_SEEDS = (4, 5, 6, 7, 8, 9)  # where three seeds differ too much to decide
 WIDENED = 3  # times that a grid of rates grows at one end, at most
+KL_PROMPTS = 48  # a few dozen are enough to order runs
 FIRST_LOSSES = 5  # kept in full, to repeat the beginning of a run
 
 
 def main_rates(task: str) -> None:
-    """LoRA and full fine-tuning: rates on one seed, then three more seeds at the best, or as many as decide."""
+    """LoRA and full fine-tuning: rates on one seed, then three more seeds at the best."""
     tune(task, "lora", "full")
-    decide(task, "full", "lora")
 
 
 def others(task: str) -> None:
@@ -42,6 +43,11 @@ def others(task: str) -> None:
     tune(task, "qlora", "hybrid")
     for seed in (CHOOSING, *COMPARING):
         measure(task, "auto", recommended(task), seed)
+
+
+def more_seeds(task: str) -> None:
+    """LoRA and full fine-tuning again where three seeds differ too much to tell them apart."""
+    decide(task, "full", "lora")
 
 
 def ladder(task: str) -> None:
@@ -78,7 +84,9 @@ def closing(task: str) -> None:
         tune(task, "dora", "lora+", "pissa", *(name for name in SETTINGS if "batch" in name))
 
 
-STAGES = {stage.__name__: stage for stage in (main_rates, others, ladder, ranks, neighbours, longer, closing)}
+STAGES = {
+    stage.__name__: stage for stage in (main_rates, others, more_seeds, ladder, ranks, neighbours, longer, closing)
+}
 
 
 def tune(task: str, *names: str) -> None:
@@ -145,10 +153,20 @@ def measure(task: str, name: str, method: Method, seed: int) -> None:
     if stored:
         append({**stored[0], "name": name, "id": row_id(task, name, settings)})
         return
-    run = train(base(method.base_quantization), task_of(task), method, config, RunStore(STORE))
+    store = RunStore(STORE)
+    run = train(base(method.base_quantization), task_of(task), method, config, store)
     if run.status not in COMPLETE or (run.status == "finished" and not run.metrics):
         sys.exit(f"{run.label} on {task} is {run.status}; the same command goes on from there.")
-    append(as_row(run, name, settings))
+    append(as_row(run, name, settings) | {"kl": kl_on_prompts(run, task, method)})
+    store.delete(run.id)  # the weights of a full run take half a gigabyte
+
+
+def kl_on_prompts(run: Run, task: str, method: Method) -> float | None:
+    """KL(base || tuned) on the first KL_PROMPTS test prompts, nats a token; None for a run that was not scored."""
+    if not run.metrics:
+        return None
+    start = base(method.base_quantization)
+    return kl_from_base(start, run.load(start), [example.prompt for example in task_of(task).test[:KL_PROMPTS]])
 
 
 def settings_of(method: Method, config: TrainConfig) -> dict[str, Any]:

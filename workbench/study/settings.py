@@ -62,7 +62,7 @@ def config_of(name: str, setting: str, seed: int = CHOOSING) -> TrainConfig:
     """
     own = SETTINGS.get(setting, FULL)
     steps, limit = own.steps or STEPS.get(name, 60), LIVE_ROWS if seed == CHOOSING else None
-    return TrainConfig(steps=steps, batch_size=own.batch_size, seed=seed, test_limit=limit, save=False)
+    return TrainConfig(steps=steps, batch_size=own.batch_size, seed=seed, test_limit=limit)
 
 
 @cache
