@@ -161,13 +161,37 @@ def slow(monkeypatch):
 def test_it_says_that_it_works_and_drops_what_is_stale(lab, slow):
     lab.controls["rank"].value = 3
     assert slow.begun.wait(20)
-    assert 'role="status"' in lab.message.value and "workbench-busy" in lab.canvas._dom_classes
+    assert 'role="status"' in lab.message.value
     lab.controls["rank"].value = 2
     lab.controls["rank"].value = 1
     slow.go.set()
     lab.wait()
     assert lab.current.text.startswith("Rank 1 of 4") and "workbench-busy" not in lab.canvas._dom_classes
     assert slow.calls == 3, "one part of rank 3, nothing of rank 2, both parts of rank 1"
+
+
+def test_a_draft_shows_at_once_what_needs_no_score(lab, slow):
+    whole = lab.canvas.facts
+    lab.controls["rank"].value = 3
+    drafted = lab.canvas.facts
+    assert drafted["digest"] != whole["digest"] and drafted["settings"] is None, "a draft counts as tried"
+    assert slow.begun.wait(20) and 'role="status"' in lab.message.value
+    slow.go.set()
+    lab.wait()
+    assert lab.canvas.facts["settings"] == lab.values and lab.canvas.facts["digest"] != drafted["digest"]
+    charts = {chart["title"]: chart for chart in lab.canvas.facts["charts"]}
+    of_draft = {chart["title"]: chart for chart in drafted["charts"]}
+    assert [text["text"] for text in of_draft["Exact match"]["texts"]].count("...") == 1
+    assert of_draft["Weights"] == charts["Weights"], "bytes are known without a score"
+
+
+def test_what_cannot_be_drafted_greys_the_old_picture(lab, slow):
+    old = lab.canvas.facts
+    lab.controls["quantization"].value = "nf4"
+    assert slow.begun.wait(60) and "workbench-busy" in lab.canvas._dom_classes and lab.canvas.facts == old
+    slow.go.set()
+    lab.wait()
+    assert "workbench-busy" not in lab.canvas._dom_classes
 
 
 def test_going_there_and_back_while_it_works_ends_right(lab, slow):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -91,21 +92,11 @@ class AdapterLab(SlowPanel):
         """
         if not prompt.strip():
             raise ValueError("The prompt is empty; write what the model shall go on from.")
-        off = {*(() if attention else ATTENTION), *(() if mlp else MLP)}
-        kinds = tuple(kind for kind in self.kinds if kind not in off)
-        chosen = State(None if quantization == NOT_QUANTIZED else quantization, min(rank, self.rank), alpha, kinds)
-        states = {
-            "base": State(self.base.quantization, self.rank, 0, ()),
-            "trained": State(self.base.quantization, self.rank, self.alpha, self.kinds),
-            # One state for every way to switch the adapter off, so that it is computed once.
-            "now": chosen if alpha and kinds else State(chosen.quantization, self.rank, 0, ()),
-        }
+        chosen, states = self._states(rank, alpha, attention, mlp, quantization)
         scores = {name: self._measure(state, raise_if_stale) for name, state in states.items()}
         answers = {name: self._answer(states[name], prompt, raise_if_stale) for name in ("base", "now")}
-        forgotten = {name: scores[name]["general_loss"] - scores["base"]["general_loss"] for name in ("trained", "now")}
-        tuned, base_bytes = self._tuned(chosen.quantization)
-        memory = {"base": base_bytes / 1e6, "adapter": adapter_bytes(tuned, chosen.rank, kinds) / 1e6}
-        exact = {name: score["exact_match"] for name, score in scores.items()}
+        exact, forgotten = exact_and_forgotten(scores)
+        memory = self._memory(chosen)
         text = self._in_words(chosen, scores, forgotten, memory)
         numbers = {"base_mb": memory["base"], "adapter_mb": memory["adapter"], "forgotten": forgotten["now"]}
         numbers |= {name: scores["now"][name] for name in ("exact_match", "loss", "general_loss")}
@@ -119,6 +110,38 @@ class AdapterLab(SlowPanel):
 
         return View(draw, text, numbers, shown, result)
 
+    def draft(self) -> View | None:
+        """The update's singular values and the bytes, which take no forward pass; the scores are left open."""
+        settings = self.values
+        settings.pop("prompt")
+        chosen, states = self._states(**settings)
+        if states["now"] in self._scores or chosen.quantization not in self._loaded:
+            return None
+        unknown = {"exact_match": math.nan, "general_loss": math.nan}
+        exact, forgotten = exact_and_forgotten(
+            {name: self._scores.get(state, unknown) for name, state in states.items()}
+        )
+        curves, memory = self._curves(chosen), self._memory(chosen)
+        return View(lambda: adapter_lab(exact, forgotten, curves, memory), "", {})
+
+    def _states(
+        self, rank: int, alpha: float, attention: bool, mlp: bool, quantization: str
+    ) -> tuple[State, dict[str, State]]:
+        """The state that the controls choose, and those whose scores are shown: "base", "trained" and "now"."""
+        off = {*(() if attention else ATTENTION), *(() if mlp else MLP)}
+        kinds = tuple(kind for kind in self.kinds if kind not in off)
+        chosen = State(None if quantization == NOT_QUANTIZED else quantization, min(rank, self.rank), alpha, kinds)
+        return chosen, {
+            "base": State(self.base.quantization, self.rank, 0, ()),
+            "trained": State(self.base.quantization, self.rank, self.alpha, self.kinds),
+            # One state for every way to switch the adapter off, so that it is computed once.
+            "now": chosen if alpha and kinds else State(chosen.quantization, self.rank, 0, ()),
+        }
+
+    def _memory(self, chosen: State) -> dict[str, float]:
+        tuned, base_bytes = self._tuned(chosen.quantization)
+        return {"base": base_bytes / 1e6, "adapter": adapter_bytes(tuned, chosen.rank, chosen.kinds) / 1e6}
+
     def _make_controls(self, prompt: str) -> dict[str, widgets.ValueWidget]:
         base, run = self.base, self.run
         stored_as = QUANTIZATIONS if run.method["name"] == "lora" else (base.quantization,)  # what `Run.load` takes
@@ -126,8 +149,8 @@ class AdapterLab(SlowPanel):
         alphas = [(f"{share * self.alpha:g}", share * self.alpha) for share in ALPHAS]
         layout = widgets.Layout(width="800px", max_width="calc(100% - 4px)", height="52px")
         return {
-            "rank": slider("rank r", self.rank, 1, max(self.rank, 2), heavy=True),
-            "alpha": steps_slider("alpha", self.alpha, alphas, heavy=True),
+            "rank": slider("rank r", self.rank, 1, max(self.rank, 2)),
+            "alpha": steps_slider("alpha", self.alpha, alphas),
             "attention": switch("attention (q, k, v, o)", True),
             "mlp": switch("MLP (gate, up, down)", True),
             "quantization": choice("base stored as", base.quantization or NOT_QUANTIZED, names),
@@ -197,6 +220,13 @@ class AdapterLab(SlowPanel):
                 now = (trained[: chosen.rank] * chosen.alpha / self.alpha).tolist() if on else []
                 curves[group] = trained.tolist(), now
         return curves
+
+
+def exact_and_forgotten(scores: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """State -> share of rows with the exact answer, and -> nats a token lost on general text since the base."""
+    start = scores["base"]["general_loss"]
+    exact = {name: score["exact_match"] for name, score in scores.items()}
+    return exact, {name: scores[name]["general_loss"] - start for name in ("trained", "now")}
 
 
 def adapter_bytes(model: PeftModel, rank: int, kinds: Sequence[str]) -> int:

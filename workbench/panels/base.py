@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from workbench.plots.style import PALETTE, Figure, picture, pixel_width, to_png
 
 LABEL = {"description_width": "130px"}
 CACHED_VIEWS = 64  # a panel's
+REST_SECONDS = 0.1  # without a change, before a view that takes seconds is begun
 USER_ERRORS = (ValueError, WorkbenchError)  # about the settings; any other error is a bug
 BUSY = '<p role="status">Working ...</p><style>.workbench-busy { opacity: 0.4 }</style>'
 WIDE = widgets.Layout(width="400px", max_width="calc(100% - 4px)")
@@ -99,10 +101,13 @@ class Panel:
         return Canvas("charts", self.controls, EMPTY, {})
 
     def _show(self, view: View) -> None:
-        """Send the view's figure to the canvas, which draws it."""
+        """Send the view's figure to the canvas, which draws it and counts its settings as tried."""
+        self._send(view, self._drawn)
+
+    def _send(self, view: View, settings: dict[str, Any] | None) -> None:
         facts, arrays = charts_of(view.figure)
         numbers = [[name, float(value)] for name, value in view.numbers.items()]
-        self.canvas.send_state_of(facts | {"numbers": numbers, "settings": self._drawn, "result": view.result}, arrays)
+        self.canvas.send_state_of(facts | {"numbers": numbers, "settings": settings, "result": view.result}, arrays)
         self.canvas.layout.display = None
 
     def _changed(self, _change: dict) -> None:
@@ -134,13 +139,15 @@ class SlowPanel(Panel):
     """A panel for a function that takes seconds: it runs in a thread, the panel says so, and stale views are dropped.
 
     The function also gets `raise_if_stale`, to be called between its parts: it raises StaleError if settings changed.
-    The first view is computed in the constructor, so that a saved notebook has it.
+    The first view is computed in the constructor, so that a saved notebook has it. `draft` may give a first view of new
+    settings at once; the function then begins when the controls have rested.
     """
 
     def __init__(self, title: str, controls: Mapping[str, widgets.ValueWidget], view: Callable[..., View]):
         self._gate = threading.Lock()
         self._worker: threading.Thread | None = None
         self._changes = self._begun = 0
+        self._drafted: View | None = None
         super().__init__(title, controls, view)
 
     def wait(self, seconds: float = 120) -> None:
@@ -148,18 +155,32 @@ class SlowPanel(Panel):
         if worker := self._worker:
             worker.join(seconds)
 
+    def draft(self) -> View | None:
+        """What can be shown of the settings at once; None if nothing can, or if the whole view is stored."""
+        return None
+
     def _changed(self, _change: dict) -> None:
         with self._gate:
             self._changes += 1
-            self.canvas.add_class("workbench-busy")
-            self.message.value = BUSY
+            self._drafted = self.draft()
+            self._mark_as_busy()
             if self._worker is None:
                 self._worker = threading.Thread(target=self._catch_up, daemon=True)
                 self._worker.start()
 
+    def _mark_as_busy(self) -> None:
+        """Show the draft, or the old picture in grey."""
+        self.message.value = BUSY
+        if self._drafted:
+            self._send(self._drafted, settings=None)
+        else:
+            self.canvas.add_class("workbench-busy")
+
     def _catch_up(self) -> None:
         """Draw until nothing has changed since the drawing began."""
         while True:
+            if self._drafted:
+                time.sleep(REST_SECONDS)
             self._begun, self._drawn, fault = self._changes, None, None
             try:
                 self.refresh()
@@ -170,7 +191,7 @@ class SlowPanel(Panel):
                     self._worker = None
                     self.canvas.remove_class("workbench-busy")
                     break
-                self.message.value = BUSY  # the words just written are about earlier settings
+                self._mark_as_busy()  # what is shown now is of earlier settings
         if fault:
             raise fault
 

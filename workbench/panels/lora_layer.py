@@ -95,9 +95,9 @@ def lora_layer_panel() -> Panel:
         {
             "layer": choice("layer (out x in)", (576, 576), list(LAYERS.items())),
             "rank": steps_slider("rank r", 8, RANKS),
-            "alpha": slider("alpha", 16, 1, 128, heavy=True),
+            "alpha": slider("alpha", 16, 1, 128),
             "rslora": switch("rsLoRA: alpha / sqrt(r)", False),
-            "steps": steps_slider("training steps", 5, (1, 2, 5, 10), heavy=True),
+            "steps": steps_slider("training steps", 5, (1, 2, 5, 10)),
         },
         layer_view,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ def adapter_lab(
     """Task score, forgetting, singular values of the update, and bytes of the base and the adapter.
 
     exact: "base", "trained", "now" -> share of test rows. forgotten: "trained", "now" -> loss gained on general text
-    (nats a token). spectra: group of modules -> median singular values (as trained, now). memory: part -> MB.
+    (nats a token). Both may be NaN where they are not known yet. spectra: group of modules -> median singular values (as trained, now). memory: part -> MB.
     """
     figure = new_figure(10.5, 3.9, layout=None)
     places = ((0.078, 0.165), (0.328, 0.135), (0.545, 0.215), (0.84, 0.155))  # left edge and width
@@ -49,6 +50,8 @@ def adapter_lab(
 
 
 def _bars(axes: Axes, values: Mapping[str, float], form: str, colours: Sequence[str] | None = None) -> None:
-    bars = axes.bar(list(values), list(values.values()), color=colours or [STATES[name] for name in values], width=0.65)
-    axes.bar_label(bars, labels=[form.format(value) for value in values.values()], padding=3, fontsize=10.5)
+    heights = [0 if math.isnan(value) else value for value in values.values()]
+    labels = ["..." if math.isnan(value) else form.format(value) for value in values.values()]
+    bars = axes.bar(list(values), heights, color=colours or [STATES[name] for name in values], width=0.65)
+    axes.bar_label(bars, labels=labels, padding=3, fontsize=10.5)
     axes.grid(axis="x", visible=False)
