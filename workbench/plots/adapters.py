@@ -22,7 +22,8 @@ def adapter_lab(
     """Task score, forgetting, singular values of the update, and bytes of the base and the adapter.
 
     exact: "base", "trained", "now" -> share of test rows. forgotten: "trained", "now" -> loss gained on general text
-    (nats a token). Both may be NaN where they are not known yet. spectra: group of modules -> median singular values (as trained, now). memory: part -> MB.
+    (nats a token). Both may be NaN where they are not known yet. spectra: group of modules -> median singular values
+    (as trained, now). memory: part -> MB.
     """
     figure = new_figure(10.5, 3.9, layout=None)
     places = ((0.078, 0.165), (0.328, 0.135), (0.545, 0.215), (0.84, 0.155))  # left edge and width
