@@ -1,7 +1,5 @@
 """The words of lesson 07 say what the numbers say, whichever way these fall."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from support.places import BASE, DROP, KEEP, SCALE, TUNED, WAYS, place
@@ -80,19 +78,6 @@ def test_multiples_are_written_in_few_digits(ratio, words):
     assert say.times_in_words(ratio) == words
 
 
-@pytest.mark.parametrize(
-    ("kls", "words"),
-    [
-        ((0.1, 0.2, 0.3), "KL orders 3 models"),
-        ((0.3, 0.1, 0.2), "does not order"),
-        ((0.1, 0.1, 0.1), "KL and forgetting"),
-    ],
-)
-def test_a_title_says_whether_kl_orders_the_models(kls, words):
-    models = {"lora": [place(0.5, forgot, kl) for forgot, kl in zip((1, 2, 3), kls, strict=True)]}
-    assert words in say.kl_title(models)
-
-
 def test_the_study_is_compared_in_three_ways():
     rows = [
         *runs("t", "lora", 0.6, rate=5e-4, forgot=0.2),
@@ -128,19 +113,3 @@ def test_the_shipped_study_can_be_told():
     assert len(say.hybrids_in_words(rows).splitlines()) > 4
     for task in ("tickets", "protocol"):
         assert len(say.three_comparisons(rows, task).splitlines()) >= 4
-
-
-def test_other_runs_are_those_of_the_same_task_and_base_that_can_be_loaded(tmp_path, monkeypatch):
-    def made(id, name="lora", sha="1", saved=True, status="finished"):
-        folder = tmp_path / id
-        if saved:
-            folder.mkdir()
-        fields = {"task": {"sha256": sha}, "base": {"name": "m"}, "method": {"name": name}, "status": status}
-        return SimpleNamespace(id=id, artifact_dir=folder, load=lambda base: id, **fields)
-
-    known = made("known")
-    stored = [known, made("a"), made("b", "full"), made("c", "qlora"), made("d", sha="2"), made("e", saved=False)]
-    stored += [made("f", status="diverged"), *(made(f"g{n}") for n in range(5))]
-    monkeypatch.setattr(say, "place_of", lambda measure, model: model)
-    found = say.other_runs(SimpleNamespace(all=lambda: stored), [known], None, None)
-    assert found == {"full": ["b"], "lora": [f"g{n}" for n in range(5)]}

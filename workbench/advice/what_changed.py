@@ -6,17 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import spearmanr
-
-from workbench.analysis.places import Cuts, Place, Yardstick, place_of
-from workbench.models.base import Base
+from workbench.analysis.places import Cuts, Place
 from workbench.results.equal_score import AtRate, at_equal_score, means_by_rate
 from workbench.results.noise import noise_of_difference, rows_of
 from workbench.results.paired import Comparison, compare
 from workbench.results.rows import Row, at_best_rate, mean_of
 from workbench.scoring.scores import unpack_rows
 from workbench.training.runs import Run
-from workbench.training.store import RunStore
 
 Ways = Mapping[str, Mapping[str, Place]]
 NOTICED = 0.1  # nats a token of general text; less is no damage that calls for a repair
@@ -29,7 +25,6 @@ REPAIRS = (
     "keep its largest directions",
     "drop it in some layers",
 )
-OTHER_RUNS = 6  # of the learner's, the latest
 NAMES = {"lora": "LoRA", "full": "full fine-tuning"}
 
 
@@ -121,24 +116,6 @@ def pushed_title(found: Mapping[str, Mapping[float, tuple[int, float]]]) -> str:
     return "; ".join(parts)
 
 
-def correlation(models: Mapping[str, Sequence[Place]]) -> float:
-    """Spearman's rank correlation of KL and forgetting over all models; nan where all are alike."""
-    places = [one for own in models.values() for one in own]
-    kls, forgotten = [one.kl for one in places], [one.forgotten for one in places]
-    if len(set(kls)) == 1 or len(set(forgotten)) == 1:
-        return math.nan
-    return float(spearmanr(kls, forgotten).statistic)
-
-
-def kl_title(models: Mapping[str, Sequence[Place]]) -> str:
-    """Whether KL tells which of these models have forgotten more."""
-    rank, count = correlation(models), sum(map(len, models.values()))
-    if math.isnan(rank):
-        return f"KL and forgetting of {count} models"
-    words = "orders" if rank > 0.9 else "roughly orders" if rank > 0.6 else "does not order"
-    return f"KL {words} {count} models by what they forgot (rank correlation {rank:.2f})"
-
-
 @dataclass(frozen=True)
 class Repair:
     """The setting of a way that keeps the highest score among those that undo half of the forgetting."""
@@ -227,29 +204,6 @@ def _lead(first: Sequence[Row], second: Sequence[Row]) -> str:
     samples = [(mean_of(rows, "exact_match"), min(map(rows_of, rows))) for rows in (first, second)]
     lead, noise = samples[0][0] - samples[1][0], noise_of_difference(*samples)
     return f"{100 * lead:+.0f} points (give or take {100 * noise:.0f})"
-
-
-def other_runs(store: RunStore, known: Sequence[Run], base: Base, measure: Yardstick) -> dict[str, list[Place]]:
-    """Method -> the places of the learner's other runs of the same task, the latest few whose files are there.
-
-    QLoRA is left out: its base is another one.
-    """
-    first, ids = known[0], {run.id for run in known}
-    like = (first.task["sha256"], first.base["name"])
-    others = [
-        run
-        for run in store.all()
-        if run.id not in ids
-        and run.status == "finished"
-        and run.method["name"] in ("lora", "hybrid", "full")
-        and (run.task["sha256"], run.base["name"]) == like
-        and run.artifact_dir
-        and run.artifact_dir.is_dir()
-    ]
-    found: dict[str, list[Place]] = {}
-    for run in others[-OTHER_RUNS:]:
-        found.setdefault(run.method["name"], []).append(place_of(measure, run.load(base)))
-    return found
 
 
 def update_title(cuts: Cuts, rank: int) -> str:

@@ -146,7 +146,7 @@ def kl_and_forgetting(models: Mapping[str, Sequence[Place]], title: str) -> Figu
     which = "KL(base || model) on the task's prompts, nats a token"
     axes = style(figure.add_subplot(), title, which, f"other text, {TIMES} the base's perplexity")
     for method, places in models.items():
-        look = METHOD_STYLE[method] | {"markersize": 8, "linestyle": "none", "label": f"{method} and parts of it"}
+        look = METHOD_STYLE[method] | {"markersize": 8, "linestyle": "none", "label": f"{method} and its parts"}
         axes.plot([one.kl for one in places], [one.times for one in places], **look)
     axes.set_xscale("log")
     axes.set_yscale("log")
