@@ -1,16 +1,19 @@
 """The training panel without a browser: it trains what `train` trains, in a thread, and can be stopped."""
 
+import copy
 import re
 import threading
 from dataclasses import replace
 
 import pytest
+import torch
 
 from support.records import record
 from support.small_models import write_model
 from support.waiting import wait_for
 from workbench import RunStore, TrainConfig, full, load_base, load_task, lora, train
 from workbench.panels import base as common, training
+from workbench.panels.live.growth import growth
 from workbench.panels.training import METHODS, TrainingPanel, method_for
 
 TASK = load_task("tickets")
@@ -70,9 +73,11 @@ def test_full_and_adapters_each_keep_their_own_learning_rate(small, store):
 
 
 @pytest.mark.slow
-def test_loss_and_score_move_while_it_trains(small, store, monkeypatch):
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_loss_score_and_update_move_while_it_trains(small, store, monkeypatch, method):
     monkeypatch.setattr(training, "REDRAW_SECONDS", 0)
     panel = panel_of(small, store)
+    panel.controls["method"].value = method
     said, pictures = [], []
     panel.message.observe(lambda change: said.append(change.new), "value")
     panel.canvas.observe(lambda change: pictures.append(change.new["digest"]), "facts")
@@ -86,6 +91,23 @@ def test_loss_and_score_move_while_it_trains(small, store, monkeypatch):
     assert spectrum["title"].startswith("dW of 1.") and len(spectrum["lines"]) == 1, "the update of the middle layer"
     ((history, scores),) = panel.curves.values()
     assert list(scores) == [1, 2, 3, 4, 5, 6] and all(set(entry) == {"step", "loss"} for entry in history)
+
+
+def test_the_update_of_a_model_that_is_trained_whole_is_the_difference_to_its_base(small):
+    tuned = copy.deepcopy(small.model)
+    name = "model.layers.1.self_attn.q_proj"
+    weight = tuned.get_submodule(name).weight
+    with torch.no_grad():
+        weight += 0.1 * torch.randn(weight.shape[0], 3) @ torch.randn(3, weight.shape[1]) + 1e-3 * torch.randn(
+            weight.shape
+        )
+    state = torch.random.get_rng_state()
+    found = growth(tuned, small.model)
+    exact = torch.linalg.svdvals(weight.detach() - small.model.get_submodule(name).weight)
+    assert found.layer == name.removeprefix("model.layers.")
+    assert torch.allclose(torch.tensor(found.values[:3]), exact[:3], rtol=1e-3)
+    assert torch.equal(torch.random.get_rng_state(), state), "a run that is watched draws other numbers"
+    assert growth(small.model, small.model).values == pytest.approx([0] * len(found.values))
 
 
 @pytest.mark.slow

@@ -49,6 +49,7 @@ class Job:
     panels: list[TrainingPanel]
     history: list[LossEntry] = field(default_factory=list)
     scores: dict[int, float] = field(default_factory=dict)
+    base: Base | None = None
     growth: Growth | None = None
     stopping: bool = False
     over: bool = False
@@ -179,7 +180,7 @@ class TrainingPanel:
         """What the thread runs. The panels show its errors: nothing else would."""
         self.curves[job.label] = (job.history, job.scores)
         try:
-            base = self._base_for(method)
+            base = job.base = self._base_for(method)
             run = train(base, self.task, method, self.config, self.store, lambda report: self._step(job, report))
         except Exception as error:
             job.over = True
@@ -206,7 +207,7 @@ class TrainingPanel:
             return False
         step, steps = report["step"], report["steps"]
         job.history.append({"step": step, "loss": report["loss"]})
-        job.growth = growth(report["model"])
+        job.growth = growth(report["model"], job.base.model) if job.base else None
         last = step == steps
         if last or step % max(1, steps // SCORINGS) == 0:
             job.scores[step] = live_score(report["model"], self.rows)
