@@ -29,8 +29,7 @@ def growth(model: nn.Module, base: nn.Module) -> Growth | None:
 
     base: what the model was before; its weights are read where there is no adapter. B A takes two small QR
     decompositions; of a whole update W - W_base the LARGEST values are approximated by a few products with random
-    vectors (`torch.svd_lowrank`). None for a model
-    without linear layers.
+    vectors (`torch.svd_lowrank`). None for a model without linear layers.
     """
     if isinstance(model, PeftModel):
         layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]
