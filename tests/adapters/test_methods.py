@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from support.fingerprints import fingerprint
 from workbench import full, hybrid, load_base, lora, qlora
@@ -69,9 +69,9 @@ def test_a_method_that_does_not_fit_the_base_is_refused(small, method, words):
 
 @pytest.mark.parametrize("method", [lora(), lora(layers=[7]), hybrid(["h.0.mlp"]), hybrid(["layers.9.mlp"])])
 def test_a_model_without_linear_layers_is_refused(small, method):
-    sizes = GPT2Config(vocab_size=100, n_embd=16, n_layer=1, n_head=2, n_positions=16)
-    base = replace(small, name="gpt2", model=AutoModelForCausalLM.from_config(sizes))
-    with pytest.raises(MethodError, match=r"gpt2 has no nn\.Linear layers"):
+    sizes = LlamaConfig(vocab_size=100, hidden_size=16, num_hidden_layers=0, num_attention_heads=2)
+    base = replace(small, name="empty", model=AutoModelForCausalLM.from_config(sizes))
+    with pytest.raises(MethodError, match="empty has no linear layers"):
         apply(base, method)
 
 

@@ -6,6 +6,7 @@ huggingface/peft#3711: PEFT rewrites full names of shared and dense MLPs to the 
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from support.random_bases import IDS, logits, random_base
 from workbench.adapters.batched import fits_a_slice, multi_adapter_model, set_slices
@@ -24,6 +25,7 @@ from workbench.errors import MethodError
 from workbench.models import linear_modules
 
 FAMILIES = ("llama", "glm4_moe", "qwen2_moe", "qwen3_moe", "olmoe", "mixtral", "falcon", "mamba", "bloom", "gemma2")
+FAMILIES += ("gpt2", "openai-gpt")  # whose weights are stored transposed
 METHODS = (lora(rank=3), lora(rank=3, layers=[1]), hybrid(["norm"], rank=2), lora(rank=2, dora=True))
 
 
@@ -90,7 +92,9 @@ def test_targets_that_cannot_work_are_refused_with_those_that_do(bases, family, 
         apply(bases[family], lora(rank=2, targets=[target]))
 
 
-@pytest.mark.parametrize("family, little", [("llama", False), ("bloom", False), ("mixtral", True), ("glm4_moe", True)])
+@pytest.mark.parametrize(
+    "family, little", [("llama", False), ("bloom", False), ("gpt2", False), ("mixtral", True), ("glm4_moe", True)]
+)
 def test_all_linear_says_what_it_covers(bases, family, little, capsys, monkeypatch):
     monkeypatch.setenv("WORKBENCH_PROGRESS", "1")
     share = adapted_share(bases[family], lora())
@@ -156,11 +160,22 @@ def parametrized(base):
     return base
 
 
+def transposed(base):
+    """With GPT-2's kind of layer, which stores (in, out)."""
+    for block in base.model.model.layers:
+        old, new = block.mlp.up_proj, Conv1D(block.mlp.up_proj.out_features, block.mlp.up_proj.in_features)
+        new.weight = nn.Parameter(old.weight.T.contiguous())
+        block.mlp.up_proj = new
+    base.model.requires_grad_(False)
+    return base
+
+
 LAYERS = {
     "plain": lambda base: base,
     "scaled": lambda base: put(base, Scaled),
     "in place": lambda base: put(base, InPlace),
     "parametrized": parametrized,
+    "transposed": transposed,
     "output written to": lambda base: owned(base, Writing),
     "weight read": lambda base: owned(base, Reading),
 }

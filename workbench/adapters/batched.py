@@ -14,16 +14,17 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from workbench.adapters.carriers import injected, see_every_token
 from workbench.adapters.inject import target_modules
 from workbench.adapters.methods import Method
 from workbench.errors import AdapterError, TrainingError
-from workbench.models.base import Base
+from workbench.models.base import Base, linear_shape, linear_weight
 from workbench.models.sharing import share
 
 Scalings = Sequence[float | None]  # of each slice; None: it has no adapter here
-QUANTIZED = ("Linear4bit", "Linear8bitLt")  # whose product, like that of nn.Linear itself, is x W^T + b
+QUANTIZED = ("Linear4bit", "Linear8bitLt")  # whose product, like that of nn.Linear and Conv1D, is x W^T + b
 BASE = "__base__"  # PEFT's name, too, for a row without an adapter
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
 
@@ -96,7 +97,7 @@ class SlicedLinear(nn.Module):
     sizes: of the slices in tokens, shared by the layers of a model and filled in before each batch.
     """
 
-    def __init__(self, frozen: nn.Linear, parts: Sequence[LoraLayer | None], sizes: list[int]):
+    def __init__(self, frozen: nn.Linear | Conv1D, parts: Sequence[LoraLayer | None], sizes: list[int]):
         super().__init__()
         self.sizes = sizes
         self.frozen = frozen
@@ -104,7 +105,7 @@ class SlicedLinear(nn.Module):
         present = [part for part in parts if part]
         self.factors = nn.ParameterList(w["default"].weight for p in present for w in (p.lora_A, p.lora_B))
         # The models' own code reads these of the layer that this one takes the place of.
-        self.in_features, self.out_features = frozen.in_features, frozen.out_features
+        self.out_features, self.in_features = linear_shape(frozen)
 
     @property
     def weight(self) -> Tensor:
@@ -125,7 +126,7 @@ class SlicedLinear(nn.Module):
                 f"A linear layer got {tokens} of {sum(sizes)} tokens, so that it cannot tell whose they are: train "
                 "these configurations one by one."
             )
-        if type(self.frozen) is nn.Linear or type(self.frozen).__name__ in QUANTIZED:
+        if type(self.frozen) in (nn.Linear, Conv1D) or type(self.frozen).__name__ in QUANTIZED:
             return _SlicedUpdates.apply(x, self.frozen, self.scalings, sizes, *self.factors)
         return self._with_updates(x, sizes)
 
@@ -144,7 +145,7 @@ class _SlicedUpdates(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, frozen: nn.Linear, scalings: Scalings, sizes: Sequence[int], *factors: Tensor
+        ctx: Any, x: Tensor, frozen: nn.Linear | Conv1D, scalings: Scalings, sizes: Sequence[int], *factors: Tensor
     ) -> Tensor:
         flat = x.flatten(0, -2)
         y = frozen(flat).contiguous()
@@ -203,7 +204,7 @@ def _frozen_weight(module: Any, dtype: torch.dtype) -> Tensor:
         return dequantize_4bit(module.weight, module.weight.quant_state).to(dtype)
     if kind == "Linear8bitLt":
         return (module.state.CB.float() * module.state.SCB.unsqueeze(1) / 127).to(dtype)
-    return module.weight
+    return linear_weight(module)
 
 
 def stack(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ may read a layer's weight instead of calling it, or use its output only to choos
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -56,6 +57,17 @@ def injected(model: nn.Module) -> set[str]:
     return {name.removeprefix(BASE_PREFIX) for name in names}
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Within the block, PEFT does not warn of what it does on its own when it wraps a model."""
+    with warnings.catch_warnings():
+        # PEFT 0.21 still reads an attribute that transformers 5 has renamed.
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+        # It finds out for each layer whether the weight is stored transposed, and corrects the configuration.
+        warnings.filterwarnings("ignore", category=UserWarning, message="fan_in_fan_out is set to")
+        yield
+
+
 def inject(model: nn.Module, config: LoraConfig) -> PeftModel:
     """PEFT's wrapper around `model`, whose layers are replaced.
 
@@ -63,9 +75,9 @@ def inject(model: nn.Module, config: LoraConfig) -> PeftModel:
     """
     wanted = set(config.target_modules or ())
     try:
-        with warnings.catch_warnings():
-            # PEFT 0.21 still reads an attribute that transformers 5 has renamed.
-            warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+        with quiet_peft():
+            # It adds such patterns itself, for a mixture's experts.
+            warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*_pattern keys did not match")
             adapted = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
         raise MethodError(f"PEFT puts no adapters on {_few(wanted)}: {first_line(error)}") from error

@@ -31,6 +31,7 @@ from workbench.adapters.adapter_files import (
     read_header,
     starts_in_the_base,
 )
+from workbench.adapters.carriers import quiet_peft
 from workbench.adapters.guard import private, unmoved
 from workbench.adapters.merging import check_same_logits, merge
 from workbench.adapters.origin import check_origin
@@ -98,8 +99,7 @@ def _load_adapter(base: Base, directory: Path) -> PeftModel:
     try:
         header = read_header(directory)
         check_header(config, header)
-        with unmoved(base.model, "Loading the adapter"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+        with unmoved(base.model, "Loading the adapter"), quiet_peft():
             model = _with_empty_adapter(base, config, header)
             _check_names(model, header)
             weights = load_peft_weights(str(directory), device=str(base.model.device))

@@ -167,7 +167,7 @@ def tell_left_out(base: Base, methods: Iterable[Method]) -> None:
     if share_of_all < FEW:
         say(
             f"{base.name}: adapters go on {share_of_all:.0%} of its linear weights; the others, such as fused experts, "
-            "are no nn.Linear layers and stay as they are."
+            "are no layers of their own and stay as they are."
         )
 
 
@@ -178,7 +178,7 @@ def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str],
     not have, and if no layer is left.
     """
     if not every:
-        raise MethodError(f"{model_name} has no nn.Linear layers (GPT-2's are Conv1D), which adapters here need.")
+        raise MethodError(f"{model_name} has no linear layers that adapters could be put on.")
     ends = ("",) if method.targets == "all-linear" else method.targets
     ends = (ends,) if isinstance(ends, str) else ends
     if "" in method.full_modules or (method.targets != "all-linear" and "" in ends):

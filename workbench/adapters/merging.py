@@ -11,6 +11,7 @@ from peft.tuners.lora import Embedding as LoraEmbedding, Linear as LoraLinear, L
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from workbench.adapters.adapter_files import BASE_PREFIX, starts_in_the_base
 from workbench.adapters.guard import unmoved
@@ -121,6 +122,9 @@ def _take(merged: nn.Module, name: str, layer: Any) -> list[nn.Parameter]:
         raise AdapterError(f"{name}.{which} is computed from other tensors, so that nothing can be added to it.")
     with torch.no_grad():
         update = layer.get_delta_weight("default").float()
+    linear = isinstance(module, nn.Linear | Conv1D) and not isinstance(layer, ParamWrapper)
+    if linear and isinstance(module, Conv1D) != getattr(layer, "fan_in_fan_out", False):
+        update = update.T  # in 4 bits, where it may have been trained, a Conv1D's weight is not transposed
     if update.shape != weight.shape:
         raise AdapterError(f"{name} is {list(weight.shape)}, and its update {list(update.shape)}.")
     changed = [_set(module, which, weight.detach().float() + update)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from workbench.adapters.quantization import Quantized, dequantize, quantize, stored_bytes
 from workbench.errors import QuantizationError
-from workbench.models.base import Base, linear_modules
+from workbench.models.base import Base, linear_modules, linear_weight
 from workbench.models.sharing import share
 
 
@@ -38,8 +38,10 @@ def fake_quantize(base: Base, kind: str, block_size: int = 64, double_quantizati
     model = share(base.model)
     for name in linear_modules(model):
         linear: Any = model.get_submodule(name)
-        restored = dequantize(quantize(linear.weight, kind, block_size, double_quantization))
-        linear.weight = nn.Parameter(restored, requires_grad=False)
+        weight = linear_weight(linear)  # the blocks go along its rows
+        restored = dequantize(quantize(weight, kind, block_size, double_quantization))
+        restored = restored if weight is linear.weight else restored.T
+        linear.weight = nn.Parameter(restored.contiguous(), requires_grad=False)
     double = ", double quantization" if double_quantization else ""
     return base.with_model(model, f"{base.revision} as {kind} in blocks of {block_size}{double}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -11,6 +10,7 @@ from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_sta
 
 from workbench.adapters.adapter_files import PLAIN_STARTS
 from workbench.adapters.batched import BASE
+from workbench.adapters.carriers import quiet_peft
 from workbench.adapters.checkpoints import load
 from workbench.adapters.guard import unmoved
 from workbench.adapters.updates import plain_lora
@@ -40,8 +40,7 @@ def attach(base: Base, folders: Mapping[str, str | os.PathLike]) -> PeftModel:
     loaded = {name: load(base, folder) for name, folder in folders.items()}
     configs = {name: _plain_config(name, model) for name, model in loaded.items()}
     first, *others = configs
-    with unmoved(base.model, "attach()"), RandomNumbers(0), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+    with unmoved(base.model, "attach()"), RandomNumbers(0), quiet_peft():
         model = PeftModelForCausalLM(share(base.model), configs[first], first)
         for name in others:
             model.add_adapter(name, configs[name])

@@ -13,9 +13,9 @@ from workbench.adapters.adapter_files import BASE_PREFIX
 from workbench.adapters.inject import block_of
 from workbench.adapters.lowrank import truncate
 from workbench.adapters.updates import factors
-from workbench.analysis.weights import LayerSpectrum, changed_layers, is_product, with_weights
+from workbench.analysis.weights import LayerSpectrum, as_stored, changed_layers, is_product, with_weights
 from workbench.errors import AdapterError
-from workbench.models.base import Base
+from workbench.models.base import Base, linear_weight
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def keep_directions(base: Base, tuned: Base, directions: Mapping[str, Directions
     cut_short = [len(each.right) for each in directions.values() if len(each.right) < len(each.values)]
     if rank < 0 or rank > min(cut_short, default=rank):
         raise AdapterError(f"rank={rank} must be from 0 to the rank of the decomposition; decompose to a higher one.")
-    layers = {name: base.model.get_submodule(name).weight.detach().float() for name in directions}
-    new = {f"{name}.weight": layers[name] + each.largest(rank) for name, each in directions.items()}
-    return with_weights(base, tuned, new, f"{rank} largest directions")
+    layers = {name: linear_weight(base.model.get_submodule(name)).detach().float() for name in directions}
+    new = {name: layers[name] + each.largest(rank) for name, each in directions.items()}
+    return with_weights(base, tuned, as_stored(base, new), f"{rank} largest directions")
 
 
 def spectra_of(directions: Mapping[str, Directions]) -> list[LayerSpectrum]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from workbench.adapters.lowrank import best_rank_r
-from workbench.analysis.weights import changed_layers, with_weights
+from workbench.analysis.weights import as_stored, changed_layers, with_weights
 from workbench.errors import AdapterError
 from workbench.models.base import Base
 
@@ -59,8 +59,8 @@ def scale_intruders(
         if found := intruder_positions(W, W_tuned, top, threshold):
             U, S, Vh = torch.linalg.svd(W_tuned, full_matrices=False)
             scaled = W_tuned + (factor - 1) * (U[:, found] * S[found]) @ Vh[found]
-            new[f"{name}.weight"] = scaled if rank is None else W + best_rank_r(scaled - W, min(rank, *W.shape))
-    return with_weights(base, tuned, new, f"intruders scaled by {factor:g}")
+            new[name] = scaled if rank is None else W + best_rank_r(scaled - W, min(rank, *W.shape))
+    return with_weights(base, tuned, as_stored(base, new), f"intruders scaled by {factor:g}")
 
 
 def _check(top: int, threshold: float) -> None:

@@ -22,7 +22,7 @@ from workbench.adapters.lowrank import best_rank_r, delta_weight, effective_rank
 from workbench.adapters.merging import merge
 from workbench.adapters.updates import change, factors, plain_lora, spectra
 from workbench.errors import AdapterError
-from workbench.models.base import Base, linear_modules
+from workbench.models.base import Base, linear_modules, linear_weight
 from workbench.models.sharing import in_float32, share
 
 
@@ -108,10 +108,10 @@ def updates(base: Base, tuned: Base) -> Iterator[tuple[str, Tensor]]:
 
 
 def changed_layers(base: Base, tuned: Base) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, W_base and W_tuned, in float32, of each linear layer in which the two differ."""
+    """Name, W_base and W_tuned, (out, in) in float32, of each linear layer in which the two differ."""
     plain = merged(base, tuned).model
     for name in linear_modules(base.model):
-        before, after = (model.get_submodule(name).weight.detach().float() for model in (base.model, plain))
+        before, after = (linear_weight(model.get_submodule(name)).detach().float() for model in (base.model, plain))
         if not torch.equal(before, after):
             yield name, before, after
 
@@ -149,11 +149,11 @@ def cut(base: Base, tuned: Base, rank: int) -> Base:
     if not isinstance(rank, int) or rank < 1:
         raise AdapterError(f"rank={rank!r} must be a whole number of at least 1; interpolate(..., 0) gives the base.")
     new = {
-        f"{name}.weight": before + best_rank_r(after - before, rank)
+        name: before + best_rank_r(after - before, rank)
         for name, before, after in changed_layers(base, tuned)
         if rank < min(before.shape)
     }
-    return with_weights(base, tuned, new, f"cut to rank {rank}")
+    return with_weights(base, tuned, as_stored(base, new), f"cut to rank {rank}")
 
 
 def interpolate(base: Base, tuned: Base, t: float) -> Base:
@@ -200,6 +200,15 @@ def with_weights(base: Base, tuned: Base, new: Mapping[str, Tensor], words: str)
             module, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(module), leaf, made[id(parameter)])
     return _as_plain(tuned, model, words)
+
+
+def as_stored(base: Base, new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name of a linear layer -> weight (out, in), as `with_weights` takes it: transposed back for GPT-2's Conv1D."""
+    layers = {name: base.model.get_submodule(name) for name in new}
+    return {
+        f"{name}.weight": weight if linear_weight(layers[name]) is layers[name].weight else weight.T.contiguous()
+        for name, weight in new.items()
+    }
 
 
 def is_product(model: nn.Module) -> bool:

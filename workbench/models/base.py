@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 
 from workbench.errors import ModelError
 from workbench.machine import preferred_dtype
@@ -172,14 +173,25 @@ def _read(
 def linear_modules(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
     """Name -> (out, in) of every linear layer that can carry an adapter: all but the output head.
 
-    Parts of a multimodal model that text does not reach are left out.
+    GPT-2's Conv1D is one, though it stores its weight as (in, out). Parts of a multimodal model that text does not
+    reach are left out.
     """
     head = model.get_output_embeddings()
     return {
-        name: (module.out_features, module.in_features)
+        name: linear_shape(module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and not is_unreached(model, name)
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head and not is_unreached(model, name)
     }
+
+
+def linear_shape(module: Any) -> tuple[int, int]:
+    """(out, in) of a layer of `linear_modules`."""
+    return (module.nf, module.nx) if isinstance(module, Conv1D) else (module.out_features, module.in_features)
+
+
+def linear_weight(module: Any) -> torch.Tensor:
+    """The weight of such a layer as (out, in): of a Conv1D a transposed view."""
+    return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
 def locate(name: str, revision: str | None = None) -> tuple[str, str, str]:

@@ -18,7 +18,7 @@ from workbench.adapters.quantization import (
     relative_error,
 )
 from workbench.adapters.quantized_models import model_bytes
-from workbench.models.base import Base, linear_modules
+from workbench.models.base import Base, linear_modules, linear_weight
 from workbench.panels.base import Panel, View, choice, steps_slider, switch
 from workbench.plots.quantization import CodeUse, code_and_error
 
@@ -59,7 +59,7 @@ def quantization_view(
     kind = f"{data_type}{bits}"
     if kind not in KINDS:
         raise ValueError("NF and FP are types of 4 bits here; for 8 bits choose the integer type.")
-    weight = model.get_parameter(f"{layer}.weight")
+    weight = linear_weight(model.get_submodule(layer))
     q = quantize(weight, kind, block_size, double_quantization)
     restored = dequantize(q)
     rms = weight.float().square().mean().sqrt()
