@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from workbench.models.sharing import in_float32
 from workbench.scoring.evaluation import score
 from workbench.tasks.encoding import Encoded
 
+ROUNDS = 2  # of decoding, of which the faster counts
 IDS = (7, 300, 11, 42, 5, 128, 9, 77)  # tokens, all below the vocabulary of any model here, for comparing logits
 
 
@@ -83,17 +85,20 @@ def decoding_speeds(
     """Tokens a second of greedy decoding for the same requests, served in three ways.
 
     requests: (adapter, prompt) pairs. "one batch": all rows together, each with its own adapter. "adapter by adapter":
-    a batch for each. "one by one": a batch for each request. Every request gets `new_tokens` tokens.
+    a batch for each. "one by one": a batch for each request. Every request gets `new_tokens` tokens. The three take
+    turns, ROUNDS times, and the fastest turn of each counts, so that another program does not decide the order.
     """
     groups = {name: [pair for pair in requests if pair[0] == name] for name, _ in requests}
     ways = {"one batch": [list(requests)], "adapter by adapter": list(groups.values())}
     ways["one by one"] = [[pair] for pair in requests]
     total = new_tokens * len(requests)
     _decode(base, model, requests[:1], 2)  # the first call allocates
-    return {
-        way: total / sum(seconds(lambda rows=rows: _decode(base, model, rows, new_tokens)) for rows in batches)  # type: ignore[misc]
-        for way, batches in ways.items()
-    }
+    fastest = dict.fromkeys(ways, math.inf)
+    for _ in range(ROUNDS):
+        for way, batches in ways.items():
+            turn = sum(seconds(lambda rows=rows: _decode(base, model, rows, new_tokens)) for rows in batches)  # type: ignore[misc]
+            fastest[way] = min(fastest[way], turn)
+    return {way: total / turn for way, turn in fastest.items()}
 
 
 @torch.no_grad()
