@@ -4,6 +4,7 @@ from workbench.advice import one_base as say
 from workbench.cost.gpus import gpus
 from workbench.cost.roofline import serve
 from workbench.serving.measure import Merging, Several
+from workbench.tasks.files import Example
 
 SEVERAL = Several(4, 40_000_000, 500_000_000, 0.002, 1.0, True, True)
 SPEEDS = {"one batch": 300.0, "adapter by adapter": 150.0, "one by one": 100.0}
@@ -26,11 +27,29 @@ def test_a_task_counts_as_kept_at_half_of_what_its_own_adapter_reached():
     assert say.sum_in_words(scores, OWN) == "Tasks kept, of 3: 0 by the sum, 2 by training on all"
 
 
+def test_whether_adapters_can_be_added_up_is_said_by_their_scores():
+    own = {"orders": 0.8, "tickets": 0.6}
+    alone = {name: dict.fromkeys(own, 0.0) | {name: own[name]} for name in own}
+    scores = alone | {
+        "sum": {"orders": 0.1, "tickets": 0.2},
+        "TIES": {"orders": 0.1, "tickets": 0.4},
+        "trained on all four": {"orders": 0.7, "tickets": 0.65},
+        "base": dict.fromkeys(own, 0.0),
+    }
+    words = say.sums_answer(scores, own, 24)
+    assert "the best way here is *TIES* with 1 of 2" in words and "keeps 2. It is even ahead" in words
+    assert "tickets 65% against 60%" in words and "orders" not in words
+    scores["trained on all four"] = {"orders": 0.7, "tickets": 0.1}
+    assert "keeps 1. The papers" in say.sums_answer(scores, own, 24)
+
+
 def test_tables_hold_what_was_measured():
     table = say.merging_table({"bfloat16": Merging(0.75, 0.7, 0.01234, 0.25)})
     assert "| bfloat16 | 75% | 70% | +0.0123 nats | 25.0% |" in table
-    shown = say.same_prompt("Five skirts.\nJSON:", {"orders": '{"a|b": 1}', "tickets": " cancel"})
-    assert shown.startswith("> Five skirts.") and '| orders | `{"a/b": 1}` |' in shown
+    shown = say.same_prompt(
+        Example("Five skirts.\nJSON:", ' {"qty": 5}'), {"orders": '{"a|b": 1}', "tickets": " cancel"}
+    )
+    assert shown.startswith("> Five skirts.") and '| wanted | `{"qty": 5}` |\n| orders | `{"a/b": 1}` |' in shown
     services = {count: serve(count, 16e9, 80e6, gpus()["L4"]) for count in (1, 20)}
     lines = say.services_table(services, "llama-3.1-8b", "L4").splitlines()
     assert lines[2].startswith("| 1 | 2 GPUs,") or lines[2].startswith("| 1 | 1 GPU,")

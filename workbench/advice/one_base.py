@@ -8,14 +8,26 @@ from workbench.cost.roofline import Service
 from workbench.course.lessons import START_MODELS, START_RANK, as_quote
 from workbench.serving.fleet import SHARED, WHOLE, Fleet
 from workbench.serving.measure import Merging, Several
+from workbench.tasks.files import Example
+from workbench.tasks.tasks import Task
 
 TIMES = "times"
 
 
-def same_prompt(prompt: str, written: Mapping[str, str]) -> str:
+def examples(tasks: Mapping[str, Task]) -> str:
+    """A Markdown table with the first training row of each task."""
+    rows = [
+        f"| {name} | {as_quote(task.train[0].prompt)} | {as_quote(task.train[0].completion)} |"
+        for name, task in tasks.items()
+    ]
+    return "\n".join(["| task | it reads | it answers |", "| --- | --- | --- |", *rows])
+
+
+def same_prompt(example: Example, written: Mapping[str, str]) -> str:
     """A Markdown table of what each adapter makes of one prompt. written: adapter -> answer."""
     rows = [f"| {name} | {as_quote(answer)} |" for name, answer in written.items()]
-    return "\n".join([f"> {prompt}", "", "| adapter | answer |", "| --- | --- |", *rows])
+    wanted = f"| wanted | {as_quote(example.completion)} |"
+    return "\n".join([f"> {example.prompt}", "", "| adapter | answer |", "| --- | --- |", wanted, *rows])
 
 
 def kept_tasks(scores: Mapping[str, float], own: Mapping[str, float], share: float = 0.5) -> int:
@@ -40,6 +52,32 @@ def sum_in_words(scores: Mapping[str, Mapping[str, float]], own: Mapping[str, fl
     """A title: how many tasks the sum of the adapters keeps, and the adapter that was trained on all of them."""
     kept, trained = (kept_tasks(scores[name], own) for name in ("sum", "trained on all four"))
     return f"Tasks kept, of {len(own)}: {kept} by the sum, {trained} by training on all"
+
+
+def sums_answer(scores: Mapping[str, Mapping[str, float]], own: Mapping[str, float], rows: int) -> str:
+    """What the table of adapters, sums and the adapter of all tasks says, in Markdown. rows: of each task's test."""
+    together = scores["trained on all four"]
+    ways = {
+        name: kept_tasks(row, own) for name, row in scores.items() if name not in (*own, "trained on all four", "base")
+    }
+    best = max(ways, key=lambda name: ways[name])
+    better = [
+        f"{task} {together[task]:.0%} against {share:.0%}" for task, share in own.items() if together[task] > share
+    ]
+    words = (
+        f"A task is kept where the combination is at least half as good as the task's own adapter, on {rows} rows. "
+        f"Without training, the best way here is *{best}* with {ways[best]} of {len(own)}; one adapter trained on the "
+        f"rows of all four keeps {kept_tasks(together, own)}."
+    )
+    if better:
+        words += (
+            f" It is even ahead of adapters of one task: {', '.join(better)}. It has taken as many steps as the four "
+            "together."
+        )
+    return words + (
+        " The papers on TIES and DARE report better results; they merge larger models, and what makes the difference "
+        "was not tested here."
+    )
 
 
 def served(url: str, answer: str, seconds: Mapping[str, float], memory: Mapping[str, int], model_bytes: int) -> str:
@@ -85,7 +123,7 @@ def answer(
     gain = speeds["one batch"] / speeds["one by one"]
     return (
         f"**The answer:** One base serves many tasks at once: each of our {several.tasks} adapters is {smaller:.0f} "
-        f"times smaller than the model, and a swap takes {several.swap_seconds * 1e3:.3g} ms. Requests for different "
+        f"times smaller than the model, and a swap takes {several.swap_seconds * 1e3:,.0f} ms. Requests for different "
         f"tasks go into one batch, which here wrote {gain:.1f} times as many tokens a second as one request after the "
         f"other. For {tasks} tasks of {model} that means {shared.gpus} {gpu} GPU{'s' * (shared.gpus != 1)} instead of "
         f"{whole.gpus}, ${shared.money_a_month:,.0f} a month instead of ${whole.money_a_month:,.0f}.\n\n"

@@ -117,7 +117,7 @@ def merge(linear, A, B, scaling):
     "took is gone. Only a copy of the old weight is exact, which costs as much memory as the layer. That is one reason "
     "why servers with many tasks keep adapters unmerged.",
     hints=(
-        "After w = w + d and w = w - d, is w the same? Try it with w = 1.0 and d = 0.004 in bfloat16.",
+        "After w = w + d and w = w - d, is w the same? Try it with w = 1.0 and d = 0.003 in bfloat16.",
         "Keep the old weight: linear.weight.detach().clone(). Without clone() you keep the tensor that you change.",
         "Inside merge, define a function undo() that puts the copy back into linear.weight.data, and return undo "
         "without calling it.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from workbench.plots.style import (
     LIGHT_TO_DARK,
@@ -50,8 +50,8 @@ def who_can_what(scores: Mapping[str, Mapping[str, float]], title: str) -> Figur
     return described(figure, f"Share of test rows answered right. {words}.")
 
 
-def costs_of_ways(values: Mapping[str, float], title: str, label: str, form: str, log: bool = True) -> Figure:
-    """A few quantities of one kind as bars. form: of the numbers beside them. log: on a logarithmic axis."""
+def costs_of_ways(values: Mapping[str, float], title: str, label: str, form: str) -> Figure:
+    """A few quantities of one kind as bars. form: of the numbers beside them."""
     figure = new_figure(8.0, 1.1 + 0.42 * len(values))
     axes = style(figure.add_subplot(), title, label, "")
     axes.grid(axis="y", visible=False)
@@ -60,13 +60,7 @@ def costs_of_ways(values: Mapping[str, float], title: str, label: str, form: str
     axes.bar_label(bars, [form.format(value) for value in values.values()], padding=4, fontsize=10.5)
     axes.set_yticks(range(len(values)), list(values))
     axes.invert_yaxis()
-    low, high = min(values.values()), max(values.values())
-    if log:
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(low / 3, high * (high / low) ** 0.25 * 2)
-    else:
-        axes.set_xlim(0, 1.2 * high)
+    axes.set_xlim(0, 1.2 * max(values.values()))
     words = "; ".join(f"{name}: {form.format(value)}" for name, value in values.items())
     return described(figure, f"{title}. {label}: {words}.")
 
@@ -122,20 +116,25 @@ def fleet(ways: Mapping[str, tuple[int, float, float]], room: float, gpu: str, t
     longest = min(MOST_DRAWN, max(8, *(count for count, _, _ in ways.values())))  # on both sides, to compare
     for place, (name, (count, weights, adapters)) in enumerate(ways.items()):
         which = "which GPU" if count <= MOST_DRAWN else f"which GPU (the first {MOST_DRAWN} of them)"
-        axes = style(figure.add_axes((0.07 + 0.5 * place, 0.24, 0.42, 0.63)), f"{name}: {count:,}", which, "GB")
+        axes = style(
+            figure.add_axes((0.07 + 0.5 * place, 0.24, 0.42, 0.63)),
+            f"{name}: {count:,} GPU{'s' * (count != 1)}",
+            which,
+            "GB",
+        )
         drawn = range(1, min(count, MOST_DRAWN) + 1)
         axes.bar(drawn, [room] * len(drawn), width=0.8, facecolor="none", edgecolor=PALETTE["silver"])
         axes.bar(drawn, [weights] * len(drawn), width=0.8, label="base or whole models", **LOOKS["weights"])
         if adapters:
             bottom = [weights] * len(drawn)
             axes.bar(drawn, [adapters] * len(drawn), 0.8, bottom, label="adapters", **LOOKS["adapters"])
-        axes.axhline(room, color=PALETTE["ink"], linewidth=1)
+        axes.axhline(room, color=PALETTE["ink"], linewidth=1, label="room for weights")
         axes.set_xlim(0.4, longest + 0.6)
         axes.set_ylim(0, 1.12 * room)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="x", visible=False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, fontsize=10.5)
+    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=10.5)
     words = "; ".join(
         f"{name}: {count:,} of {gpu}, {weights:.3g} GB of weights and {adapters:.3g} GB of adapters on each"
         for name, (count, weights, adapters) in ways.items()
