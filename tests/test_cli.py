@@ -40,7 +40,20 @@ def test_every_public_name_is_there():
 
 @pytest.mark.parametrize(
     "command",
-    ["doctor", "claims", "data", "train", "sweep", "memory", "merge", "export", "serve", "notebooks", "retrieval"],
+    [
+        "doctor",
+        "claims",
+        "data",
+        "train",
+        "sweep",
+        "memory",
+        "merge",
+        "export",
+        "serve",
+        "notebooks",
+        "retrieval",
+        "prefetch",
+    ],
 )
 def test_the_help_names_every_options_default(command):
     """A value that nobody was told of cannot be compared: 16 is the default of --alpha and of --alphas."""

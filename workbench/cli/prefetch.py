@@ -1,0 +1,32 @@
+"""`workbench prefetch`: a folder from which a computer without a network installs and runs the course."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from workbench.cli.options import Commands, list_of
+
+
+def add(commands: Commands) -> None:
+    """Add the command to those of `workbench`."""
+    from workbench.course.box import HERE, PYTHONS, TAGS
+
+    parser = commands.add_parser("prefetch", help="make a folder that installs and runs the course without a network")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to make")
+    names, versions = ",".join(TAGS), ",".join(PYTHONS)
+    parser.add_argument(
+        "--platforms", type=list_of(str), default=[], metavar=names, help="whose wheels (default: this computer's)"
+    )
+    parser.add_argument(
+        "--pythons", type=list_of(str), default=[HERE], metavar=versions, help=f"for these versions (default: {HERE})"
+    )
+    parser.set_defaults(command=_prefetch)
+
+
+def _prefetch(options: argparse.Namespace) -> int:
+    from workbench.course.box import make_box, targets_of
+    from workbench.paths import CHECKOUT
+
+    print(make_box(options.to, targets_of(options.platforms, options.pythons), CHECKOUT))
+    return 0
