@@ -37,4 +37,4 @@ def test_a_fleet_draws_a_bar_for_each_gpu_up_to_a_limit():
     filled = [bar for bar in few.patches if bar.get_height() == pytest.approx(16.1)]
     assert len(filled) == 2 and few.get_title(loc="left") == "adapters on one base: 2 GPUs"
     assert len([bar for bar in many.patches if bar.get_height() == pytest.approx(16.1)]) == figures.MOST_DRAWN
-    assert many.get_title(loc="left") == "full models: 120"
+    assert many.get_title(loc="left") == "full models: 120 GPUs"
