@@ -3,6 +3,8 @@
 import pytest
 
 from workbench.course import lessons
+from workbench.scoring.scores import Scores, pack_rows
+from workbench.tasks.files import Example
 
 WANTED = '{"item": "skirt"}'
 
@@ -36,7 +38,8 @@ def test_an_e_mail_that_did_not_turn_out_well_is_told_as_it_is(right, words):
 
 def test_the_answer_of_lesson_00_says_what_trains_and_how_fast():
     words = lessons.first_answer(134_515_008, 2_442_240, 0.8612, right=False)
-    assert "2.4 of this model's 135 million numbers (1.8%)" in words and "0.86 seconds a step" in words
+    assert "2.4 million numbers next to this model's 135 million (1.8%)" in words
+    assert "takes 0.86 seconds, and 200 of them about 3 minutes" in words
     assert "gets the order e-mail wrong" in words and "0.3% of Llama-3.1-8B" in words
     assert "already answers" in lessons.first_answer(134_515_008, 2_442_240, 15.2, right=True)
 
@@ -58,9 +61,23 @@ def test_starting_values_count_the_adapters_of_each_model():
 
 
 def test_the_steadier_rule_is_the_one_that_changes_less():
-    sizes = {"alpha / r": [0.4, 0.1], "alpha / sqrt(r), rsLoRA": [0.1, 0.2]}
-    words = lessons.scaling_answer(16, (1, 64), sizes)
-    assert "with alpha / r it is multiplied by 0.25" in words and "With alpha / sqrt(r), rsLoRA you can change" in words
+    sizes = {"alpha / r": [0.4, 0.2, 0.1], "alpha / sqrt(r), rsLoRA": [0.1, 0.5, 0.2]}
+    words = lessons.scaling_answer(16, (1, 8, 64), sizes, {16: 0.1, 32: 0.19, 128: 0.7})
+    assert (
+        "with alpha / r it is multiplied by 0.25" in words and "with alpha / sqrt(r), rsLoRA, you can change" in words
+    )
+    assert "at rank 8 alone it moves the output 2.5 times as far" in words
+    assert "alpha 32 at rank 64 moves the output 19.0%, about as far as alpha 16 at rank 8 (20.0%)" in words
+    assert "The same factor, alpha 128, moves it 70.0%" in words
+
+
+def test_two_answers_that_went_wrong_are_shown(small):
+    examples = [Example(f"e-mail {n}\nJSON:", " {}") for n in range(4)]
+    scores = Scores({"exact_match": 0.25}, {"exact_match": pack_rows([True, False, False, False])})
+    table = lessons.two_misses(small, examples, scores).splitlines()
+    assert table[2] == "| wanted | written |" and len(table) == 6 and table[4].startswith("| `{}` | ")
+    right = Scores({"exact_match": 1.0}, {"exact_match": pack_rows([True] * 4)})
+    assert lessons.two_misses(small, examples, right) == "All of them are right."
 
 
 def test_claims_of_lesson_02_say_whether_the_weights_changed():

@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from workbench.adapters.lowrank import lora_parameters
 from workbench.memory.configs import model_config
 from workbench.memory.shapes import shape_of
+from workbench.models.base import Base
 from workbench.results.noise import two_standard_errors
+from workbench.scoring.evaluation import answers
+from workbench.scoring.scores import Scores, unpack_rows
+from workbench.tasks.files import Example
 
 # Where to begin on a job of one's own, with adapters on every linear layer: common in the documentation of PEFT and of
 # QLoRA (arXiv 2305.14314), and near the rule 5e-5 x 10 x (2000 / hidden)^0.78 of tinker-cookbook.
@@ -19,7 +23,7 @@ START_MODELS = {"llama-3.2-1b": 5e-4, "mistral-7b-v0.3": 2e-4, "llama-3.1-8b": 2
 def starting_values() -> str:
     """A Markdown table: for a model of 1B, 7B and 8B parameters, settings to start from, and what they train."""
     rows = [
-        "| model | rank r | alpha | learning rate | trained numbers | adapter file |",
+        "| model | rank r | alpha | learning rate | trained numbers | adapter file, float32 |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, rate in START_MODELS.items():
@@ -55,7 +59,7 @@ def verdict(answer: str, wanted: str) -> str:
 
 
 def perplexity(loss: float) -> str:
-    """e^loss: between how many equally likely tokens the model seems to choose."""
+    """e^loss: the model is as unsure as if it chose among that many equally likely tokens."""
     return f"{math.exp(loss):.3g}"
 
 
@@ -64,11 +68,13 @@ def first_answer(parameters: int, trained: int, step_seconds: float, right: bool
     mail = "already answers the order e-mail right" if right else "gets the order e-mail wrong"
     return (
         f"**The answer:** LoRA freezes a model and trains two small matrices for each chosen weight matrix: at rank 8 "
-        f"that is {trained / 1e6:.1f} of this model's {parameters / 1e6:.0f} million numbers "
-        f"({trained / parameters:.1%}). This computer can train that: {step_seconds:.2g} seconds a step of 256 tokens. "
+        f"that is {trained / 1e6:.1f} million numbers next to this model's {parameters / 1e6:.0f} million "
+        f"({trained / parameters:.1%}). This computer can train that: a step of 256 tokens takes {step_seconds:.2g} "
+        f"seconds, and 200 of them about {max(1, round(200 * step_seconds / 60))} minutes. "
         f"Before any training the model {mail}.\n\n"
-        "What would change it: the step takes longer with a larger model or longer rows, in proportion; the share that "
-        f"trains is smaller in a larger model ({adapter_size('llama-3.1-8b', 8) / 8.03e9:.1%} of Llama-3.1-8B)."
+        "What would change it: twice the text, or a model of twice the size, takes about twice as long; and in a "
+        f"larger model a smaller share trains (at rank 8, {adapter_size('llama-3.1-8b', 8) / 8.03e9:.1%} of "
+        "Llama-3.1-8B)."
     )
 
 
@@ -99,16 +105,42 @@ def lora_answer(
     )
 
 
-def scaling_answer(alpha: float, ranks: Sequence[int], sizes: Mapping[str, Sequence[float]]) -> str:
-    """What the panel of lesson 02 shows, folded. sizes: rule -> movement of the output at each rank."""
+def scaling_answer(
+    alpha: float, ranks: Sequence[int], sizes: Mapping[str, Sequence[float]], wide: Mapping[int, float]
+) -> str:
+    """What the panel of lesson 02 shows, folded.
+
+    sizes: rule -> movement of the output at each rank. wide: alpha -> movement at the last rank with alpha / r.
+    """
     moved = [f"with {rule} it is multiplied by {row[-1] / row[0]:.2g}" for rule, row in sizes.items()]
     steadier = min(sizes, key=lambda rule: abs(math.log(sizes[rule][-1] / sizes[rule][0])))
+    plain, root = (row[ranks.index(8)] for row in sizes.values())
+    equal = min(wide, key=lambda each: abs(math.log(wide[each] / plain)))
+    factor = int(alpha * ranks[-1] / 8)
     return (
         "<details><summary>What the panel shows</summary>"
         f"From rank {ranks[0]} to rank {ranks[-1]}, at alpha {alpha:g}, the movement of the output changes: "
-        f"{'; '.join(moved)}. With {steadier} you can change the rank and keep alpha. For rank 64, start from the same "
-        "factor, alpha 128, and go on from there: the same factor is not the same movement.</details>"
+        f"{'; '.join(moved)}. So with {steadier}, you can change the rank and keep alpha; but when you switch to it, "
+        f"lower alpha first, because at rank 8 alone it moves the output {root / plain:.1f} times as far.\n\n"
+        f"With alpha / r, alpha {equal} at rank {ranks[-1]} moves the output {wide[equal]:.1%}, about as far as alpha "
+        f"{alpha:g} at rank 8 ({plain:.1%}). The same factor, alpha {factor}, moves it {wide[factor]:.1%}: a step of "
+        "AdamW changes each number by about the same amount, and a higher rank has more numbers. So when you raise the "
+        "rank, raise alpha by less than the same factor, and try two or three values.</details>"
     )
+
+
+def two_misses(tuned: Base, examples: Sequence[Example], scores: Scores) -> str:
+    """Two of the examples that a model answers wrong, as a Markdown table. scores: of these examples."""
+    right = unpack_rows(scores.right["exact_match"])
+    missed = [example for example, is_right in zip(examples, right, strict=True) if not is_right][:2]
+    if not missed:
+        return "All of them are right."
+    rows = [
+        f"| {as_quote(example.completion)} | {as_quote(written)} |"
+        for example, written in zip(missed, answers(tuned, missed), strict=True)
+    ]
+    head = ["What goes wrong, in two answers of those that do; one wrong piece is enough.", ""]
+    return "\n".join([*head, "| wanted | written |", "| --- | --- |", *rows])
 
 
 def lora_claims(modules: Mapping[str, tuple[int, int]], rank: int, trained: tuple[int, int], unchanged: bool) -> str:
