@@ -30,9 +30,18 @@ def test_the_interval_widens_with_the_spread_between_texts():
 
 def test_a_title_names_the_worst_setting_only_if_it_is_worse():
     cost = {"int8": Change(0.001, -0.01, 0.012), "int4": Change(0.5, 0.4, 0.6)}
-    assert four_bits.title_of(cost, "perplexity") == "Worst is int4: the perplexity rises by 50%"
-    assert four_bits.title_of({"int4": Change(24.0, 9.0, 40.0)}, "loss") == "Worst is int4: the loss rises to 25 times"
-    assert four_bits.title_of({"int8": cost["int8"]}, "perplexity") == "Nothing here raises the perplexity for certain"
+    assert four_bits.title_of_settings(cost).startswith("Perplexity: int8 ")
+    assert four_bits.title_of_settings(cost).endswith("int4 +50%"), "the worst stands last"
+
+
+def test_what_to_ship_follows_from_what_each_merge_loses():
+    merges = {"bf16": Change(-0.01, -0.05, 0.02), "NF4 again": Change(1114.0, 740.0, 1677.0)}
+    assert four_bits.title_of_merges(merges) == "Training is lost when it is NF4 again"
+    words = four_bits.merge_advice(merges)
+    assert "No loss is visible for *bf16*: merge in 16 bits. But *NF4 again* has 1,115 times the perplexity" in words
+    assert four_bits.title_of_merges({"bf16": merges["bf16"]}) == "No way to merge loses anything for certain"
+    assert "But" not in four_bits.merge_advice({"bf16": merges["bf16"]})
+    assert "merge in 16" not in four_bits.merge_advice({"NF4 again": merges["NF4 again"]})
 
 
 @pytest.mark.parametrize(("second", "words"), [(75, "25% less"), (130, "30% more")])

@@ -51,13 +51,33 @@ def perplexity(nats: Sequence[float], tokens: Sequence[int]) -> float:
     return math.exp(sum(nats) / sum(tokens))
 
 
-def title_of(found: Mapping[str, Change], what: str) -> str:
-    """What a figure of changes says. what: is lost or gained, such as "perplexity"."""
-    label, worst = max(found.items(), key=lambda item: item[1].share)
-    if worst.low <= 0:
-        return f"Nothing here raises the {what} for certain"
-    by = f"by {worst.share:.0%}" if worst.share < 2 else f"to {1 + worst.share:,.0f} times"
-    return f"Worst is {label}: the {what} rises {by}"
+def title_of_settings(found: Mapping[str, Change]) -> str:
+    """What each storage adds to the perplexity, for the figure of settings, from the best to the worst."""
+    parts = [f"{name} {change.share:+.0%}" for name, change in sorted(found.items(), key=lambda item: item[1].share)]
+    return f"Perplexity: {', '.join(parts)}"
+
+
+def title_of_merges(found: Mapping[str, Change]) -> str:
+    """Which ways to merge raise the perplexity of the right answers for certain. found: way -> change by it."""
+    lost = [name for name, change in found.items() if change.low > 0]
+    return f"Training is lost when it is {' or '.join(lost)}" if lost else "No way to merge loses anything for certain"
+
+
+def merge_advice(found: Mapping[str, Change]) -> str:
+    """Which merged model to ship, from the change of perplexity that each way makes."""
+    kept = [name for name, change in found.items() if change.low <= 0]
+    lost = [
+        f"*{name}* has {_plain(1 + change.share)} times the perplexity"
+        for name, change in found.items()
+        if change.low > 0
+    ]
+    parts = []
+    if kept:
+        parts.append(f"No loss is visible for {' and '.join(f'*{name}*' for name in kept)}: merge in 16 bits.")
+    if lost:
+        parts.append(f"But {' and '.join(lost)}: do not quantize a merged model again without testing it.")
+    parts.append("Next to 4-bit weights, ship the adapter as it is.")
+    return " ".join(parts)
 
 
 def table_of_settings(megabytes: Mapping[str, float], values: Mapping[str, float], written: Mapping[str, str]) -> str:
@@ -157,8 +177,8 @@ def four_bit_answer(cost: Change, bits: float, runs: Mapping[str, Run], base: Ba
         f"{noise:.0f} points each). What QLoRA buys is memory: {here} in training here (other weights in 16 bits), and "
         f"{compared(*there)} for an 8B model on a GPU ({there[1]:.0f} against {there[0]:.0f} GiB, predicted).\n\n"
         "What would change it: a larger model, whose weights are more of its memory and usually lose less in 4 bits; "
-        "long rows or large batches, whose activations no quantization of weights makes smaller; and weights that were "
-        "never in 4 bits before, unlike ours, which may lose more."
+        "long rows or large batches, whose activations no quantization of weights makes smaller; and weights that, "
+        "unlike ours, were never in 4 bits before: they may lose more."
     )
 
 
