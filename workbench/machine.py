@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NotRequired, TypedDict, TypeGuard
@@ -153,7 +154,8 @@ def preferred_dtype() -> torch.dtype:
     record = step_times()
     if record is None:
         record = {name: layer_seconds(DTYPES[name]) for name in ("float32", "bfloat16")}
-        save_step_times(record)
+        with suppress(OSError):  # a cache that cannot be written costs a second at each start
+            save_step_times(record)
         say(_chosen(record))
     return torch.bfloat16 if _bfloat16_pays(record) else torch.float32
 

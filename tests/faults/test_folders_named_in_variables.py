@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from workbench import RunStore, paths
+from support.bases_on_disk import write_base
+from workbench import RunStore, load_base, paths
 from workbench.course import doctor, runner
 from workbench.errors import WorkbenchError
 from workbench.paths import cache_dir, named_folders, runs_dir
@@ -57,6 +59,18 @@ def test_a_folder_that_is_a_file_is_a_finding(variable, monkeypatch, tmp_path):
     monkeypatch.setenv(variable, str(tmp_path / "file" / "folder"))
     found = doctor._tried("Disk", doctor._disk)
     assert found.level == "blocked" and found.remedy
+
+
+@pytest.mark.parametrize("place", ["file", "file/cache", "read-only/cache", "/proc/none", "x" * 300, "loop/cache"])
+def test_a_cache_that_cannot_be_written_costs_time_only(place, monkeypatch, tmp_path):
+    """A base in a folder is loaded; which dtype is fast is found out again at each start."""
+    folder = write_base(tmp_path / "base", "llama")
+    (tmp_path / "file").touch()
+    (tmp_path / "read-only").mkdir(mode=0o555)
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.delenv("WORKBENCH_DTYPE", raising=False)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / place))
+    assert load_base(folder).dtype in (torch.float32, torch.bfloat16)
 
 
 def test_a_current_folder_that_is_gone_keeps_nobody_from_starting(monkeypatch, tmp_path):
