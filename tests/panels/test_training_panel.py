@@ -136,6 +136,22 @@ def test_stop_ends_it_after_the_step_and_keeps_what_was_learned(small, store):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_stop_does_not_wait_for_the_scores_of_all_rows(small, store, name):
+    panel, told = panel_of(small, store, replace(LONG, evaluate=True)), []
+    panel.controls["method"].value = name
+    panel.message.observe(lambda change: told.append(change.new), "value")
+    panel.start()
+    wait_for(lambda: any(history for history, _ in panel.curves.values()))
+    panel.stop()
+    panel.wait()
+    (run,) = panel.runs
+    assert run.status == "interrupted" and run.before and not run.metrics and run.artifact_dir.is_dir()
+    assert store.all() == [run] and not any("scoring all rows" in words for words in told)
+    assert f"stopping after step {len(run.history)} of 2000" in " ".join(told)
+
+
+@pytest.mark.slow
 def test_stop_before_the_first_step_says_when_it_will_act(small, store, monkeypatch):
     """Scoring the base comes first, and can take longer than a step."""
     waiting, go_on = threading.Event(), threading.Event()

@@ -27,7 +27,7 @@ from workbench.scoring import evaluation
 from workbench.tasks.encoding import Encoded, encode
 from workbench.tasks.tasks import Task
 from workbench.training.lifecycle import train
-from workbench.training.loop import StepReport
+from workbench.training.loop import StepReport, StopUnscored
 from workbench.training.runs import Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore
@@ -163,7 +163,7 @@ class TrainingPanel:
         return self.base.name, self.task.sha256
 
     def stop(self) -> None:
-        """What the button *Stop* does: the run ends after the current step, and is saved as interrupted."""
+        """What the button *Stop* does: the run ends after the current step and is saved as interrupted, unscored."""
         if self._job is None or not self._job.running:
             return  # the run ended before the click arrived
         self._job.stopping = True
@@ -211,16 +211,18 @@ class TrainingPanel:
         last = step == steps
         if last or step % max(1, steps // SCORINGS) == 0:
             job.scores[step] = live_score(report["model"], self.rows)
-        stopping = job.stopping
-        if stopping:
-            job.words = f"{job.label}: stopped after step {step} of {steps}; scoring all rows ..."
+        if stopping := job.stopping:
+            job.words = f"{job.label}: stopping after step {step} of {steps}; saving it ..."
         else:
             score = f", exact match {list(job.scores.values())[-1]:.0%} on {len(self.rows)} rows" if job.scores else ""
-            left = "scoring all rows ..." if last else f"about {report['seconds_left']:.0f} s left"
+            rest = "scoring all rows ..." if self.config.evaluate else "saving it ..."
+            left = rest if last else f"about {report['seconds_left']:.0f} s left"
             job.words = f"{job.label}: step {step} of {steps}, loss {report['loss']:.3f}{score}; {left}"
         for panel in job.panels:
             panel._show_step(job, last)
-        return stopping
+        if stopping:
+            raise StopUnscored
+        return False
 
     def _show_step(self, job: Job, last: bool) -> None:
         if last:

@@ -30,7 +30,7 @@ from workbench.training.keeping import (
     reason,
     scores_of,
 )
-from workbench.training.loop import OnStep, accelerator_for, fit, make_slot
+from workbench.training.loop import OnStep, StopUnscored, accelerator_for, fit, make_slot
 from workbench.training.runs import Run
 from workbench.training.signals import termination_raised
 from workbench.training.step import Slot, TrainConfig
@@ -59,7 +59,7 @@ def train(
     """Fine-tune `base` on `task` and record the run; `base` is left as it was found.
 
     on_step: called after each step with a `loop.StepReport`; returning True stops the run, which is then kept as
-    "interrupted", as it is after Ctrl-C or Jupyter's stop button.
+    "interrupted", as it is after Ctrl-C or Jupyter's stop button. Raising `loop.StopUnscored` leaves out the scores.
     Raises MethodError, TaskError, TrainingError or RunError for what cannot work; running out of memory or diverging is
     recorded. Whatever else ends the training, such as an exception of `on_step`, is raised after the run is kept.
     """
@@ -116,6 +116,7 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
         run.before_right = dict(before.right)
     slots: list[Slot] = []
     ended: BaseException | None = None
+    scored = True
     try:
         with first.store.room(sum(trial.artifact_bytes for trial in trials)):
             slots += [make_slot(trial, run, rows, accelerator) for trial, run in zip(trials, runs, strict=True)]
@@ -124,7 +125,8 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
             alone = accelerator.num_processes == 1
             with unmoved(first.base.model, "Training", writes=False) if alone else nullcontext():
                 fit(accelerator, first.base, slots, together, on_step, scoring)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        scored = not isinstance(stop, StopUnscored)
         end(runs, "interrupted")
     except BaseException as error:
         if not any(run.history for run in runs) and not is_out_of_memory(error):
@@ -134,7 +136,7 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
     models = [slot.model for slot in slots]
     slots.clear()  # the scoring does not need the optimizers' states
     if ended is None:
-        return keep_all(trials, runs, models, accelerator)
+        return keep_all(trials, runs, models, accelerator, scored)
     if not is_out_of_memory(ended):
         end(runs, "interrupted", reason(ended))
         with noting_what_is_lost(ended):

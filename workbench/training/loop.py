@@ -42,6 +42,10 @@ BYTES_A_PARAMETER = 16  # that is trained, in float32: value, gradient and AdamW
 CPU_TOKENS = 3072  # in one forward pass of several adapters; beyond, a CPU waits for its memory
 
 
+class StopUnscored(KeyboardInterrupt):
+    """Raised by an `on_step`: end the training and keep what was trained, without the time that its scores take."""
+
+
 class StepReport(TypedDict):
     """What `on_step` receives after each step.
 
@@ -60,7 +64,7 @@ class StepReport(TypedDict):
     runs: list[Run]
 
 
-OnStep = Callable[[StepReport], bool | None]  # returning True stops the training
+OnStep = Callable[[StepReport], bool | None]  # returning True, or raising StopUnscored, stops the training
 Choose = Callable[[int, list[Slot]], list[Slot]]  # after a step, from 1: which of the slots continue
 
 
