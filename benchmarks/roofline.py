@@ -36,6 +36,8 @@ def main() -> None:
     if options.one:
         print("RESULT " + json.dumps(contend(*options.one, options.steps)))
         return
+    if options.methods == "full" and "float32" not in options.dtypes:
+        parser.error("full fine-tuning trains weights in float32: add it to --dtypes")
     print(conditions(options))
     peaks = {dtype: peak(dtype) for dtype in options.dtypes.split(",")}
     for dtype, rates in peaks.items():
