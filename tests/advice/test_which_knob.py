@@ -42,7 +42,7 @@ FULL = [row(None, learning_rate=rate, memorised_bits=bits) for rate, bits in ((1
 def test_the_knob_that_costs_most_comes_first(rows, outcome, words):
     assert say.outcome(rows) == outcome
     text = say.answer(rows, FULL)
-    assert text.startswith(f"**The answer:** {words}: one step of a factor of two")
+    assert text.startswith(f"**The answer:** {words}: in the stored runs, half or twice the best")
     assert "Start at about 10 times the rate that suits full fine-tuning" in text
 
 
@@ -62,7 +62,7 @@ def test_runs_that_jump_are_named():
     calm, wild = [2.0] * 20, [2.0] * 12 + [5.0] + [2.0] * 7
     runs = [run("lora", history=history(calm)), run("lora", history=history(wild))]
     text = say.spikes_in_words(runs)
-    assert "- lora: no jump; the last steps are at 2.00 nats" in text
+    assert "- lora: no jump; the last steps are at 2 nats" in text
     assert "a jump at step 13;" in text and "before you blame the rank" in text
     assert "No run jumped" in say.spikes_in_words(runs[:1])
 

@@ -4,7 +4,7 @@ import pytest
 
 from workbench import load_task
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, claims, verdicts as all_verdicts
-from workbench.claims.ranks import one_step_off, rate_factor, recall_by, regrets, seed_range
+from workbench.claims.ranks import one_step_off, rate_factor, recall_by, regrets, seed_range, steps_off
 from workbench.panels.bets import verdict_table
 from workbench.results import reference
 from workbench.tasks.tasks import SWEEP_FACTS
@@ -72,6 +72,8 @@ def test_one_step_off_is_from_the_mean_at_the_best_rate_to_both_neighbours():
     rows = [row(1, 0.9, 2e-3), row(1, 0.5, 1e-3), row(1, 0.7, 4e-3), row(1, 0.1, 8e-3), row(1, 0.0, 2e-3, seed=1)]
     rows += [row(8, 0.8, 2e-3), row(8, 0.7, 1e-3)]
     assert one_step_off(rows) == pytest.approx((0.45 - 0.6 + 0.1) / 2)
+    assert steps_off(rows) == pytest.approx(((0.45 - 0.5 + 0.1) / 2, 0.45 - 0.7)), "below, and above where tried"
+    assert steps_off([row(1, 0.5)]) == (0.0, 0.0)
     assert rate_factor(rows) == pytest.approx(2) and rate_factor(rows[:1]) == 1
 
 

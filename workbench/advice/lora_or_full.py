@@ -183,11 +183,18 @@ def starting_values() -> str:
     return "\n".join(lines)
 
 
-def answer(task: str, found: Comparison | None, lora: float, full: float, elsewhere: tuple[str, Gap]) -> str:
+def answer(
+    task: str,
+    found: Comparison | None,
+    lora: float,
+    full: float,
+    at_equal: Mapping[str, AtRate],
+    elsewhere: tuple[str, Gap],
+) -> str:
     """The answer of lesson 06, in Markdown.
 
-    found: full minus LoRA, live, None without both runs. lora, full: nats lost on general text. elsewhere: another task
-    and the study's gap on it.
+    found: full minus LoRA, live, None without both runs. lora, full: nats lost on general text. at_equal: the study's
+    LoRA and full fine-tuning at rates that score alike. elsewhere: another task and the study's gap on it.
     """
     if found is None:
         return "**The answer:** there is none yet: both a LoRA run and a full run must finish. Run section 3 again."
@@ -207,17 +214,23 @@ def answer(task: str, found: Comparison | None, lora: float, full: float, elsewh
         forgot = (
             f"Each at its best rate, {who} forgets more: perplexity on other text is {times:.2g} times that of {less}"
         )
+    gentle = {name: math.exp(at_equal[name].forgetting) for name in ("lora", "full")}
+    forgot += (
+        f"; in the study, at rates that score alike, LoRA has {gentle['lora']:.2g} times the base's perplexity and "
+        f"full {gentle['full']:.2g} times"
+    )
     other, gap = elsewhere
     there = {
-        "better": f"full fine-tuning is ahead by {gap.points:.0f} points",
-        "worse": f"LoRA is ahead by {-gap.points:.0f} points",
+        "better": f"full fine-tuning is ahead by {gap.points:.1f} points",
+        "worse": f"LoRA is ahead by {-gap.points:.1f} points",
         "on par": f"the two are on par ({gap.points:+.1f} points)",
         "undecided": f"the difference of {gap.points:+.1f} points is undecided",
     }[gap.verdict]
     return (
         f"**The answer:** {by_verdict[found.verdict]}. {forgot}. In the stored study's `{other}`, {there}.\n\n"
         "What would change it: a lower rate forgets less and may score less (section 7); a larger model is moved less "
-        "by either; training on millions of rows favours full fine-tuning, until the rank is raised (lesson 05)."
+        "by either; training on millions of rows favours full fine-tuning, until the rank is raised; and "
+        "another alpha can close much of a gap (lesson 05 has the study's)."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 
-from workbench.claims.ranks import one_step_off, points, recall_by, seed_range
+from workbench.claims.ranks import one_step_off, points, recall_by, seed_range, steps_off
 from workbench.claims.study import comparisons
 from workbench.course.lessons import START_MODELS, adapter_size
 from workbench.results.paired import Comparison, compare_rows
@@ -38,10 +38,10 @@ def spikes_in_words(runs: Iterable[Run]) -> str:
         jumps = spikes(losses)
         what = f"a jump at step {jumps[0]}" if jumps else "no jump"
         more = f" and {len(jumps) - 1} more" if len(jumps) > 1 else ""
-        lines.append(f"- {run.label}: {what}{more}; the last steps are at {end:.2f} nats ({run.status}).")
+        lines.append(f"- {run.label}: {what}{more}; the last steps are at {end:.2g} nats ({run.status}).")
     jumped = sum(bool(spikes([entry["loss"] for entry in run.history])) for run in runs)
     advice = (
-        "No run jumped, so what follows compares settings."
+        "No run jumped."
         if not jumped
         else (
             "A jump sets a run back by many steps. Where one comes late, the score says more about the jump than about "
@@ -137,16 +137,17 @@ def outcome(grid: Sequence[Row]) -> str:
 def answer(grid: Sequence[Row], full: Sequence[Row]) -> str:
     """The answer of lesson 05, in Markdown."""
     by_rank, off, luck = recall_by(grid), one_step_off(grid), seed_range(grid)
+    down, up = steps_off(grid)
     span = max(by_rank.values()) - min(by_rank.values())
     first = {"the rate": "The learning rate first", "the worst rank": "The rank first"}
     told = first.get(outcome(grid), "Neither stands out from luck")
     ratio = median(own[0]["learning_rate"] for own in by_best_rate(grid).values()) / _best(full)
-    inside = "which another seed can do as well" if span <= luck else "more than another seed does"
+    inside = "less than two seeds can differ" if span <= luck else "more than two seeds differ"
     return (
-        f"**The answer:** {told}: one step of a factor of two off the best learning rate costs {points(off)} of "
-        f"recall on average. The worst of ranks {min(by_rank):g} to {max(by_rank):g}, at its own best rate, is "
-        f"{points(span)} behind the best one, {inside} ({points(luck)}). Start at about "
-        f"{ratio:.0f} times the rate that suits full fine-tuning.\n\n"
+        f"**The answer:** {told}: in the stored runs, half or twice the best learning rate costs {points(off)} of "
+        f"recall on average ({points(up)} above it, {points(down)} below). The worst of ranks {min(by_rank):g} to "
+        f"{max(by_rank):g}, at its own best rate, is {points(span)} behind the best one, {inside} ({points(luck)}). "
+        f"Start at about {ratio:.0f} times the rate that suits full fine-tuning.\n\n"
         "What would change it: with far more to learn than the adapter can hold (section 2 does the sum), rank becomes "
         "the limit; a new alpha moves the best rate, so tune the rate again after it."
     )

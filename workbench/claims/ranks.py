@@ -106,15 +106,28 @@ def one_step_off(rows: Sequence[Row]) -> float:
 
     The rates next to the best one have the first seed only; the best one, chosen by that seed, has its mean over seeds.
     """
+    costs = [mean(each) for pair in _costs_of_a_step(rows) if (each := [cost for cost in pair if cost is not None])]
+    return mean(costs) if costs else 0.0
+
+
+def steps_off(rows: Sequence[Row]) -> tuple[float, float]:
+    """What the next lower learning rate of the grid costs in exact match, and the next higher: means over the ranks."""
+    ways = zip(*_costs_of_a_step(rows), strict=True)
+    found = [[cost for cost in way if cost is not None] for way in ways] or [[], []]
+    down, up = (mean(costs) if costs else 0.0 for costs in found)
+    return down, up
+
+
+def _costs_of_a_step(rows: Sequence[Row]) -> list[tuple[float | None, float | None]]:
+    """For each rank, what the rates next to its best one cost in exact match: the lower one, and the higher one."""
     first = [row for row in usable(rows, "exact_match") if row["seed"] == min(row["seed"] for row in rows)]
-    costs: list[float] = []
+    costs = []
     for rank, at_best in by_best_rate(rows).items():
-        best = at_best[0]["learning_rate"]
+        best, score = at_best[0]["learning_rate"], mean_of(at_best, "exact_match")
         own = {row["learning_rate"]: row["exact_match"] for row in first if row["rank"] == rank}
         lower, higher = [rate for rate in own if rate < best], [rate for rate in own if rate > best]
-        neighbours = [own[rate] for rate in (max(lower, default=None), min(higher, default=None)) if rate]
-        costs += [mean_of(at_best, "exact_match") - mean(neighbours)] if neighbours else []
-    return mean(costs) if costs else 0.0
+        costs.append((score - own[max(lower)] if lower else None, score - own[min(higher)] if higher else None))
+    return costs
 
 
 def rate_factor(rows: Sequence[Row]) -> float:

@@ -174,10 +174,11 @@ def by_targets(rows: Sequence[Mapping]) -> Figure:
     require_finished(rows, ["exact_match"])
     settings = grouped(rows, lambda row: (setting_in_words(row), row["rank"], row["trainable_parameters"]))
     groups = {key: best for key, group in settings.items() if (best := at_best_rate(group))}
+    means = {key[0]: mean(row["exact_match"] for row in group) for key, group in groups.items()}
+    low, high = (pick(means, key=lambda name: means[name]) for pick in (min, max))
+    title = f"{low} {means[low]:.0%}, {high} {means[high]:.0%}: dots are seeds, bars their means"
     figure = new_figure(9.0, 1.2 + 0.6 * len(groups))
-    axes = style(
-        figure.add_subplot(), "Dots are seeds, bars their means", "exact match (share of rows); higher is better", ""
-    )
+    axes = style(figure.add_subplot(), title, "exact match (share of rows); higher is better", "")
     ticks, found = [], []
     for place, ((setting, rank, parameters), group) in enumerate(groups.items()):
         values = [row["exact_match"] for row in group]
