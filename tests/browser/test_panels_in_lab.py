@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from nbconvert import HTMLExporter
 
 from support import gallery
@@ -48,6 +49,17 @@ CONTRAST = """panel => {  // of the panel's words on the page: the ratio that th
     const words = light(getComputedStyle(panel.querySelector('p, b, td')).color)
     const ground = light(getComputedStyle(panel.closest('.jp-Notebook')).backgroundColor)
     return (Math.max(words, ground) + 0.05) / (Math.min(words, ground) + 0.05)
+}"""
+# What axe-core calls serious or critical in parts of the page. JupyterLab's own menus, toolbars and code cells are
+# outside of the parts that are asked about: they are not ours to mend.
+OURS = ".jp-Notebook .jp-RenderedMarkdown, .jp-Notebook .jp-OutputArea-output"
+BARRIERS = """async ours => (await axe.run({include: [ours]}, {resultTypes: ['violations']})).violations
+    .filter(found => ['serious', 'critical'].includes(found.impact))
+    .flatMap(found => found.nodes.map(node => `${found.id}: ${node.html.slice(0, 200)}`))"""
+TALL = 20_000  # px; a window that a whole notebook fits into, since JupyterLab does not draw what is out of view
+ALL_DRAWN = """ours => {
+    const parts = [...document.querySelectorAll(ours)]
+    return parts.length > 20 && parts.every(part => part.checkVisibility({contentVisibilityAuto: true}))
 }"""
 SEEN = """panel => {
     const picture = panel.querySelector('.workbench-canvas canvas')
@@ -125,6 +137,14 @@ def shown(browser):
     return browser
 
 
+def choose_theme(shown: LabPage, theme: str) -> None:
+    """Choose JupyterLab's theme in its menu."""
+    shown.menu("Settings", "Theme")
+    shown.page.locator(f".lm-Menu-itemLabel:text-is('{theme}')").click()
+    shown.page.wait_for_function(f"document.body.dataset.jpThemeName == '{theme}'")
+    shown.page.wait_for_timeout(500)
+
+
 def area_of(shown: LabPage, name: str):
     """The live panel below the gallery's cell of that name, scrolled into view."""
     area = shown.outputs(f"# {name}").locator(".jupyter-widgets.widget-vbox").first
@@ -132,11 +152,35 @@ def area_of(shown: LabPage, name: str):
     return area
 
 
-def test_lesson_01_runs_whole(browser):
+@pytest.fixture(scope="module")
+def lesson(browser):
+    """Lesson 01, every cell of it run."""
     browser.open("01_delta_w.ipynb")
     browser.run_all()
-    assert_sound(browser)
-    browser.page.screenshot(path=PICTURES / "lesson_01.png")
+    return browser
+
+
+def test_lesson_01_runs_whole(lesson):
+    assert_sound(lesson)
+    lesson.page.screenshot(path=PICTURES / "lesson_01.png")
+
+
+def barriers(browser: LabPage) -> list[str]:
+    """What axe-core finds in the words and outputs of the open notebook, all of which are in the window for it."""
+    page, size = browser.page, browser.page.viewport_size
+    page.set_viewport_size({"width": size["width"], "height": TALL})
+    page.wait_for_function(ALL_DRAWN, arg=OURS)
+    page.evaluate(Axe().axe_script)
+    for _ in range(10):  # a panel names its sliders once it has come to rest
+        page.wait_for_timeout(1000)
+        if not (found := page.evaluate(BARRIERS, OURS)):
+            break
+    page.set_viewport_size(size)
+    return found
+
+
+def test_axe_finds_no_barrier_in_a_lesson(lesson):
+    assert not (found := barriers(lesson)), "\n".join(found)
 
 
 def test_the_gallery_runs(shown):
@@ -181,6 +225,12 @@ def settle(area, panel: Panel, controls: dict[str, Control], seconds: float = 60
 def test_the_words_on_a_canvas_can_be_read(shown):
     """A canvas is drawn before it is on the page, where the colours of JupyterLab's theme are not known yet."""
     assert area_of(shown, "delta_w").locator("canvas").evaluate(INK) > 0.5
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
+def test_axe_finds_no_barrier_in_any_panel(shown, theme):
+    choose_theme(shown, theme)
+    assert not (found := barriers(shown)), "\n".join(found)
 
 
 @pytest.mark.parametrize("name", ALIKE)
@@ -301,10 +351,8 @@ def test_a_run_is_trained_watched_and_stopped(shown, gallery_runs):
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (853, 533)], ids=["1280 px", "150 percent of it"])
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_every_panel_fits_and_can_be_read(shown, theme, width, height):
-    shown.menu("Settings", "Theme")
-    shown.page.locator(f".lm-Menu-itemLabel:text-is('{theme}')").click()
+    choose_theme(shown, theme)
     shown.page.set_viewport_size({"width": width, "height": height})
-    shown.page.wait_for_function(f"document.body.dataset.jpThemeName == '{theme}'")
     shown.page.wait_for_timeout(500)
     for name in NAMES:
         area = area_of(shown, name)

@@ -126,6 +126,14 @@ function fillTable(table, rows, header) {
   }
 }
 
+// ipywidgets gives the handle of a slider no name, so a screen reader would say only its value.
+function nameSliders() {
+  for (const handle of document.querySelectorAll(".widget-inline-hbox .noUi-handle")) {
+    const words = handle.closest(".widget-inline-hbox").querySelector(".widget-label");
+    if (words) handle.setAttribute("aria-label", words.textContent);
+  }
+}
+
 async function render({ model, el }) {
   const page = buildPage(el);
   const scene = makeScene({ facts: model.get("facts"), arrays: readArrays(model) });
@@ -162,6 +170,7 @@ async function render({ model, el }) {
 
   // Nothing has moved for a while: write down the numbers and what was tried.
   function settled() {
+    nameSliders();
     page.canvas.setAttribute("aria-label", scene.numbers().map(([name, text]) => `${name}: ${text}`).join("; "));
     fillTable(page.numbers, scene.numbers());
     const [now, text, result] = [values(), stateText(values()), scene.result ? scene.result() : null];
