@@ -145,14 +145,21 @@ def test_runs_of_earlier_versions_still_know_their_folder(folder, store):
         run.load(base)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pytorch"])
-def test_an_edit_in_the_middle_of_a_file_is_another_revision(kind, folder):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.safetensors", "pytorch_model.bin"),
+        *("model-00002-of-00002.safetensors", "pytorch_model-00002-of-00002.bin"),
+    ],
+)
+def test_an_edit_in_the_middle_of_a_file_is_another_revision(name, folder):
     """The old revision read four megabytes at both ends."""
     weights = load_file(folder / "model.safetensors")
     weights["model.embed_tokens.weight"] = torch.zeros(100_000, 32)  # 12.8 MB
-    file = folder / ("model.safetensors" if kind == "safetensors" else "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    save_file(weights, file) if kind == "safetensors" else torch.save(weights, file)
+    file = folder / name
+    if "00002" not in name:  # else it is beside the first one
+        (folder / "model.safetensors").unlink()
+    save_file(weights, file) if name.endswith("safetensors") else torch.save(weights, file)
     before, old = directory_revision(folder), sampled_revision(folder)
     with file.open("r+b") as stream:
         stream.seek(file.stat().st_size // 2)

@@ -43,6 +43,7 @@ from workbench.models.cpu_kernels import quicken
 from workbench.models.explain import in_words
 from workbench.models.padding_free import use_row_attention
 from workbench.models.sharing import share
+from workbench.models.sizes import check_sizes
 from workbench.paths import folder_of
 
 __all__ = ["change", "check_saved", "directory_bytes", "load", "merge", "save", "spectra"]
@@ -168,6 +169,7 @@ def _raise(model: PeftModel) -> None:
 def _load_checkpoint(base: Base, directory: Path) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        check_sizes(directory, config)
         # The text part of a multimodal model has a class, but no entry in the automatic choice.
         alike = isinstance(base.model, PreTrainedModel) and type(config) is type(base.model.config)
         kind: Any = type(base.model) if alike else AutoModelForCausalLM

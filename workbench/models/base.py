@@ -36,6 +36,7 @@ from workbench.models.quantized import (
     settle_int8_state,
 )
 from workbench.models.sharing import own_precision
+from workbench.models.sizes import check_sizes
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,11 @@ def _read(
     of_hub: options of every `from_pretrained`; options: those for the model.
     """
     transformers.utils.logging.disable_progress_bar()  # loading takes a second; downloads keep their bars
-    if stored := getattr(AutoConfig.from_pretrained(location, **of_hub), "quantization_config", None):
+    config = AutoConfig.from_pretrained(location, **of_hub)
+    if stored := getattr(config, "quantization_config", None):
         raise ValueError(f"its weights are quantized already ({stored.get('quant_method')}); give the original")
+    if Path(location).is_dir():
+        check_sizes(Path(location), config)
     model, loading = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **options, **of_hub)
     check_plain(name, model)
     check_weights(name, model, loading)

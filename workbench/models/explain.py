@@ -14,6 +14,8 @@ PICKLE = (
     "code, so it is refused. Use the model.safetensors of the same model, or save it as one where you trust it"
 )
 
+MISMATCH = "its config.json names other sizes than its weights have"
+
 
 def chain(error: BaseException) -> list[BaseException]:
     """The error, and what it was raised from."""
@@ -30,6 +32,8 @@ def is_pickle_error(error: BaseException) -> bool:
 
 def in_words(error: BaseException) -> str:
     """What is wrong with a file of weights, as the end of a sentence."""
+    if "ignore_mismatched_sizes" in str(error):
+        return MISMATCH
     return PICKLE if is_pickle_error(error) else first_line(error)
 
 
@@ -41,7 +45,7 @@ def explain(name: str, source: str, error: Exception, silent: bool = False) -> s
         return f"{name} could not be loaded: {PICKLE}."
     text = str(error)
     if "ignore_mismatched_sizes" in text:
-        return f"{name} could not be loaded: its config.json names other sizes than its weights have."
+        return f"{name} could not be loaded: {MISMATCH}."
     if "Couldn't instantiate the backend tokenizer" in text:
         return (
             f"{name} has no tokenizer that can be read: save the one of its base into the folder, "
