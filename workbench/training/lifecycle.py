@@ -132,7 +132,8 @@ def _run_trials(trials: Sequence[Trial], together: bool, on_step: OnStep | None)
         if not any(run.history for run in runs) and not is_out_of_memory(error):
             raise  # nothing was trained
         ended = error
-    accelerator.free_memory()  # it would keep the optimizers' states alive through the scoring
+    if scored or first.config.save:  # what follows needs the room of the optimizers' states, which it would keep alive
+        accelerator.free_memory()
     models = [slot.model for slot in slots]
     slots.clear()  # the scoring does not need the optimizers' states
     if ended is None:
