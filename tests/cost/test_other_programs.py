@@ -37,17 +37,21 @@ def test_the_median_error_of_all_programs_together():
 
 
 def test_what_a_run_spares_or_adds_has_the_sign_that_it_should():
-    """torch.compile, updates in the backward pass and offloading spare memory; what LitGPT and gaps add is missing."""
+    """torch.compile, updates in the backward pass and offloading spare memory; what LitGPT and gaps add is missing.
+
+    An error below 1 % has no sign: an adapter on the output head takes less than that.
+    """
     adds = (
         "bitsandbytes of then",
         "gaps of the allocator",
-        "gradients are accumulated",
+        "FSDP keeps gradients",
         "an adapter on the output head",
     )
     for place, error in ERRORS.items():
         run = RUNS[place]
         if (
-            run.not_modelled
+            abs(error) > 0.01
+            and run.not_modelled
             and not run.suspicious
             and run.gpu != "RTX A6000"
             and "for the time alone" not in run.not_modelled

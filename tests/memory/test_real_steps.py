@@ -5,12 +5,14 @@ from itertools import accumulate
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from workbench import full, hybrid, load_base, lora, qlora
 from workbench.memory import measure, simulate
 from workbench.memory.fake_4bit import Linear4bit, dequantized
 from workbench.memory.real_steps import most_allocated, profiled, quantization_tensors
 from workbench.memory.recorder import Recorder
+from workbench.models import Base
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,20 @@ def test_the_simulation_predicts_a_real_step(small_directory, method, checkpoint
     assert said.peak_allocated_bytes == pytest.approx(found, rel=0.03)
     assert {name: type(module) for name, module in base.model.named_modules()} == before
     assert base.model.config._attn_implementation == "workbench_rows"
+
+
+@pytest.mark.parametrize(
+    "method", [full(), lora(8), lora(8, dropout=0.1), lora(8, dora=True)], ids=lambda one: one.label
+)
+def test_the_simulation_predicts_a_block_that_sets_the_peak(method):
+    """With a small vocabulary. Autograd adds the gradients of (rows, tokens, width) out of place, as simulated."""
+    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=100)
+    base = Base(AutoModelForCausalLM.from_config(config), None, "small", "", "config", None, torch.float32)
+    found = measure(base, method, 4, 128, checkpointing=True)
+    said = simulate(config, method, 4, 128, "float32", checkpointing=True, device="cpu")
+    assert said.peak_allocated_bytes == pytest.approx(found, rel=0.005)
+    assert max(said.peaks, key=said.peaks.__getitem__) == "backward"
 
 
 @pytest.mark.parametrize("double", [True, False])

@@ -45,6 +45,10 @@ WIDE = LlamaConfig(**SIZES | {"hidden_size": 1024, "intermediate_size": 4096, "n
         (WIDE, full(), {"gpus": 4}),
         (WIDE, qlora(16), {"gpus": 2, "checkpointing": True}),
         (WIDE, lora(16), {"gpus": 2, "offload": True, "checkpointing": True}),
+        (WIDE, full(), {"accumulate": True}),
+        (WIDE, full(), {"accumulate": True, "checkpointing": True, "optimizer": "adamw8bit"}),
+        (SHALLOW, full(), {"accumulate": True, "dtype": "mixed", "checkpointing": True, "keep_outputs": False}),
+        (SHALLOW, lora(128), {"accumulate": True, "checkpointing": True}),
     ],
 )
 def test_the_closed_form_agrees_with_the_simulation(config, method, options):
@@ -115,6 +119,17 @@ def test_paged_state_is_outside_of_the_allocator():
     state = estimate("llama-3.2-1b", full(), optimizer="paged_adamw8bit").components["optimizer state"]
     assert state == pytest.approx(2 * 4 * 1_235_814_400 / 256, rel=0.02)  # the scales, and the state of the norms
     assert estimate("llama-3.2-1b", full(), optimizer="paged_adamw").components["optimizer state"] < 1e6
+
+
+def test_accumulated_gradients_take_their_room_in_every_phase():
+    """The loss of full fine-tuning in bfloat16 meets gradients of 2 bytes for each weight, of LoRA few."""
+    parameters = 1_235_814_400
+    for method, added in ((full(), 2 * parameters), (lora(16), 0)):
+        once, summed = (
+            estimate("llama-3.2-1b", method, accumulate=accumulate, checkpointing=True) for accumulate in (False, True)
+        )
+        assert summed.peaks["forward"] - once.peaks["forward"] == pytest.approx(added, abs=5e7)
+        assert summed.peaks["optimizer"] == once.peaks["optimizer"] and not summed.validated
 
 
 def test_sharding_splits_states_and_offloading_removes_them():

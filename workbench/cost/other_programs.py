@@ -42,11 +42,11 @@ PROGRAMS = {
         "heads before attention. 4-bit weights are torchao's.",
     ),
     "LitGPT": Program(
-        {**PURE, "keep_outputs": False},
+        {**PURE, "keep_outputs": False, "accumulate": True},
         "Lightning converts all logits to float32, and the loss is computed in parts of 128 tokens. Queries, keys and "
         "values are one tensor, all of which is kept for the backward pass. With QLoRA the head is in 4 bits too, and "
-        "bitsandbytes of 2023 and 2024 kept the input of every 4-bit layer. Full fine-tuning accumulates gradients "
-        "over several batches. The head is never tied to the embeddings, which is predicted.",
+        "bitsandbytes of 2023 and 2024 kept the input of every 4-bit layer. Gradients are accumulated over several "
+        "batches, and the head is never tied to the embeddings, both of which is predicted.",
         dropout=0.05,
         ties=False,
     ),

@@ -14,18 +14,15 @@ from typing import Any, Unpack
 from workbench.adapters.methods import Method
 from workbench.errors import MemoryModelError
 from workbench.memory.allocator import segments_bytes
-from workbench.memory.block_memory import (
+from workbench.memory.block_memory import lowest_block_with_gradient, norm_output_bytes, saved_by_blocks
+from workbench.memory.block_moments import (
     AUTOCAST_COPIES,
     block_at_scores,
     block_in_backward,
-    gradients_in_flight,
     largest_block,
     largest_temporaries,
     layers_before_scores,
-    lowest_block_with_gradient,
-    norm_output_bytes,
-    one_block,
-    saved_by_blocks,
+    passing_block,
 )
 from workbench.memory.configs import Source, model_config, model_name, towers_of
 from workbench.memory.loss_memory import logits_in_backward, logits_in_forward, previous_outputs
@@ -35,6 +32,7 @@ from workbench.memory.model_states import (
     gradients,
     gradients_above,
     head_gradient,
+    new_gradients,
     resident,
     term_of_tensor,
     term_per_token,
@@ -99,36 +97,62 @@ def estimate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
 
 def moments_of(model: TrainedModel) -> Moments:
     """The moments at which a step may peak, each with the terms on top of `resident`."""
-    checkpointing = model.setup.checkpointing
-    saved, outputs, temporary = saved_by_blocks(model), previous_outputs(model), largest_temporaries(model)
+    saved, outputs = saved_by_blocks(model), previous_outputs(model)
     copies, above = _autocast_copies(model, after_loss=False), [*saved, _after_last_block(model)]
-    largest, lowest = largest_block(model), model.blocks[lowest_block_with_gradient(model)]
-    running = [one_block(model, largest)] if checkpointing else []
-    recomputed = block_in_backward(model, largest) if checkpointing else []
-    # DoRA makes its temporaries in the forward pass only, or in the forward pass of a recomputed block.
-    passing = [*(temporary if checkpointing or model.quantized else []), gradients_in_flight(model)]
+    running = [passing_block(model)] if model.setup.checkpointing else []
     moments: Moments = {
-        ("forward", "block"): [*saved, *copies, *outputs, *running, *temporary],
+        ("forward", "block"): [*saved, *copies, *outputs, *running, *largest_temporaries(model)],
         ("forward", "loss"): [*above, *copies, *logits_in_forward(model), *outputs],
         ("backward", "loss"): [*above, *_autocast_copies(model, after_loss=True), *logits_in_backward(model)],
-        ("backward", "block"): [*saved, *outputs, *head_gradient(model), *recomputed, *passing],
-        ("backward", "lowest block"): [
-            gradients_above(model, lowest),
-            *block_in_backward(model, lowest),
-            *outputs,
-            *passing,
-        ],
-        ("backward", "end"): [gradients(model), *outputs],
-        ("optimizer", "update"): [gradients(model), *outputs],
+        **_moments_of_blocks(model),
+        ("backward", "end"): [*new_gradients(model), *outputs],
+        ("optimizer", "update"): [*new_gradients(model), *outputs],
     }
     if model.full and model.shape.tied:
         size = model.trained_bytes * model.shape.embedding
         moments["backward", "end"].append(term_of_tensor("temporaries", TIED_GRADIENT, size))
+    if model.setup.accumulate:
+        moments |= _moments_of_sums(model, above)
     if model.setup.attention == "eager":
         moments |= _moments_of_scores(model)
     if model.setup.optimizer == "adamw":
         foreach = Term("temporaries", FOREACH_TEMPORARIES, gradients(model).tensors)
         moments["optimizer", "update"].append(foreach)
+    return moments
+
+
+def _moments_of_blocks(model: TrainedModel) -> Moments:
+    """The backward pass of the highest block, while all others wait, and of the lowest, when most gradients exist."""
+    lowest, outputs = model.blocks[lowest_block_with_gradient(model)], previous_outputs(model)
+    if model.setup.checkpointing:
+        highest, waiting = largest_block(model), saved_by_blocks(model)
+    else:
+        highest = model.blocks[-1]
+        waiting = [*saved_by_blocks(model, leave_out=1), *_autocast_copies(model, after_loss=False)]
+    at_highest = [*waiting, *outputs, *head_gradient(model)]
+    at_lowest = [*gradients_above(model, lowest), *outputs]
+    if model.setup.checkpointing:
+        sizes = [model.stream_bytes * model.shape.hidden]
+        at_lowest.append(term_per_token(model, "activations", "input of the lowest block", sizes))
+    moments: Moments = {}
+    for number, terms in enumerate(block_in_backward(model, highest)):
+        moments["backward", f"block, {number}"] = [*at_highest, *terms]
+    for number, terms in enumerate(block_in_backward(model, lowest)):
+        moments["backward", f"lowest block, {number}"] = [*at_lowest, *terms]
+    return moments
+
+
+def _moments_of_sums(model: TrainedModel, above: list[Term]) -> Moments:
+    """The gradients of head and embeddings, before they are added to those of earlier batches."""
+    size = model.trained_bytes * model.shape.embedding
+    new, outputs = term_of_tensor("temporaries", "gradient to be added", size), previous_outputs(model)
+    moments: Moments = {}
+    if trains_in_full(model.method, "lm_head"):
+        logits = model.logit_bytes * model.tokens * model.shape.vocabulary
+        gradient = term_of_tensor("logits", "gradient of the logits", logits)
+        moments["backward", "head"] = [*above, *outputs, gradient, new]
+    if trains_in_full(model.method, "model.embed_tokens") and not model.shape.tied:
+        moments["backward", "embeddings"] = [*outputs, new]
     return moments
 
 
@@ -145,7 +169,7 @@ def _moments_of_scores(model: TrainedModel) -> Moments:
     return {
         ("forward", "scores"): [*saved, *copies, *outputs, *block_at_scores(model, block, backward=False)],
         ("backward", "scores"): [*saved, *in_use, *backward],
-        ("backward", "lowest scores"): [above, *outputs, *block_at_scores(model, lowest, backward=True)],
+        ("backward", "lowest scores"): [*above, *outputs, *block_at_scores(model, lowest, backward=True)],
     }
 
 

@@ -18,17 +18,19 @@ from workbench.models.quantized import linear_weights
 
 
 class Fake4bitProduct(torch.autograd.Function):
-    """x W^T with W stored in 4 bits: dequantized for the product and freed, forward and backward."""
+    """x W^T with W stored in 4 bits: dequantized for the product and freed, forward and backward.
+
+    Like bitsandbytes' it saves no tensor through autograd, so that checkpointing recomputes nothing for its sake.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, shape: tuple[int, int], double: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, shape: tuple[int, int], double: bool) -> Tensor:
         ctx.shape, ctx.double = shape, double
-        ctx.save_for_backward(weight)
         return nn.functional.linear(x, dequantized(shape, x.dtype, double))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return gradient @ dequantized(ctx.shape, gradient.dtype, ctx.double), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient @ dequantized(ctx.shape, gradient.dtype, ctx.double), None, None
 
 
 def dequantized(shape: tuple[int, int], dtype: torch.dtype, double: bool) -> Tensor:
@@ -61,7 +63,7 @@ class Linear4bit(bnb.nn.Linear4bit):
 
     def forward(self, x: Tensor) -> Tensor:
         shape = (self.out_features, self.in_features)
-        product = Fake4bitProduct.apply(x.to(self.compute_dtype), self.weight, shape, self.double)
+        product = Fake4bitProduct.apply(x.to(self.compute_dtype), shape, self.double)
         return (product if self.bias is None else product + self.bias.to(product.dtype)).to(x.dtype)
 
 

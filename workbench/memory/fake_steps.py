@@ -27,7 +27,7 @@ from workbench.errors import MemoryModelError, WorkbenchError
 from workbench.memory.configs import quiet, shortened
 from workbench.memory.fake_kernels import FakeBitsandbytesAdamW
 from workbench.memory.fake_model import TrainedModule, build, make_fake
-from workbench.memory.forward_pass import forward, make_batch
+from workbench.memory.forward_pass import cuda_autocast, forward, make_batch
 from workbench.memory.recorder import Recorder, Storage
 from workbench.memory.setup import Setup
 from workbench.memory.sharding import gathered_of
@@ -148,32 +148,34 @@ def _follow(model: TrainedModule, setup: Setup, vocabulary: int) -> Steps:
         recorder.follow(parameter, "adapters" if ".lora_" in name else "weights")
     for buffer in model.buffers():
         recorder.follow(buffer, "weights")
-    marks = []
+    forwards, backwards, updates = [], [], []
     outputs = None
     with recorder:
         for _ in range(2):
-            marks.append(recorder.begin("forward"))
-            outputs = forward(model, batch, setup)
-            loss = outputs.loss
-            if not setup.keep_outputs:
-                outputs = None
-            marks.append(recorder.begin("backward"))
-            loss.backward()
-            del loss
-            _check_gradients(model)
-            for parameter in trained:
-                if parameter.grad is not None:
-                    recorder.follow(parameter.grad).role = "gradients"
-            marks.append(recorder.begin("optimizer"))
+            for _ in range(2 if setup.accumulate else 1):
+                forwards.append(recorder.begin("forward"))
+                outputs = forward(model, batch, setup)
+                loss = outputs.loss
+                if not setup.keep_outputs:
+                    outputs = None
+                backwards.append(recorder.begin("backward"))
+                with cuda_autocast(setup.dtype == "mixed" and setup.device == "cuda"):
+                    loss.backward()
+                del loss
+                _check_gradients(model)
+                for parameter in trained:
+                    if parameter.grad is not None:
+                        recorder.follow(parameter.grad).role = "gradients"
+            updates.append(recorder.begin("optimizer"))
             update(optimizer, trained)
             for tensor in optimizer_tensors(optimizer):
                 recorder.follow(tensor).role = "optimizer state"
             optimizer.zero_grad()
     events = list(recorder.events)  # without the release of the model itself
-    starts = marks[-3:]
+    starts = [forwards[-1], backwards[-1], updates[-1]]
     bounds = dict(zip(PHASES, zip(starts, [*starts[1:], len(events)], strict=True), strict=True))
     count = sum(parameter.numel() for parameter in trained)
-    return Steps(events, bounds, [marks[1], marks[4]], vocabulary, count, gathered_of(model, setup))
+    return Steps(events, bounds, backwards, vocabulary, count, gathered_of(model, setup))
 
 
 def _check_gradients(model: TrainedModule) -> None:

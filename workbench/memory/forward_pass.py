@@ -61,12 +61,21 @@ def autocast(device: str, where: str) -> Iterator[None]:
         with torch.autocast(where, torch.bfloat16):
             yield
         return
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.set_autocast_enabled("cuda", device == "cuda")
-        try:
-            yield
-        finally:
-            torch.set_autocast_enabled("cuda", False)
+    with torch.autocast("cpu", torch.bfloat16), cuda_autocast(device == "cuda"):
+        yield
+
+
+@contextmanager
+def cuda_autocast(enabled: bool) -> Iterator[None]:
+    """What the question whether autocast is enabled for CUDA is answered meanwhile.
+
+    On a GPU checkpointing restores it when it recomputes a block, but for tensors on the CPU it asks for "cpu" only.
+    """
+    torch.set_autocast_enabled("cuda", enabled)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
 
 
 def _loss_in_parts(model: TrainedModule, batch: dict[str, Tensor], setup: Setup, options: dict[str, bool]) -> Outputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from workbench.memory.block_memory import cache_bytes
 from workbench.memory.configs import Source, model_config
 from workbench.memory.loss_memory import previous_outputs
-from workbench.memory.model_states import gradients, resident, trained_model
+from workbench.memory.model_states import new_gradients, resident, trained_model
 from workbench.memory.report import CUBLAS_BYTES
 from workbench.memory.setup import Setup
 from workbench.memory.shapes import shape_of
@@ -19,6 +19,6 @@ def generation_bytes(model: Source, setup: Setup, rows: int, length: int) -> int
     an architecture that `estimate` does not support.
     """
     trained = trained_model(shape_of(model_config(model)), setup)
-    kept = [*resident(trained), gradients(trained), *previous_outputs(trained)]
+    kept = [*resident(trained), *new_gradients(trained), *previous_outputs(trained)]
     one_cache = cache_bytes(trained) * rows * length
     return sum(term.bytes for term in kept) + (2 * trained.shape.layers + 1) * one_cache + CUBLAS_BYTES

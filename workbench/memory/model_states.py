@@ -159,11 +159,11 @@ def term_per_token(model: TrainedModel, component: str, words: str, sizes: Itera
 
 
 def resident(model: TrainedModel) -> list[Term]:
-    """The terms that are there at every moment of a step: weights, adapters and optimizer state."""
+    """The terms that are there at every moment of a step: weights, adapters, optimizer state, accumulated gradients."""
     terms = _weights(model)
     if model.adapter_weights:
         terms.append(term_of_elements("adapters", "adapter weights", model.adapter_weights, model.adapter_weight_bytes))
-    return [*terms, _optimizer_state(model)]
+    return [*terms, _optimizer_state(model), *([gradients(model)] if model.setup.accumulate else [])]
 
 
 def gradients(model: TrainedModel) -> Term:
@@ -174,11 +174,18 @@ def gradients(model: TrainedModel) -> Term:
     return Term("gradients", f"{model.trainable:,} gradients, in the dtype of the trained weights", sizes)
 
 
-def gradients_above(model: TrainedModel, lowest: TrainedLayers) -> Term:
-    """The gradients, without those of the linear layers `lowest` of the lowest block.
+def new_gradients(model: TrainedModel) -> list[Term]:
+    """All gradients, if they are made in this step: those of earlier batches are in `resident`."""
+    return [] if model.setup.accumulate else [gradients(model)]
+
+
+def gradients_above(model: TrainedModel, lowest: TrainedLayers) -> list[Term]:
+    """The new gradients, without those of the linear layers `lowest` of the lowest block.
 
     The gradient of untied embeddings is left out too, because it comes last.
     """
+    if model.setup.accumulate:
+        return []
     sizes = Counter(gradients(model).tensors)
     full, adapters = tensors_of_block(model.shape, model.method, lowest)
     sizes.subtract(
@@ -189,12 +196,12 @@ def gradients_above(model: TrainedModel, lowest: TrainedLayers) -> Term:
     )
     if trains_in_full(model.method, "model.embed_tokens") and not (model.full and model.shape.tied):
         sizes[model.trained_bytes * model.shape.embedding] -= 1
-    return Term("gradients", "gradients above the lowest block", sizes)
+    return [Term("gradients", "gradients above the lowest block", sizes)]
 
 
 def head_gradient(model: TrainedModel) -> list[Term]:
-    """The gradient of the output head, if it trains."""
-    if not trains_in_full(model.method, "lm_head"):
+    """The gradient of the output head, if it trains and is made in this step."""
+    if model.setup.accumulate or not trains_in_full(model.method, "lm_head"):
         return []
     return [term_of_tensor("gradients", "gradient of the output head", model.trained_bytes * model.shape.embedding)]
 

@@ -83,6 +83,7 @@ def validation(setup: Setup, family: str, *remarks: str) -> tuple[bool, str]:
         "adapters in bfloat16": setup.adapter_dtype != "float32" and setup.method.name != "full",
         "outputs freed early": not setup.keep_outputs,
         "states split over GPUs or offloaded": setup.sharded,
+        "gradients of several batches": setup.accumulate,
         "a CPU": setup.device == "cpu",
     }
     words = [words for words, applies in unproven.items() if applies]

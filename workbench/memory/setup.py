@@ -46,7 +46,8 @@ class Setup:
     keep_outputs: the loop keeps logits and the cache of keys and values until the next call returns, as
     `outputs = model(**batch)` does; False: there is no cache and logits are dropped at once, as in transformers'
     Trainer. gpus: GPUs over which FSDP (or ZeRO stage 3) splits the model states, each with a batch of its own.
-    offload: the split states are kept in the CPU's memory.
+    offload: the split states are kept in the CPU's memory. accumulate: each update uses the gradients of several
+    batches, so that those of earlier batches are kept during forward and backward pass.
 
     Raises MemoryModelError for unknown values and for combinations that cannot be predicted.
     """
@@ -67,6 +68,7 @@ class Setup:
     keep_outputs: bool = True
     gpus: int = 1
     offload: bool = False
+    accumulate: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
@@ -139,6 +141,7 @@ class SetupFields(TypedDict, total=False):
     keep_outputs: bool
     gpus: int
     offload: bool
+    accumulate: bool
 
 
 def as_setup(setup: Setup | Method, *fields: Any, **named: Unpack[SetupFields]) -> Setup:
