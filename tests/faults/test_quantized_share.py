@@ -36,6 +36,13 @@ def test_a_base_of_plain_layers_is_whole(family, kind, tmp_path, capsys, monkeyp
     assert base.quantized_share == 1 and "linear weights" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("family, kind", [("mamba", "nf4"), ("mamba", "fp4"), ("mamba", "int8"), ("rwkv", "int8")])
+def test_a_model_that_computes_with_the_codes_themselves_is_refused(family, kind, tmp_path):
+    """Its own operations read the weight of a layer, which they then do not call."""
+    with pytest.raises(ModelError, match=r"its own operations read as numbers \(.*\)\. Load it without quantization"):
+        load_base(write_base(tmp_path / family, family), kind, dtype="float32")
+
+
 @pytest.mark.parametrize("family", PARTIAL)
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
 def test_less_than_nine_tenths_is_refused_unless_asked_for(family, kind, tmp_path, capsys, monkeypatch):

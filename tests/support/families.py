@@ -61,6 +61,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "starcoder2": {},
     "glm4": HEADS,
     "gpt2": OLD_NAMES,
+    "openai-gpt": OLD_NAMES | {"n_positions": 256},
     "gpt_neox": {},
     "gptj": OLD_NAMES | {"rotary_dim": 8},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
