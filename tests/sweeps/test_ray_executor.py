@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import Future
+from contextlib import suppress
 from types import SimpleNamespace
 
 import psutil
