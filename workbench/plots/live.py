@@ -102,7 +102,7 @@ class LiveSweep(LivePicture):
         self._runs |= {run.id: run for run in runs}
         last = report["step"] == report["steps"] or all(run.status in FAILED for run in runs)
         left = report["seconds_left"]
-        note = "" if last or left < 1 else f": about {left:.0f} s left"
+        note = f": about {left:.0f} s left" if left >= 1 else ""
         self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note))
 
 
