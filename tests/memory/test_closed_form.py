@@ -1,10 +1,11 @@
 """`estimate` against published parameter counts and peaks, and against `simulate`."""
 
-import copy
 import csv
 import json
 import pickle
 import random
+import runpy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -243,20 +244,17 @@ def test_dequantized_weights_and_gradients_of_a_block_are_not_added_up(dtype, pr
     assert_agree(wide, qlora(16, targets=targets), options, within=0.03)
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("closed_form.csv", None), ("closed_form_shallow.csv", 4)])
-def test_the_stored_comparisons_of_the_catalogue_agree(name, blocks):
+@pytest.mark.parametrize(("name", "whole"), [("closed_form.csv", True), ("closed_form_shallow.csv", False)])
+def test_the_stored_comparisons_of_the_catalogue_agree(name, whole):
     """`benchmarks/memory.py catalogue` and `shallow` simulated, too slowly for a test; estimates take milliseconds."""
-    methods = [full(), lora(16), lora(16, dora=True), qlora(16), hybrid(["layers.1.mlp"], rank=16)]
+    benchmark = SimpleNamespace(**runpy.run_path(str(CHECKOUT / "benchmarks" / "memory.py")))
+    methods = {method.label: method for method in benchmark.catalogue_methods()}
     with (CHECKOUT / "benchmarks" / name).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows
+    assert rows and {row["model"] for row in rows} <= set(shipped())
     for row in rows:
-        config = copy.deepcopy(model_config(row["model"]))
-        if blocks:
-            config.num_hidden_layers = blocks
-            if getattr(config, "layer_types", None):
-                config.layer_types = config.layer_types[:blocks]
-        method = next(method for method in methods if method.label == row["method"])
+        config = benchmark.with_blocks(model_config(row["model"]), None if whole else benchmark.BLOCKS)
+        method = methods[row["method"]]
         estimated = estimate(config, method, checkpointing=row["checkpointing"] == "yes").peak_allocated_bytes
         assert estimated == int(row["estimated_bytes"]), row
         assert estimated == pytest.approx(int(row["simulated_bytes"]), rel=0.015), row

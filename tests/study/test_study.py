@@ -91,7 +91,7 @@ def test_seeds_are_added_where_they_differ_too_much(tmp_path, monkeypatch, sprea
     for seed in (plan.CHOOSING, *plan.COMPARING):
         for name in ("lora", "full"):
             measured("tickets", name, None, seed)
-    plan.decide("tickets", "full", "lora")
+    plan.more_seeds("tickets")
     counts = Counter(row["name"] for row in plan.rows("tickets") if row["seed"] != plan.CHOOSING)
     assert counts == {"lora": seeds, "full": seeds}
 

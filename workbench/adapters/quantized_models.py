@@ -10,7 +10,7 @@ from torch import nn
 
 from workbench.adapters.quantization import Quantized, dequantize, quantize, stored_bytes
 from workbench.errors import QuantizationError
-from workbench.models.base import Base, linear_modules, linear_weight
+from workbench.models.base import Base, linear_modules, linear_weight, stored_weight
 from workbench.models.sharing import share
 
 
@@ -38,10 +38,9 @@ def fake_quantize(base: Base, kind: str, block_size: int = 64, double_quantizati
     model = share(base.model)
     for name in linear_modules(model):
         linear: Any = model.get_submodule(name)
-        weight = linear_weight(linear)  # the blocks go along its rows
-        restored = dequantize(quantize(weight, kind, block_size, double_quantization))
-        restored = restored if weight is linear.weight else restored.T
-        linear.weight = nn.Parameter(restored.contiguous(), requires_grad=False)
+        # The blocks go along the rows of a weight that is (out, in).
+        restored = dequantize(quantize(linear_weight(linear), kind, block_size, double_quantization))
+        linear.weight = nn.Parameter(stored_weight(linear, restored), requires_grad=False)
     double = ", double quantization" if double_quantization else ""
     return base.with_model(model, f"{base.revision} as {kind} in blocks of {block_size}{double}")
 

@@ -22,7 +22,7 @@ from workbench.adapters.lowrank import best_rank_r, delta_weight, effective_rank
 from workbench.adapters.merging import merge
 from workbench.adapters.updates import change, factors, plain_lora, spectra
 from workbench.errors import AdapterError
-from workbench.models.base import Base, linear_modules, linear_weight
+from workbench.models.base import Base, linear_modules, linear_weight, stored_weight
 from workbench.models.sharing import in_float32, share
 
 
@@ -204,11 +204,7 @@ def with_weights(base: Base, tuned: Base, new: Mapping[str, Tensor], words: str)
 
 def as_stored(base: Base, new: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Name of a linear layer -> weight (out, in), as `with_weights` takes it: transposed back for GPT-2's Conv1D."""
-    layers = {name: base.model.get_submodule(name) for name in new}
-    return {
-        f"{name}.weight": weight if linear_weight(layers[name]) is layers[name].weight else weight.T.contiguous()
-        for name, weight in new.items()
-    }
+    return {f"{name}.weight": stored_weight(base.model.get_submodule(name), weight) for name, weight in new.items()}
 
 
 def is_product(model: nn.Module) -> bool:

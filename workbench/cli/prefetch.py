@@ -10,16 +10,15 @@ from workbench.cli.options import Commands, list_of
 
 def add(commands: Commands) -> None:
     """Add the command to those of `workbench`."""
-    from workbench.course.box import HERE, PYTHONS, TAGS
-
     parser = commands.add_parser("prefetch", help="make a folder that installs and runs the course without a network")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to make")
-    names, versions = ",".join(TAGS), ",".join(PYTHONS)
+    # `box` knows which there are and says so of others; its imports would slow every command down.
+    systems, versions = "linux,mac,windows", "3.11,3.12,3.13"
     parser.add_argument(
-        "--platforms", type=list_of(str), default=[], metavar=names, help="whose wheels (default: this computer's)"
+        "--platforms", type=list_of(str), default=[], metavar=systems, help="whose wheels (default: this computer's)"
     )
     parser.add_argument(
-        "--pythons", type=list_of(str), default=[HERE], metavar=versions, help=f"for these versions (default: {HERE})"
+        "--pythons", type=list_of(str), default=[], metavar=versions, help="for these versions (default: this one's)"
     )
     parser.set_defaults(command=_prefetch)
 

@@ -62,13 +62,14 @@ class Target:
 
 
 def targets_of(platforms: Sequence[str], pythons: Sequence[str]) -> list[Target]:
-    """Each platform with each version of Python; no platform is this computer's. Raises WorkbenchError for others."""
+    """Each platform with each version of Python; none is this computer's. Raises WorkbenchError for others."""
     for given, known, what in ((platforms, TAGS, "platform"), (pythons, PYTHONS, "version of Python")):
         if unknown := [one for one in given if one not in known]:
             raise WorkbenchError(
                 f"{unknown[0]!r} is no {what} that the course runs on; choose from {', '.join(known)}."
             )
-    return [Target(one, python) for one in dict.fromkeys(platforms or [""]) for python in dict.fromkeys(pythons)]
+    versions = dict.fromkeys(pythons or [HERE])
+    return [Target(one, python) for one in dict.fromkeys(platforms or [""]) for python in versions]
 
 
 def make_box(box: Path, targets: Sequence[Target], checkout: Path) -> str:
@@ -145,10 +146,9 @@ def _fetch(target: Target, checkout: Path, folder: Path) -> None:
     """
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
     listed = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["test"]
-    wanted = [Requirement(line) for line in project["build-system"]["requires"] + listed]
     environment, scratch, seen = target.environment(), folder / "new", set[tuple[str, str]]()
     constraints = checkout / "constraints.txt"
-    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate(environment)]
+    wanted = _that_apply(project["build-system"]["requires"] + listed, environment)
     _download([Requirement(WEIGHTS)], target, constraints, scratch)
     while wanted:
         have = _distributions(scratch)
@@ -159,18 +159,23 @@ def _fetch(target: Target, checkout: Path, folder: Path) -> None:
             have = _distributions(scratch)
         following: list[Requirement] = []
         for one in wanted:
-            found = have[canonicalize_name(one.name)]
+            name = canonicalize_name(one.name)
+            found = have[name]
             if not one.specifier.contains(found.version, prereleases=True):
                 raise WorkbenchError(f"{one} is needed, and {found.version} was fetched for {target}: pin it.")
-            for extra in {"", *one.extras} - {extra for name, extra in seen if name == canonicalize_name(one.name)}:
-                seen.add((canonicalize_name(one.name), extra))
-                needs = [Requirement(line) for line in found.requires or []]
-                given = environment | {"extra": extra}
-                following += [need for need in needs if need.marker is None or need.marker.evaluate(given)]
+            for _, extra in {(name, extra) for extra in ("", *one.extras)} - seen:
+                seen.add((name, extra))
+                following += _that_apply(found.requires or [], environment | {"extra": extra})
         wanted = following
     for wheel in list(scratch.iterdir()):
         wheel.replace(folder / wheel.name)
     scratch.rmdir()
+
+
+def _that_apply(lines: Iterable[str], environment: dict[str, str]) -> list[Requirement]:
+    """The requirements whose markers hold there."""
+    found = map(Requirement, lines)
+    return [one for one in found if one.marker is None or one.marker.evaluate(environment)]
 
 
 def _distributions(folder: Path) -> dict[str, PathDistribution]:

@@ -124,16 +124,15 @@ def moments_of(model: TrainedModel) -> Moments:
 def _moments_of_blocks(model: TrainedModel) -> Moments:
     """The backward pass of the highest block, while all others wait, and of the lowest, when most gradients exist."""
     lowest, outputs = model.blocks[lowest_block_with_gradient(model)], previous_outputs(model)
+    at_lowest = [*gradients_above(model, lowest), *outputs]
     if model.setup.checkpointing:
         highest, waiting = largest_block(model), saved_by_blocks(model)
+        sizes = [model.stream_bytes * model.shape.hidden]
+        at_lowest.append(term_per_token(model, "activations", "input of the lowest block", sizes))
     else:
         highest = model.blocks[-1]
         waiting = [*saved_by_blocks(model, leave_out=1), *_autocast_copies(model, after_loss=False)]
     at_highest = [*waiting, *outputs, *head_gradient(model)]
-    at_lowest = [*gradients_above(model, lowest), *outputs]
-    if model.setup.checkpointing:
-        sizes = [model.stream_bytes * model.shape.hidden]
-        at_lowest.append(term_per_token(model, "activations", "input of the lowest block", sizes))
     moments: Moments = {}
     for number, terms in enumerate(block_in_backward(model, highest)):
         moments["backward", f"block, {number}"] = [*at_highest, *terms]

@@ -198,6 +198,11 @@ def linear_weight(module: Any) -> torch.Tensor:
     return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
+def stored_weight(module: Any, weight: torch.Tensor) -> torch.Tensor:
+    """A weight (out, in) as such a layer stores it: for a Conv1D (in, out)."""
+    return weight.T.contiguous() if isinstance(module, Conv1D) else weight
+
+
 def locate(name: str, revision: str | None = None) -> tuple[str, str, str]:
     """Where `load_base` loads `name` from: a directory or Hub id, the kind of source, and the revision as far as known.
 

@@ -172,6 +172,7 @@ class SlowPanel(Panel):
         """Show the draft, or the old picture in grey."""
         self.message.value = BUSY
         if self._drafted:
+            self.canvas.remove_class("workbench-busy")  # of settings before these, which had no draft
             self._send(self._drafted, settings=None)
         else:
             self.canvas.add_class("workbench-busy")
@@ -247,15 +248,15 @@ def show_live(
     display(data, metadata=metadata, raw=True)
 
 
-def slider(label: str, value: int, low: int, high: int, heavy: bool = False) -> widgets.IntSlider:
-    """A slider over whole numbers. heavy: draw when the handle is released, not while it moves."""
-    return widgets.IntSlider(value, low, high, description=label, continuous_update=not heavy, style=LABEL, layout=WIDE)
+def slider(label: str, value: int, low: int, high: int) -> widgets.IntSlider:
+    """A slider over whole numbers."""
+    return widgets.IntSlider(value, low, high, description=label, style=LABEL, layout=WIDE)
 
 
 def steps_slider(
     label: str, value: object, options: Sequence[float] | Sequence[tuple[str, Any]], heavy: bool = False
 ) -> widgets.SelectionSlider:
-    """A slider over given values, or (text, value) pairs. heavy: as for `slider`."""
+    """A slider over given values, or (text, value) pairs. heavy: draw when the handle is released, not before."""
     return widgets.SelectionSlider(
         options=options, value=value, description=label, continuous_update=not heavy, style=LABEL, layout=WIDE
     )

@@ -174,20 +174,21 @@ def by_targets(rows: Sequence[Mapping]) -> Figure:
     require_finished(rows, ["exact_match"])
     settings = grouped(rows, lambda row: (setting_in_words(row), row["rank"], row["trainable_parameters"]))
     groups = {key: best for key, group in settings.items() if (best := at_best_rate(group))}
-    means = {key[0]: mean(row["exact_match"] for row in group) for key, group in groups.items()}
-    low, high = (pick(means, key=lambda name: means[name]) for pick in (min, max))
-    title = f"{low} {means[low]:.0%}, {high} {means[high]:.0%}: dots are seeds, bars their means"
+    means = {key: mean(row["exact_match"] for row in group) for key, group in groups.items()}
+    low, high = (pick(means, key=lambda key: means[key]) for pick in (min, max))
+    title = f"{low[0]} {means[low]:.0%}, {high[0]} {means[high]:.0%}: dots are seeds, bars their means"
     figure = new_figure(9.0, 1.2 + 0.6 * len(groups))
     axes = style(figure.add_subplot(), title, "exact match (share of rows); higher is better", "")
     ticks, found = [], []
-    for place, ((setting, rank, parameters), group) in enumerate(groups.items()):
+    for place, (key, group) in enumerate(groups.items()):
+        setting, rank, parameters = key
         values = [row["exact_match"] for row in group]
         label = f"{setting}, r = {rank}" if rank else setting
         ticks.append(f"{label}\n{parameters:,} parameters")
-        axes.plot([mean(values)] * 2, [place - 0.3, place + 0.3], color=PALETTE["ink"], linewidth=3)
+        axes.plot([means[key]] * 2, [place - 0.3, place + 0.3], color=PALETTE["ink"], linewidth=3)
         dots: Look = {"color": PALETTE["blue"], "markeredgecolor": "white", "alpha": 0.85}
         axes.plot(values, [place] * len(values), "o", markersize=9, **dots)
-        found.append(f"{label} with {parameters:,} parameters {mean(values):.3g} ({range_in_words(values)})")
+        found.append(f"{label} with {parameters:,} parameters {means[key]:.3g} ({range_in_words(values)})")
     axes.set_yticks(range(len(ticks)), ticks)
     axes.set_ylim(len(ticks) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)

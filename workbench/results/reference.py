@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any, TypedDict
 
 from workbench.paths import DATA
-from workbench.results.rows import Row, by_best_rate, usable
+from workbench.results.rows import Row, by_best_rate, grouped, usable
 from workbench.stored import read_json_lines
 from workbench.training.step import TrainConfig
 
@@ -75,7 +75,7 @@ def study_rows(*names: str) -> list[dict[str, Any]]:
     the first study (November 2026), which scored 120 test rows at most; they are marked by `first_study`.
     """
     found = paired_rows()
-    ready = {task for task in {row["task"] for row in found} if _has_all(row for row in found if row["task"] == task)}
+    ready = {task for task, own in grouped(found, lambda row: row["task"]).items() if have_seeds(own, COMPARED)}
     rows = [row for row in found if row["task"] in ready]
     rows += [row | {"first_study": True} for row in read_rows(FIRST_STUDY) if row["task"] not in ready]
     return [row for row in rows if not names or row["name"] in names]
@@ -86,9 +86,10 @@ def paired_rows() -> list[dict[str, Any]]:
     return read_rows(STUDY)
 
 
-def _has_all(rows: Iterable[Row]) -> bool:
+def have_seeds(rows: Iterable[Row], names: Iterable[str]) -> bool:
+    """Whether the rows of a task have all these settings with SEVERAL seeds at their best rates."""
     at_best = by_best_rate(rows, "name")
-    return all(len(at_best.get(name, ())) >= SEVERAL for name in COMPARED)
+    return all(len(at_best.get(name, ())) >= SEVERAL for name in names)
 
 
 def compared(task: str) -> list[dict[str, Any]]:

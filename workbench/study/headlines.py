@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
 from workbench.advice.fits_my_gpu import METHODS, needs, smallest
+from workbench.claims.study import compared
 from workbench.results import reference
-from workbench.results.rows import Row, by_best_rate, grouped, usable
+from workbench.results.rows import by_best_rate
 from workbench.serving.fleet import SHARED, WHOLE, Fleet
 from workbench.study.answers import answers
 from workbench.study.sentences import by_task
@@ -33,21 +33,17 @@ def write_into(document: Path) -> None:
 
 
 def _scores() -> str:
-    told = []
-    measured = grouped(usable(reference.paired_rows(), "exact_match"), lambda row: row["task"])
-    for task, rows in by_task().items():
-        for own in (measured.get(task, []), rows):
-            found = {name: _mean_score(own, name) for name in ("lora", "full")}
-            if all(found.values()):
-                told.append(f"{found['lora']:.0%} and {found['full']:.0%} on `{task}`")
-                break
+    """The study's rows of a task as soon as both methods can be compared there, else those of the first study."""
+    told, methods, paired = [], ("lora", "full"), reference.paired_rows()
+    for task, stored in by_task().items():
+        found = {name: compared(paired, task, name) for name in methods}
+        if not all(found.values()):
+            if not reference.have_seeds(stored, methods):
+                continue
+            found = by_best_rate(stored, "name")
+        lora, full = (mean(row["exact_match"] for row in found[name]) for name in methods)
+        told.append(f"{lora:.0%} and {full:.0%} on `{task}`")
     return f"**Is LoRA as good?** It depends on the task. Right answers of LoRA and of full: {', '.join(told)}."
-
-
-def _mean_score(rows: Sequence[Row], name: str) -> float | None:
-    """The mean exact match of a setting at its best rate; None unless it has several seeds there."""
-    at_best = by_best_rate(rows, "name").get(name, [])
-    return mean(row["exact_match"] for row in at_best) if len(at_best) >= reference.SEVERAL else None
 
 
 def _memory() -> str:

@@ -46,8 +46,17 @@ def others(task: str) -> None:
 
 
 def more_seeds(task: str) -> None:
-    """LoRA and full fine-tuning again where three seeds differ too much to tell them apart."""
-    decide(task, "full", "lora")
+    """LoRA and full fine-tuning again where three seeds differ too much to tell them apart.
+
+    All further seeds of both, and not until it is decided: to look after each one would find differences that are not
+    there.
+    """
+    found = comparisons(rows(task), "full", "lora")[task]
+    if found.verdict != "undecided" or found.rows_needed is not None:
+        return
+    for name in ("full", "lora"):
+        for seed in MORE_SEEDS:
+            measure(task, name, method_of(name, task, tuned_rate(task, name)), seed)
 
 
 def ladder(task: str) -> None:
@@ -104,19 +113,6 @@ def tune(task: str, *names: str) -> None:
             further = best * 2 if best == max(rates) else best / 2
             measure(task, name, method_of(name, task, further), CHOOSING)
         for seed in COMPARING:
-            measure(task, name, method_of(name, task, tuned_rate(task, name)), seed)
-
-
-def decide(task: str, first: str, second: str) -> None:
-    """Train all further seeds of both settings if their difference is undecided because the seeds differ too much.
-
-    All of them, and not until it is decided: to look after each one would find differences that are not there.
-    """
-    found = comparisons(rows(task), first, second)[task]
-    if found.verdict != "undecided" or found.rows_needed is not None:
-        return
-    for name in (first, second):
-        for seed in MORE_SEEDS:
             measure(task, name, method_of(name, task, tuned_rate(task, name)), seed)
 
 

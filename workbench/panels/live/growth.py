@@ -36,13 +36,14 @@ def growth(model: nn.Module, base: nn.Module) -> Growth | None:
         if not layers:
             return None
         name, layer = layers[len(layers) // 2]
-        return Growth(name.partition("layers.")[2] or name, singular_values(name, layer).tolist())
-    names = list(linear_modules(cast("PreTrainedModel", model)))
-    if not names:
-        return None
-    name = names[len(names) // 2]
-    before, after = (each.get_parameter(f"{name}.weight") for each in (base, model))
-    change = after.float() - before.to(after.device).float()
-    with torch.random.fork_rng():  # a run is the same whether it is watched or not
-        values = torch.svd_lowrank(change, q=min(LARGEST, *change.shape), niter=4)[1]
+        values = singular_values(name, layer)
+    else:
+        names = list(linear_modules(cast("PreTrainedModel", model)))
+        if not names:
+            return None
+        name = names[len(names) // 2]
+        before, after = (each.get_parameter(f"{name}.weight") for each in (base, model))
+        change = after.float() - before.to(after.device).float()
+        with torch.random.fork_rng():  # a run is the same whether it is watched or not
+            values = torch.svd_lowrank(change, q=min(LARGEST, *change.shape), niter=4)[1]
     return Growth(name.partition("layers.")[2] or name, values.tolist())
