@@ -40,6 +40,7 @@ def test_the_command_has_every_setting_of_a_step(capsys):
     bits = setup("--method", "qlora", "--adapter-dtype", "bfloat16", "--unprepared", "--single-quantization")
     assert (bits["adapter_dtype"], bits["prepared"], bits["double_quantization"]) == ("bfloat16", False, False)
     assert setup("--optimizer", "paged_adamw8bit")["optimizer"] == "paged_adamw8bit"
+    assert setup("--accumulate")["accumulate"] and not plain["accumulate"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def add(commands: Commands) -> None:
     memory.add_argument("--optimizer", default="adamw", help=f"{optimizers}; {DEFAULT}")
     memory.add_argument("--attention", default="sdpa", help=f"{kernels} or eager; {DEFAULT}")
     memory.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
+    memory.add_argument("--accumulate", action="store_true", help="each update uses the gradients of several batches")
     losses = "whole (float32 logits at once), chunked (in parts), fused (Liger: no logits are kept)"
     memory.add_argument("--loss", default="whole", help=f"{losses}; {DEFAULT}")
     memory.add_argument("--packed", action="store_true", help="rows packed into one, without padding")
@@ -49,7 +50,7 @@ def _memory(options: argparse.Namespace) -> int:
     from workbench.memory.setup import Setup
     from workbench.memory.simulation import simulate
 
-    names = ["batch_size", "sequence_length", "dtype", "optimizer", "checkpointing", "attention"]
+    names = ["batch_size", "sequence_length", "dtype", "optimizer", "checkpointing", "attention", "accumulate"]
     names += ["loss", "packed", "adapter_dtype", "gpus", "offload"]
     setup = Setup(
         _method(options),
