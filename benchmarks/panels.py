@@ -41,7 +41,8 @@ TIMED = """panel => {
     panel.addEventListener('keydown', event => { started = event.timeStamp }, {capture: true, once: true})
     window.moved = new Promise((resolve, reject) => {
         const message = panel.querySelector('.workbench-message')
-        const answered = () => started !== undefined && message.textContent !== 'Working ...'
+        // The text of a style element follows the words of a panel that is at work.
+        const answered = () => started !== undefined && !message.textContent.startsWith('Working ...')
         const words = new MutationObserver(() => answered() && over())
         const painted = () => {
             if (started === undefined || (before && canvas.dataset.digest === before)) return
