@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -85,10 +86,12 @@ def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -
 def _greedy(model: PreTrainedModel, ids: list[int], end: int, count: int) -> list[int]:
     """Greedy decoding until the token `end` or `count` tokens.
 
-    `model.generate` would apply the model's own generation_config: penalties, beams, suppressed tokens.
+    `model.generate` would apply the model's own generation_config: penalties, beams, suppressed tokens. PEFT puts a
+    trained prefix into the place of the cache at each call, so that nothing can be read from there.
     """
+    with_prefix = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
     try:
-        return _decode(model, ids, end, count, from_cache=True)
+        return _decode(model, ids, end, count, from_cache=not with_prefix)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):  # a state of a kind of its own
         return _decode(model, ids, end, count, from_cache=False)
 
