@@ -20,6 +20,10 @@ SIZES = ("r", "num_virtual_tokens", "n_frequency", "num_vectors")  # of PEFT's k
 PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 SUBTRACTED_STARTS = ("pissa", "olora")
 PREPENDING = (PeftType.PROMPT_TUNING, PeftType.P_TUNING, PeftType.MULTITASK_PROMPT_TUNING, PeftType.CPT)
+ROUTED = {
+    PeftType.POLY: "is told with each text which task it is of",
+    PeftType.XLORA: "chooses between other adapters in a pass of its own",
+}
 
 
 class Entry(NamedTuple):
@@ -36,6 +40,16 @@ def read_adapter_config(directory: Path) -> PeftConfig:
         raise AdapterError(
             f"{config.peft_type.value} puts tokens of its own before every text, which the scores here do not expect; "
             "use PEFT's own generate() for it."
+        )
+    if config.peft_type in ROUTED:
+        raise AdapterError(
+            f"{config.peft_type.value} {ROUTED[config.peft_type]}, for which the scores here have no place; use PEFT's "
+            "own generate() for it."
+        )
+    if getattr(config, "alora_invocation_tokens", None):
+        raise AdapterError(
+            "it acts only after certain tokens of a text (alora_invocation_tokens), which the scores here do not look "
+            "for; use PEFT's own generate() for it."
         )
     start = getattr(config, "init_lora_weights", True)
     if start not in PLAIN_STARTS and not starts_in_the_base(config):
