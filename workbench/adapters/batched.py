@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Embedding as LoraEmbedding, LoraLayer, ParamWrapper
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from workbench.adapters.carriers import injected, see_every_token
 from workbench.adapters.inject import target_modules
 from workbench.adapters.methods import Method
+from workbench.adapters.updates import besides_products, plain_lora
 from workbench.errors import AdapterError, TrainingError
 from workbench.models.base import Base, linear_shape, linear_weight
 from workbench.models.sharing import share
@@ -65,12 +67,15 @@ def mixed_logits(base: Base, models: Mapping[str, PeftModel], ids: Tensor, owner
     """Logits (rows, length, vocabulary) of a batch in which each row has its own adapter.
 
     ids: (rows, length), of equal length or padded on the right. owners: for each row a name of `models`, or BASE for
-    none. PEFT's `adapter_names` computes the same. Raises AdapterError for a name that is not there.
+    none. PEFT's `adapter_names` computes the same. Raises AdapterError for a name that is not there, and for an adapter
+    that is more than low-rank updates of linear layers.
     """
     if unknown := set(owners) - {*models, BASE}:
         raise AdapterError(f"No adapter is called {', '.join(sorted(unknown))}; there are {', '.join(models)}.")
     if len(owners) != len(ids):
         raise AdapterError(f"{len(owners)} names for {len(ids)} rows; give one name for each row, {BASE!r} for none.")
+    for name, one in models.items():
+        _check_updates_alone(name, one)
     present = [name for name in (BASE, *models) if name in owners]
     model = multi_adapter_model(base, [models.get(name) for name in present]).eval()
     order = torch.tensor(sorted(range(len(ids)), key=lambda row: present.index(owners[row])), device=ids.device)
@@ -79,6 +84,16 @@ def mixed_logits(base: Base, models: Mapping[str, PeftModel], ids: Tensor, owner
     with torch.no_grad():
         logits = model(input_ids=ids[order], use_cache=False).logits
     return logits[order.argsort()]
+
+
+def _check_updates_alone(name: str, model: PeftModel) -> None:
+    """Raise AdapterError for an adapter that changes more than slices of linear layers."""
+    config = plain_lora(model, "A mixed batch")
+    kinds = {LoraEmbedding: "an adapter on the embeddings", ParamWrapper: "updates of single parameters"}
+    kinds |= {AuxiliaryTrainingWrapper: "tokens or modules that were trained along"}
+    found = [words for kind, words in kinds.items() if any(isinstance(each, kind) for each in model.modules())]
+    if has := [*besides_products(model), *(["biases of its own"] if config.lora_bias else []), *found]:
+        raise AdapterError(f"{name} has {has[0]}, which a batch of several adapters leaves out; compute with it alone.")
 
 
 def set_slices(model: nn.Module, tokens: Sequence[int]) -> None:

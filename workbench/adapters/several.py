@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 
-from workbench.adapters.adapter_files import PLAIN_STARTS
 from workbench.adapters.batched import BASE
 from workbench.adapters.carriers import quiet_peft
 from workbench.adapters.checkpoints import load
-from workbench.adapters.guard import unmoved
-from workbench.adapters.updates import plain_lora
+from workbench.adapters.guard import private, unmoved
+from workbench.adapters.merging import check_same_logits
+from workbench.adapters.updates import besides_products, plain_lora
 from workbench.errors import AdapterError
 from workbench.models.base import Base
 from workbench.models.sharing import share
@@ -41,13 +41,19 @@ def attach(base: Base, folders: Mapping[str, str | os.PathLike]) -> PeftModel:
     configs = {name: _plain_config(name, model) for name, model in loaded.items()}
     first, *others = configs
     with unmoved(base.model, "attach()"), RandomNumbers(0), quiet_peft():
-        model = PeftModelForCausalLM(share(base.model), configs[first], first)
+        copy = share(base.model)
+        private(copy)  # updates of single parameters are put into their place at each call
+        model = PeftModelForCausalLM(copy, configs[first], first)
         for name in others:
             model.add_adapter(name, configs[name])
         for name, one in loaded.items():
             weights = get_peft_model_state_dict(one, save_embedding_layers=False)
             set_peft_model_state_dict(model, weights, adapter_name=name)
-    return model.requires_grad_(False).eval()
+        model.eval()
+        for name in (*others, first):
+            model.set_adapter(name)
+            check_same_logits(loaded[name], model, f"{name} beside other adapters computes something else than alone")
+    return model.requires_grad_(False)
 
 
 def _plain_config(name: str, model: PeftModel) -> LoraConfig:
@@ -55,14 +61,7 @@ def _plain_config(name: str, model: PeftModel) -> LoraConfig:
     if not isinstance(model, PeftModel):
         raise AdapterError(f"{name} is a whole model; only adapters share a base.")
     config = plain_lora(model, "attach()")
-    own = {
-        "DoRA": config.use_dora,
-        "modules trained in full": config.modules_to_save,
-        "biases of its own": config.bias != "none",
-        "repeated layers": config.layer_replication,
-        f"init_lora_weights={config.init_lora_weights!r}": config.init_lora_weights not in PLAIN_STARTS,
-    }
-    if has := [words for words, there in own.items() if there]:
+    if has := besides_products(model):
         raise AdapterError(f"{name} has {has[0]}, which other adapters on the same base would get too; load it alone.")
     return config
 

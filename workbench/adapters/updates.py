@@ -10,7 +10,7 @@ from peft.tuners.lora import Embedding as LoraEmbedding, LoraLayer, ParamWrapper
 from torch import nn
 
 from workbench.adapters import lowrank
-from workbench.adapters.adapter_files import starts_in_the_base
+from workbench.adapters.adapter_files import PLAIN_STARTS, starts_in_the_base
 from workbench.errors import AdapterError
 from workbench.models.sharing import share
 
@@ -137,8 +137,31 @@ def _check_is_the_update(config: LoraConfig, what: str) -> None:
         )
 
 
+def besides_products(model: PeftModel) -> list[str]:
+    """In words, what an adapter of LoRA has besides factors A and B whose product is added to a weight of the base."""
+    config, layers = model.peft_config["default"], [each for each in model.modules() if isinstance(each, LoraLayer)]
+    variants = {kind for kind in map(_variant, layers) if kind}
+    own = {
+        "DoRA": config.use_dora,
+        "modules trained in full": config.modules_to_save,
+        "biases of its own": config.bias != "none",
+        "repeated layers": config.layer_replication,
+        f"init_lora_weights={config.init_lora_weights!r}": config.init_lora_weights not in PLAIN_STARTS,
+        f"updates of another kind ({', '.join(sorted(variants))})": variants,
+    }
+    return [words for words, there in own.items() if there]
+
+
+def _variant(layer: LoraLayer) -> str:
+    """The name of PEFT's class that computes a layer's update in its own way, such as KaSA's; "" for B A and DoRA."""
+    kind = type(layer.lora_variant["default"]).__name__ if "default" in layer.lora_variant else ""
+    return "" if kind.startswith("Dora") else kind
+
+
 def factors(name: str, layer: LoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
-    """A (r, in) and B (out, r) of a layer, in float32; raises AdapterError where they are not one pair."""
+    """A (r, in) and B (out, r) of a layer, in float32; raises AdapterError where B A is not what they stand for."""
+    if kind := _variant(layer):
+        raise AdapterError(f"The update of {name} ({kind}) is no product of two matrices alone; only evaluate it.")
     if isinstance(layer, LoraEmbedding):
         A, B = layer.lora_embedding_A["default"], layer.lora_embedding_B["default"]  # noqa: N806 - as in lowrank
     elif isinstance(layer, ParamWrapper) or "default" not in layer.lora_A:
