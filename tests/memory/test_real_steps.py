@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from workbench import full, hybrid, load_base, lora, qlora
 from workbench.memory import measure, simulate
-from workbench.memory.fake_4bit import Linear4bit, dequantized
-from workbench.memory.real_steps import most_allocated, profiled, quantization_tensors
-from workbench.memory.recorder import Recorder
+from workbench.memory.steps.fake_4bit import Linear4bit, dequantized
+from workbench.memory.steps.real_steps import most_allocated, profiled, quantization_tensors
+from workbench.memory.steps.recorder import Recorder
 from workbench.models import Base
 
 

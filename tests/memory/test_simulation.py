@@ -8,9 +8,10 @@ from transformers import LlamaConfig
 
 from support.memory_configs import SIZES, TINY, published
 from workbench import full, lora
-from workbench.memory import estimate, fake_steps, simulate
-from workbench.memory.recorder import Recorder
+from workbench.memory import estimate, simulate
 from workbench.memory.report import CUBLAS_BYTES
+from workbench.memory.steps import fake_steps
+from workbench.memory.steps.recorder import Recorder
 
 
 def test_the_simulation_predicts_the_published_peak_of_lora():

@@ -14,8 +14,9 @@ from typing import Any, Unpack
 from workbench.adapters.methods import Method
 from workbench.errors import MemoryModelError
 from workbench.memory.allocator import segments_bytes
-from workbench.memory.block_memory import lowest_block_with_gradient, norm_output_bytes, saved_by_blocks
-from workbench.memory.block_moments import (
+from workbench.memory.configs import Source, model_config, model_name, towers_of
+from workbench.memory.formula.block_memory import lowest_block_with_gradient, norm_output_bytes, saved_by_blocks
+from workbench.memory.formula.block_moments import (
     AUTOCAST_COPIES,
     block_at_scores,
     block_in_backward,
@@ -24,16 +25,17 @@ from workbench.memory.block_moments import (
     layers_before_scores,
     passing_block,
 )
-from workbench.memory.configs import Source, model_config, model_name, towers_of
-from workbench.memory.loss_memory import logits_in_backward, logits_in_forward, previous_outputs
-from workbench.memory.model_states import (
-    Term,
-    TrainedModel,
+from workbench.memory.formula.loss_memory import logits_in_backward, logits_in_forward, previous_outputs
+from workbench.memory.formula.model_states import (
     gradients,
     gradients_above,
     head_gradient,
     new_gradients,
     resident,
+)
+from workbench.memory.formula.trained_model import (
+    Term,
+    TrainedModel,
     term_of_tensor,
     term_per_token,
     trained_model,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from workbench.memory.block_memory import cache_bytes
 from workbench.memory.configs import Source, model_config
-from workbench.memory.loss_memory import previous_outputs
-from workbench.memory.model_states import new_gradients, resident, trained_model
+from workbench.memory.formula.block_memory import cache_bytes
+from workbench.memory.formula.loss_memory import previous_outputs
+from workbench.memory.formula.model_states import new_gradients, resident
+from workbench.memory.formula.trained_model import trained_model
 from workbench.memory.report import CUBLAS_BYTES
 from workbench.memory.setup import Setup
 from workbench.memory.shapes import shape_of

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from workbench.memory.model_states import Term, TrainedModel, packed, tensors_of_block
+from workbench.memory.formula.model_states import packed
+from workbench.memory.formula.trained_model import Term, TrainedModel, tensors_of_block
 from workbench.memory.setup import Setup
 
 STATES = ("weights", "adapters", "gradients", "optimizer state")

@@ -10,11 +10,11 @@ from typing import Any, Unpack
 from workbench.adapters.methods import Method
 from workbench.memory.allocator import reserved_bytes, segments_bytes
 from workbench.memory.configs import Source, model_config, model_name, towers_of
-from workbench.memory.fake_steps import PHASES, Steps, fake_steps
-from workbench.memory.recorder import Storage
 from workbench.memory.report import COMPONENTS, CONTEXT_BYTES, CUBLAS_BYTES, MemoryReport, validation
 from workbench.memory.setup import Setup, SetupFields, as_setup
 from workbench.memory.sharding import STATES, share
+from workbench.memory.steps.fake_steps import PHASES, Steps, fake_steps
+from workbench.memory.steps.recorder import Storage
 
 TIMELINE_POINTS = 400
 

@@ -16,7 +16,7 @@ from torch import nn
 from workbench.adapters import checkpoints
 from workbench.adapters.methods import ATTENTION, MLP
 from workbench.errors import RunError
-from workbench.memory.real_steps import quantization_tensors
+from workbench.memory.steps.real_steps import quantization_tensors
 from workbench.models.base import Base, load_base
 from workbench.models.quantized import QUANTIZATIONS
 from workbench.models.sharing import in_float32

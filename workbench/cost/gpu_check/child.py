@@ -12,7 +12,7 @@ import torch
 from workbench.cost.gpu_check.cases import STEP, Case
 from workbench.cost.gpu_check.comparisons import compare
 from workbench.cost.gpu_check.models import configuration
-from workbench.memory.gpu_steps import measured_steps
+from workbench.memory.steps.gpu_steps import measured_steps
 
 MARK = "measured: "  # before the line that the parent reads; libraries may print others
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from workbench.memory.block_memory import cache_bytes
-from workbench.memory.model_states import Term, TrainedModel, term_of_tensor, term_per_token, trains_in_full
+from workbench.memory.formula.block_memory import cache_bytes
+from workbench.memory.formula.trained_model import (
+    Term,
+    TrainedModel,
+    term_of_tensor,
+    term_per_token,
+    trains_in_full,
+)
 from workbench.memory.setup import LOSS_CHUNKS, fused_chunk
 
 

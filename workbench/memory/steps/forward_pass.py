@@ -13,9 +13,9 @@ from peft import PeftModel
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from workbench.memory.fake_kernels import FakeFusedLoss
-from workbench.memory.fake_model import TrainedModule
 from workbench.memory.setup import LOSS_CHUNKS, Setup
+from workbench.memory.steps.fake_kernels import FakeFusedLoss
+from workbench.memory.steps.fake_model import TrainedModule
 
 
 @dataclass

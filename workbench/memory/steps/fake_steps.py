@@ -25,12 +25,12 @@ from transformers import PreTrainedConfig
 from workbench.adapters.adapter_files import BASE_PREFIX
 from workbench.errors import MemoryModelError, WorkbenchError
 from workbench.memory.configs import quiet, shortened
-from workbench.memory.fake_kernels import FakeBitsandbytesAdamW
-from workbench.memory.fake_model import TrainedModule, build, make_fake
-from workbench.memory.forward_pass import cuda_autocast, forward, make_batch
-from workbench.memory.recorder import Recorder, Storage
 from workbench.memory.setup import Setup
 from workbench.memory.sharding import gathered_of
+from workbench.memory.steps.fake_kernels import FakeBitsandbytesAdamW
+from workbench.memory.steps.fake_model import TrainedModule, build, make_fake
+from workbench.memory.steps.forward_pass import cuda_autocast, forward, make_batch
+from workbench.memory.steps.recorder import Recorder, Storage
 from workbench.training.step import optimizer_tensors
 
 PHASES = ("forward", "backward", "optimizer")
@@ -128,7 +128,7 @@ def _remarks(model: TrainedModule, setup: Setup, left_out: set[str]) -> tuple[st
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     remarks = []
     if setup.method.name == "qlora":
-        from workbench.memory.fake_4bit import kept_unquantized
+        from workbench.memory.steps.fake_4bit import kept_unquantized
 
         remarks.append(kept_unquantized(inner))
     has_attention = any("att" in name for name, _ in inner.named_modules())

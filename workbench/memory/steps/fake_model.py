@@ -16,8 +16,8 @@ from workbench.adapters.carriers import inject
 from workbench.adapters.inject import peft_config
 from workbench.errors import MemoryModelError
 from workbench.memory.configs import language_model
-from workbench.memory.fake_kernels import ATTENTION, fuse_dropout
 from workbench.memory.setup import Setup
+from workbench.memory.steps.fake_kernels import ATTENTION, fuse_dropout
 from workbench.models.base import Base
 
 # The random state cannot be saved while tensors are fake; it has a few bytes.
@@ -36,7 +36,7 @@ def build(config: PreTrainedConfig, setup: Setup, left_out: Collection[str] = ()
         dtype = base_dtype(setup)
         base = _build_base(config, setup, dtype)
         if setup.method.name == "qlora":
-            from workbench.memory.fake_4bit import store_in_4_bits  # it loads bitsandbytes, which may be missing
+            from workbench.memory.steps.fake_4bit import store_in_4_bits  # it loads bitsandbytes, which may be missing
 
             store_in_4_bits(base, setup.double_quantization)
         model = prepare(base, setup, dtype, left_out).train()

@@ -16,11 +16,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from workbench.errors import MemoryModelError
 from workbench.memory.configs import language_model
-from workbench.memory.fake_model import CHECKPOINTING, TrainedModule, base_dtype, prepare
-from workbench.memory.fake_steps import make_optimizer, update
-from workbench.memory.forward_pass import forward, make_batch
-from workbench.memory.real_steps import most_allocated, profiled, quantization_tensors
 from workbench.memory.setup import Setup
+from workbench.memory.steps.fake_model import CHECKPOINTING, TrainedModule, base_dtype, prepare
+from workbench.memory.steps.fake_steps import make_optimizer, update
+from workbench.memory.steps.forward_pass import forward, make_batch
+from workbench.memory.steps.real_steps import most_allocated, profiled, quantization_tensors
 from workbench.models.cpu_kernels import plain
 from workbench.models.quantized import keep_weights_unpacked
 from workbench.training.peak_memory import LiveBytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from workbench.memory.model_states import (
+from workbench.memory.formula.trained_model import (
     Term,
     TrainedLayers,
     TrainedModel,

@@ -11,11 +11,11 @@ from torch import nn
 from workbench.adapters.inject import apply
 from workbench.adapters.methods import Method
 from workbench.errors import MemoryModelError
-from workbench.memory.fake_kernels import ATTENTION
-from workbench.memory.fake_model import CHECKPOINTING, TrainedModule
-from workbench.memory.fake_steps import make_optimizer, update
-from workbench.memory.forward_pass import forward, make_batch
 from workbench.memory.setup import Setup
+from workbench.memory.steps.fake_kernels import ATTENTION
+from workbench.memory.steps.fake_model import CHECKPOINTING, TrainedModule
+from workbench.memory.steps.fake_steps import make_optimizer, update
+from workbench.memory.steps.forward_pass import forward, make_batch
 from workbench.models.base import Base
 from workbench.models.cpu_kernels import plain
 from workbench.seeds import forked_random_state

@@ -12,13 +12,19 @@ from collections.abc import Iterable
 from itertools import chain
 
 from workbench.adapters.quantization import stored_parts
-from workbench.memory.block_memory import (
+from workbench.memory.formula.block_memory import (
     adapters_take_it_as_it_is,
     inputs_saved,
     saved_by_block,
     saves_input_itself,
 )
-from workbench.memory.model_states import Term, TrainedLayers, TrainedModel, tensors_of_block, term_per_token
+from workbench.memory.formula.trained_model import (
+    Term,
+    TrainedLayers,
+    TrainedModel,
+    tensors_of_block,
+    term_per_token,
+)
 from workbench.memory.setup import BLOCK_4BIT
 from workbench.memory.shapes import SHARED_INPUTS
 

@@ -1,0 +1,1 @@
+"""The terms of the closed form: what each part of a training step holds in memory."""
