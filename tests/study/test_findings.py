@@ -1,35 +1,23 @@
 """The findings that ship are those of the rows that ship."""
 
+import json
+import re
 from io import BytesIO
 
 import pytest
 from matplotlib.image import imread
 from PIL import Image
 
+from support.study_rows import runs
 from workbench.claims import claims
 from workbench.paths import CHECKOUT
 from workbench.results import reference
-from workbench.study import findings, headlines, sentences
+from workbench.results.reference import STUDY, read_rows
+from workbench.study import findings, headlines
 
 # By training a model of this size; architectures would need a second pretrained one.
 TESTABLE = {"parity", "ceiling", "no-regret", "rank-alpha", "behaviour", "scoped", "small-models", "forgetting"}
-TESTABLE |= {"hybrid", "qlora", "speed", "memory-ratio", "artifact", "new-domain"}
-
-
-def rows(*scores, name):
-    return [
-        {
-            "task": "tickets",
-            "name": name,
-            "learning_rate": 1e-3,
-            "seed": seed,
-            "exact_match": score,
-            "loss": 1 - score,
-            "forgetting": score,
-            "status": "finished",
-        }
-        for seed, score in enumerate(scores)
-    ]
+TESTABLE |= {"hybrid", "qlora", "speed", "memory-ratio", "artifact"}
 
 
 def test_the_file_is_what_the_rows_say():
@@ -51,72 +39,70 @@ def test_the_claims_told_are_of_the_ledger():
     assert TESTABLE <= set(findings.by_claim()) <= set(claims())
 
 
-@pytest.mark.parametrize(
-    ("full", "words"),
-    [
-        ((0.7, 0.9, 0.8), "+10.0% (+0.0% to +20.0%), within noise"),  # a seed without a difference
-        ((0.75, 0.76, 0.77), "+6.0% (+5.0% to +7.0%), within noise"),  # less than 120 rows can tell
-        ((1.0, 1.0, 1.0), "+30.0% (+30.0% to +30.0%), beyond noise"),
-    ],
-)
-def test_a_difference_is_paired_by_seed_and_says_whether_it_counts(full, words):
-    told = [*rows(0.7, 0.7, 0.7, name="lora"), *rows(*full, name="full")]
-    assert sentences.paired(told, "exact_match", "full", "lora").startswith(words)
+def completed(task, **scores):
+    """Rows of a study that has these settings on a task, each with four seeds: name -> its true score."""
+    template = read_rows(STUDY)[0]
+    rows = [row for name, score in scores.items() for row in runs(task, name, score)]
+    ranks = {"full": {"rank": None, "alpha": None}}
+    return [template | {"full_learning_rate": None} | row | ranks.get(row["name"], {}) for row in rows]
 
 
-def test_other_measures_are_judged_by_the_seeds_alone():
-    told = [*rows(0.7, 0.7, 0.7, name="lora"), *rows(0.71, 0.72, 0.73, name="full")]
-    assert sentences.paired(told, "forgetting", "full", "lora") == "+0.02 (+0.01 to +0.03), all seeds agree"
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """Stores these rows as the study that ships."""
+
+    def store(rows):
+        (tmp_path / "study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        monkeypatch.setattr(reference, "STUDY", tmp_path / "study.jsonl")
+
+    return store
 
 
-def test_a_diverged_run_is_no_score(monkeypatch):
+FOUR = {"lora": 0.6, "qlora": 0.6, "hybrid": 0.75, "full": 0.9}
+VARIED = dict.fromkeys((*reference.RANKS_AND_ALPHAS, *findings.OF_LORA), 0.5)
+
+
+@pytest.mark.parametrize("scores", [{}, {"lora": 0.6, "full": 0.9}, FOUR, FOUR | VARIED], ids=len)
+def test_the_findings_can_be_told_however_far_the_study_is(stored, scores):
+    stored(completed("protocol", **scores))
+    text = findings.findings()
+    assert f"| protocol | full | {0.0008 if not scores else 0.0001:g} |" in text
+    assert ("full is ahead by" in text) == bool(scores)
+    assert headlines.headlines()
+
+
+def test_what_chose_the_rate_is_not_in_the_mean(stored):
+    rows = completed("protocol", **FOUR)
+    lucky = [row | {"exact_match": 1.0} if row["seed"] == 0 else row for row in rows]
+    stored(rows)
+    plain = findings.table(reference.study_rows(), findings.METHODS)
+    stored(lucky)
+    assert findings.table(reference.study_rows(), findings.METHODS) == plain
+    assert "1, 2, 3 float32 |" in plain and "(first study)" in plain  # other tasks are not there yet
+
+
+def test_a_difference_comes_with_its_interval_and_verdict(stored):
+    stored(completed("protocol", **FOUR))
+    told = findings.table(reference.study_rows(), findings.METHODS)
+    (full,) = re.findall(r"protocol \| full .*", told)
+    assert re.search(r"\| \+[23]\d\.\d \(\+\d+\.\d to \+\d+\.\d\), better \|", full)
+
+
+def test_a_hybrid_is_told_apart_by_the_rate_of_its_opened_modules(stored):
+    rows = completed("protocol", **FOUR)
+    opened = [row | {"full_learning_rate": 3e-5} if row["name"] == "hybrid" else row for row in rows]
+    other = [row | {"full_learning_rate": 6e-5, "exact_match": 0.1} for row in opened if row["name"] == "hybrid"]
+    stored([*opened, *other])
+    told = findings.table(reference.study_rows(), findings.METHODS)
+    assert "| protocol | hybrid | 3e-05 | 2, 3e-05 to 6e-05 |" in told
+
+
+def test_a_diverged_run_is_no_score(stored):
     """Widening goes towards rates that break; such a row has no exact match."""
-    stored = reference.study_rows
-    broken = stored("full")[0] | {"exact_match": None, "status": "diverged"}
-    broken |= {"learning_rate": 1.0, "forgetting": None, "loss": None}
+    rows = completed("protocol", **FOUR)
+    stored(rows)
     expected = findings.by_claim()
-    monkeypatch.setattr(reference, "study_rows", lambda *names: stored(*names) + [broken] * ("full" in names))
-    assert findings.by_claim() == expected and "to 1 |" in findings.task_table()
-
-
-def test_one_step_off_is_half_and_twice_the_best_rate(monkeypatch):
-    scored = {5e-4: 0.5, 1e-3: 0.9, 2e-3: 0.7, 4e-3: 0.1}
-    own = [row | {"learning_rate": rate} for rate, score in scored.items() for row in rows(score, score, name="full")]
-    told = [row | {"name": name} for name in ("lora", "qlora", "hybrid", "full") for row in own]
-    monkeypatch.setattr(sentences, "by_task", lambda: {"tickets": told})
-    assert "full 50% (50% to 50%) and 70% (70% to 70%)." in sentences.one_step_off("tickets")
-
-
-def at_rates(name, **scored):
-    """One run at each rate, on seed 0: rate in ten-thousandths -> its exact match and what it forgot."""
-    (blank,) = rows(0.0, name=name)
-    return [
-        blank | {"learning_rate": int(rate[1:]) / 1e4, "exact_match": score, "loss": 1 - score, "forgetting": forgot}
-        for rate, (score, forgot) in scored.items()
-    ]
-
-
-def test_a_run_of_full_betters_one_that_scores_no_higher_and_forgets_more(monkeypatch):
-    full = at_rates("full", _1=(0.8, 0.5), _2=(0.9, 2.0))
-    # Two are bettered, one by each of full; two are not; the last has learnt too little to count.
-    lora = at_rates("lora", _5=(0.8, 0.6), _10=(0.9, 2.1), _20=(0.95, 3.0), _40=(0.85, 1.0), _80=(0.4, 3.0))
-    monkeypatch.setattr(sentences, "by_task", lambda: {"tickets": full + lora})
-    assert sentences.at_equal_score().endswith("forgot less: `tickets` 2 of 4.")
-
-
-def test_the_ratio_of_best_rates_is_open_where_an_end_of_the_grid_is_as_good(monkeypatch):
-    seeds = [row for name in ("lora", "full") for row in rows(0.9, 0.9, name=name)[1:]]
-    full = at_rates("full", _1=(0.1, 0.0), _2=(0.9, 0.0), _4=(0.1, 0.0))
-    lora = at_rates("lora", _10=(0.5, 0.0), _20=(0.9, 0.0), _40=(0.88, 0.0))
-    seeds = [row | {"learning_rate": {"lora": 20, "full": 2}[row["name"]] / 1e4} for row in seeds]
-    monkeypatch.setattr(sentences, "by_task", lambda: {"tickets": full + lora + seeds})
-    assert "over full's: `tickets` 10 (10 to 20, open);" in sentences.rate_ratios()
-    lora[2]["exact_match"] = 0.2
-    assert "over full's: `tickets` 10 (10 to 10);" in sentences.rate_ratios()
-
-
-def test_full_is_set_beside_the_lora_setting_that_scores_highest(monkeypatch):
-    told = [*rows(0.5, 0.5, name="lora"), *rows(0.8, 0.8, name="mlp"), *rows(0.9, 0.9, name="full")]
-    monkeypatch.setattr(sentences, "by_task", lambda: {"tickets": told})
-    words = "On `tickets` full less the best of 2 settings of LoRA, LoRA on the MLP alone: +10.0%"
-    assert sentences.full_and_best_adapter("tickets").startswith(words)
+    broken = rows[-1] | {"exact_match": None, "status": "diverged", "learning_rate": 1.0, "loss": None}
+    stored([*rows, broken])
+    assert findings.by_claim() == expected
+    assert "to 1 |" in findings.table(reference.study_rows(), findings.METHODS)

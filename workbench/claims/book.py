@@ -56,7 +56,7 @@ def book(store: RunStore | None = None) -> list[Entry]:
     found: dict[str, list[Verdict]] = {
         OWN: verdicts(runs=comparable((store or RunStore()).all())),
         STUDY: [
-            *verdicts(study=reference.study_rows(), paired=paired),
+            *verdicts(study=reference.study_rows(needed=reference.RANKS_AND_ALPHAS), paired=paired),
             *verdicts("obsolete", paired=paired, grid=rows),
         ],
         SWEEPS: verdicts(**stored_sweeps()),

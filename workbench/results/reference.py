@@ -16,6 +16,8 @@ SWEEPS, STUDY, FIRST_STUDY, COSTS = (
     DATA / "reference" / f"{name}.jsonl" for name in ("sweeps", "study", "first_study", "costs")
 )
 COMPARED = ("lora", "qlora", "hybrid", "full")  # by lesson 06
+# The settings that `recommend` and its rivals differ in: rank and alpha, all adapters on all linear layers.
+RANKS_AND_ALPHAS = ("auto", "lora", "lora r=64", "rslora", "alpha=8", "alpha=128")
 SEVERAL = 3  # seeds at one rate, with which a setting of the study can be compared
 STUDY_HIDDEN_SIZE = 576  # SmolLM2-135M
 SWEEP_CONFIG = TrainConfig(steps=75, batch_size=16, save=False)  # of every run in sweeps.jsonl
@@ -32,6 +34,7 @@ class StoredRow(TypedDict, total=False):
     alpha: float | None
     scaling: float | None
     learning_rate: float
+    full_learning_rate: float | None
     layers: list[int] | None
     rslora: bool
     targets: str
@@ -67,15 +70,15 @@ def stored_sweeps(*groups: str) -> list[dict[str, Any]]:
     return [row for row in read_rows(SWEEPS) if not groups or row["group"] in groups]
 
 
-def study_rows(*names: str) -> list[dict[str, Any]]:
-    """The reference study, written by workbench/study/plan.py, of all tasks: all its settings, or those named.
+def study_rows(*names: str, needed: Iterable[str] = COMPARED) -> list[dict[str, Any]]:
+    """The reference study's rows of all settings, or of those named.
 
-    A row is one of `runs.table` with its name ("lora", "full", "auto" ...), the base's exact match and every fifth
-    training loss. On a task where the study does not have all of COMPARED with several seeds yet, the rows are those of
-    the first study (November 2026), which scored 120 test rows at most; they are marked by `first_study`.
+    Written by workbench/study/plan.py, task by task. A row is one of `runs.table` with its task and settings; at its
+    best rate a setting has several seeds. Until a task has these of all settings in `needed`, its rows are those of the
+    first study (November 2026), which scored 120 test rows at most; they are marked by `first_study`.
     """
-    found = paired_rows()
-    ready = {task for task, own in grouped(found, lambda row: row["task"]).items() if have_seeds(own, COMPARED)}
+    needed, found = tuple(needed), paired_rows()
+    ready = {task for task, own in grouped(found, lambda row: row["task"]).items() if have_seeds(own, needed)}
     rows = [row for row in found if row["task"] in ready]
     rows += [row | {"first_study": True} for row in read_rows(FIRST_STUDY) if row["task"] not in ready]
     return [row for row in rows if not names or row["name"] in names]

@@ -8,35 +8,19 @@ No result in that file is typed by hand. A test fails if the file or a picture i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from workbench.claims.book import stored_sweeps
-from workbench.claims.ledger import UNTESTED, claims
+from workbench.claims.ledger import claims
 from workbench.claims.rules import verdicts
+from workbench.claims.study import compared, comparisons
 from workbench.paths import CHECKOUT, DATA
 from workbench.plots.runs import pareto
 from workbench.plots.style import to_png
 from workbench.results import reference
-from workbench.results.paired import MARGIN
-from workbench.results.rows import Row, by_best_rate, grouped
+from workbench.results.paired import MARGIN, Comparison
+from workbench.results.rows import Row, at_best_rate, grouped, mean_and_range, swept_rate, usable
 from workbench.study import answers, costs, headlines
-from workbench.study.sentences import (
-    METHODS,
-    VARIANTS,
-    at_equal_score,
-    at_one_rate,
-    at_own_rates,
-    by_task,
-    difference,
-    full_and_best_adapter,
-    levels,
-    one_step_off,
-    rate_ratios,
-    recalls,
-    spread,
-    with_little_room,
-)
 
 FINDINGS = DATA / "reference" / "FINDINGS.md"
 OPENING = """# Findings
@@ -53,23 +37,24 @@ within {MARGIN:g} points, one is *better* if the interval excludes 0, and otherw
 for more rows of the same kind: the rows of `protocol` are made of twelve programs that the training does not hold, and
 other programs could tell otherwise.
 
-On tasks that this study has not reached yet the rows are those of a first one (November 2026): 120 test rows, seeds 0
-to 2, LoRA of rank 64 in bfloat16. Its differences are means over seeds, lowest and highest seed in brackets, *within
-noise* where the bracket holds 0 or where they are below two standard errors of the test rows.
+Tasks and settings that this study has not reached yet are those of a first one (November 2026): 120 test rows, seeds 0
+to 2, some of LoRA of rank 64 in bfloat16. It did not store which rows were right, so nothing there is compared row by
+row; two of its scores that are less than ten points apart may be the same.
 
 *Exact match*: the share of test rows whose answer is right to the last token. *Forgetting*: what the loss on twelve
 pieces of Python's documentation, some 1,500 tokens that no task trains on, has gained by training, in nats a token.
 QLoRA's NF4 quantizes the packaged weights a second time: they were stored in 4 bits once (Q4_1). The sweeps on `facts`
 are another experiment (75 steps, mostly one seed). `README.md` says what was run, and what else to be careful about.
 """
-NAMES = """`lora`, `qlora` (its frozen weights in NF4) and `hybrid` are rank 8, alpha 32, on all linear layers; `auto`
-is what `recommend` chooses, its rate included, often the same run as `lora`. The others are LoRA as well: `rslora` is
-rank 64 with rsLoRA's scaling; `attention` and `mlp` are adapters on these alone, with about as many parameters as
-`lora`; `starved` is rank 1 on one matrix of one block."""
-HYBRID_RATE = (
-    "Its opened MLP trains at the adapters' rate, several times that at which full does best; a rate of its own was "
-    "not tried, so the forgetting may be that choice's and not the method's."
-)
+NAMES = """`lora`, `qlora` (its frozen weights in NF4) and `hybrid` are rank 8, alpha 32, on all linear layers. The
+hybrid also trains the last block's MLP in full, whose rate is shown; its adapters train at LoRA's best. (In
+the first study both trained at one rate.) `auto` is what `recommend` chooses without trying, its rate included, often
+the same run as `lora`. In brackets: the lowest and the highest seed."""
+SETTINGS = """All are LoRA: `rslora` is rank 64 with rsLoRA's scaling; `attention` and `mlp` are adapters on these
+alone, with about as many parameters as `lora`; `starved` is rank 1 on one matrix of one block."""
+METHODS = ("full", "hybrid", "lora", "qlora", "auto")
+OF_LORA = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "attention", "mlp", "starved")
+VARIED = "protocol"  # the task on which they were tried
 CLOSING = """## What a model of 135M parameters on a CPU cannot say
 
 - What LoRA saves at 1B and more, where weights and optimizer states are nearly all of the memory: that is lesson 04's.
@@ -105,7 +90,7 @@ def main() -> None:
 
 def complete() -> list[str]:
     """The tasks on which the study has every method."""
-    names = {task: {row["name"] for row in rows} for task, rows in by_task().items()}
+    names = {task: {row["name"] for row in rows} for task, rows in by_task(reference.study_rows()).items()}
     return [task for task, found in names.items() if found.issuperset(reference.COMPARED)]
 
 
@@ -128,12 +113,15 @@ def findings() -> str:
         f"![Exact match on {task} against loss gained on general text, every run]({picture_file(task).name})"
         for task in complete()
     ]
+    measured = table(reference.study_rows(needed=("lora", "full")), METHODS)
+    varied = [row for row in reference.study_rows(*OF_LORA, needed=OF_LORA) if row["task"] == VARIED]
     parts = [
         OPENING,
         f"## Ten answers\n\n{answers.page(reference.paired_rows())}",
         ABOUT,
-        f"## On each task\n\n{NAMES}\n\n{task_table()}",
+        f"## On each task\n\n{NAMES}\n\n{measured}",
         *pictures,
+        f"## Settings of LoRA\n\n{SETTINGS}\n\n{table(varied, OF_LORA)}",
         f"## Costs, each method alone on `{costs.TASK}`\n\n{costs.cost_table()}",
         "## By claim\n\n" + "\n".join(lines),
         CLOSING,
@@ -143,72 +131,63 @@ def findings() -> str:
 
 def by_claim() -> dict[str, str]:
     """Claim -> what the rows say about it."""
-    sweeps = verdicts(**stored_sweeps())
+    varied = reference.study_rows(needed=reference.RANKS_AND_ALPHAS)
     told: dict[str, list[str]] = {}
-    study = verdicts(study=reference.study_rows(), paired=reference.paired_rows())
-    decided = [one for one in study if one.verdict != UNTESTED]
-    for where, found in (("In the study", decided), ("On `facts`, in the sweeps", sweeps)):
+    for where, found in (
+        ("In the study", verdicts(study=varied, paired=reference.paired_rows())),
+        ("On `facts`, in the sweeps", verdicts(**stored_sweeps())),
+    ):
         for one in found:
             told.setdefault(one.claim, []).append(f"{where} ({one.verdict}): {one.evidence}")
-    for claim, words in chain(scores_by_claim().items(), costs.costs_by_claim().items()):
+    for claim, words in costs.costs_by_claim().items():
         told.setdefault(claim, []).append(words)
     return {claim: " ".join(words) for claim, words in told.items()}
 
 
-def scores_by_claim() -> dict[str, str]:
-    """Claim -> sentences on the study's scores, on the tasks where both methods have several seeds."""
-    full, gained, forgotten = ("full", "lora", "exact_match"), "exact_match", "forgetting"
-    places = (("attention", "lora"), ("mlp", "lora"), ("mlp", "attention"))
-    return {
-        "update": f"{at_one_rate('protocol')} {with_little_room('protocol')}",
-        "rank-alpha": f"{at_own_rates('protocol')} {one_step_off('protocol')}",
-        "parity": f"{difference(*full)} LoRA's rate was swept for this, its rank and alpha were not: see ceiling.",
-        "scoped": "Classification (`tickets`) and extraction (`orders`). " + difference(*full, "tickets", "orders"),
-        "behaviour": "`protocol` is an invented format and way of reasoning. "
-        f"{levels('protocol')} {full_and_best_adapter('protocol')}",
-        "new-domain": "Hardly tested: codes by heart (`facts`) are new, but neither complex nor a domain. "
-        f"{recalls()} {difference(*full, 'facts')}",
-        "ceiling": f"{full_and_best_adapter('protocol')} Being the best of several flatters it; of full only the "
-        "rate was swept. What full is ahead by may be slowness and no ceiling: a short run cannot tell.",
-        "forgetting": f"{at_equal_score()} Each at its best rate instead, which is the one that scores highest however "
-        f"much it forgets: {difference('full', 'lora', forgotten)}",
-        "no-regret": f"{rate_ratios()} For the scores at these rates see parity. With about as many parameters, each "
-        f"at its own best rate: {' '.join(difference(*pair, gained) for pair in places)} "
-        f"{difference('rslora', 'lora r=64', gained)}",
-        "hybrid": f"{difference('hybrid', 'lora', gained)} {difference('full', 'hybrid', gained)} "
-        f"{difference('hybrid', 'lora', forgotten)} {HYBRID_RATE}",
-        "qlora": f"{difference('qlora', 'lora', gained)} {difference('qlora', 'lora', forgotten)} QLoRA's is counted "
-        "from its own 4-bit base; what 4 bits cost before any training is lesson 03's.",
-    }
-
-
-def task_table() -> str:
-    """A Markdown table of every setting on every task, at its best rate."""
-    head = "| task | setting | best rate | rates tried | exact match | forgetting | seeds, by precision |"
-    lines = [head, "| --- | --- | --- | --- | --- | --- | --- |"]
-    for task, rows in by_task().items():
-        lines.append(f"| {task} | base | | | {rows[0]['base_exact_match']:.0%} | | |")
-        at_best = by_best_rate(rows, "name")
-        for name in (name for name in (*METHODS, *VARIANTS) if name in at_best):
-            own = at_best[name]
+def table(study: Sequence[Row], names: Sequence[str]) -> str:
+    """A Markdown table of these settings on every task, at their best rates; the first study's rows say so."""
+    head = "| task | setting | best rate | rates tried | exact match | minus LoRA, points | forgetting | seeds |"
+    lines = [head, "| --- " * 8 + "|"]
+    for task, rows in by_task(study).items():
+        lines.append(f"| {task} | base | | | {rows[0]['base_exact_match']:.0%} | | | |")
+        settings = grouped(rows, lambda row: row["name"])
+        for name in (name for name in names if at_best_rate(settings.get(name, ()))):
+            own = compared(rows, task, name) or at_best_rate(settings[name])
+            found = comparisons(rows, name, "lora", [task]) if name != "lora" else {}
             lines.append(
-                f"| {task} | {name} | {own[0]['learning_rate']:g} | {rates_tried(task, name)} "
-                f"| {spread(own, 'exact_match', '{:.0%}')} | {spread(own, 'forgetting', '{:+.2f}')} "
-                f"| {seeds_in_words(own)} |"
+                f"| {task} | {name} | {swept_rate(own[0]):g} | {rates_tried(study, task, name)} "
+                f"| {spread(own, 'exact_match', '{:.0%}')} | {interval(found[task]) if found else ''} "
+                f"| {spread(own, 'forgetting', '{:+.2f}')} | {seeds_in_words(own)} |"
             )
     return "\n".join(lines)
 
 
-def rates_tried(task: str, name: str) -> str:
+def by_task(study: Sequence[Row]) -> dict[str, list[Row]]:
+    """Task -> its scored rows."""
+    return grouped(usable(study, "exact_match"), lambda row: row["task"])
+
+
+def rates_tried(study: Sequence[Row], task: str, name: str) -> str:
     """How many rates were tried, and the lowest and highest, diverged ones included: "4, 0.0005 to 0.004"."""
-    rates = {row["learning_rate"] for row in reference.study_rows(name) if row["task"] == task}
+    rates = {swept_rate(row) for row in study if (row["task"], row["name"]) == (task, name)}
     return f"{len(rates)}, {min(rates):g} to {max(rates):g}" if len(rates) > 1 else "as chosen"
 
 
+def spread(rows: Sequence[Row], measure: str, form: str) -> str:
+    """The mean of a measure over seeds, with the lowest and the highest."""
+    return mean_and_range([row[measure] for row in rows], form)
+
+
+def interval(found: Comparison) -> str:
+    """A difference with its 95 % interval and verdict: "+2.9 (-1.1 to +6.8), undecided"."""
+    return f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f}), {found.verdict}"
+
+
 def seeds_in_words(rows: Sequence[Row]) -> str:
-    """The seeds by precision: "0 bfloat16; 1, 2 float32"."""
+    """The seeds by precision, and whether they are the first study's: "0 bfloat16; 1, 2 float32 (first study)"."""
     precisions = grouped(sorted(rows, key=lambda row: row["seed"]), lambda row: row["precision"])
-    return "; ".join(f"{', '.join(str(row['seed']) for row in own)} {name}" for name, own in precisions.items())
+    told = "; ".join(f"{', '.join(str(row['seed']) for row in own)} {name}" for name, own in precisions.items())
+    return f"{told} (first study)" if rows[0].get("first_study") else told
 
 
 if __name__ == "__main__":

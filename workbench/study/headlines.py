@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from statistics import mean
 
 from workbench.advice.fits_my_gpu import METHODS, needs, smallest
 from workbench.claims.study import compared
 from workbench.results import reference
-from workbench.results.rows import by_best_rate
+from workbench.results.rows import by_best_rate, grouped, mean_of, usable
 from workbench.serving.fleet import SHARED, WHOLE, Fleet
 from workbench.study.answers import answers
-from workbench.study.sentences import by_task
 
 BLOCK = re.compile(r"(?<=<!-- findings -->\n).*?(?=<!-- end of findings -->)", re.DOTALL)
 SHARED_WITH_FINDINGS = ("Does LoRA forget less?", "How much larger is LoRA's best learning rate?")
@@ -33,16 +31,14 @@ def write_into(document: Path) -> None:
 
 
 def _scores() -> str:
-    """The study's rows of a task as soon as both methods can be compared there, else those of the first study."""
-    told, methods, paired = [], ("lora", "full"), reference.paired_rows()
-    for task, stored in by_task().items():
-        found = {name: compared(paired, task, name) for name in methods}
-        if not all(found.values()):
-            if not reference.have_seeds(stored, methods):
-                continue
-            found = by_best_rate(stored, "name")
-        lora, full = (mean(row["exact_match"] for row in found[name]) for name in methods)
-        told.append(f"{lora:.0%} and {full:.0%} on `{task}`")
+    told, methods = [], ("lora", "full")
+    scored = usable(reference.study_rows(needed=methods), "exact_match")
+    for task, rows in grouped(scored, lambda row: row["task"]).items():
+        if reference.have_seeds(rows, methods):
+            best = by_best_rate(rows, "name")
+            found = [compared(rows, task, name) or best[name] for name in methods]
+            lora, full = (mean_of(own, "exact_match") for own in found)
+            told.append(f"{lora:.0%} and {full:.0%} on `{task}`")
     return f"**Is LoRA as good?** It depends on the task. Right answers of LoRA and of full: {', '.join(told)}."
 
 
