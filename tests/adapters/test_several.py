@@ -16,7 +16,7 @@ from support.tuned_bases import adapter
 from workbench.adapters import load, lora
 from workbench.adapters.batched import BASE, mixed_logits
 from workbench.adapters.merging import merge
-from workbench.adapters.origin import ORIGIN_FILE, config_sha256, write_origin
+from workbench.adapters.origin import ORIGIN_FILE, write_origin
 from workbench.adapters.several import attach, combine
 from workbench.errors import AdapterError
 from workbench.models.identity import fingerprint

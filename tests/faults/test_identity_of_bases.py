@@ -26,7 +26,15 @@ EDITS = {
     "two tensors": lambda model: exchange(*list(model.named_parameters())[2:4]),
     "the last norm": lambda model: list(model.parameters())[-1].data.add_(1),
     "a sign": lambda model: list(model.parameters())[1].data.view(-1)[5].neg_(),
+    "a layer twice": lambda model: blocks(model).append(blocks(model)[0]),
+    "a layer less": lambda model: blocks(model).pop(1),
+    "layers in another order": lambda model: blocks(model).insert(0, blocks(model).pop(1)),
+    "a constant": lambda model: setattr(model.config, "num_attention_heads", 2),
 }
+
+
+def blocks(model):
+    return next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
 
 
 def swap(weight, one, other):

@@ -6,30 +6,22 @@ say nothing of the vocabulary, or of the constants of norms and positions, so th
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any, TypedDict
-
-from transformers import PreTrainedConfig
+from typing import TypedDict
 
 from workbench.errors import AdapterError, DamagedError
 from workbench.models.base import Base
+from workbench.models.identity import config_sha256
 from workbench.paths import write_json
 from workbench.stored import read_json
 
 ORIGIN_FILE = "base.json"
-# Of a configuration: where it was read, how weights are stored, and how a forward pass is carried out.
-NOT_THE_MODEL = (
-    *("_name_or_path", "transformers_version", "dtype", "torch_dtype", "quantization_config"),
-    *("_attn_implementation", "use_cache", "output_attentions", "output_hidden_states", "return_dict"),
-)
 
 
 class Origin(TypedDict):
     """What base.json holds.
 
-    config_sha256: of the configuration without NOT_THE_MODEL. vocabulary: rows of the embeddings.
+    config_sha256: of the configuration (see `models.identity`). vocabulary: rows of the embeddings.
     """
 
     name: str
@@ -46,21 +38,6 @@ def origin_of(base: Base) -> Origin:
         "config_sha256": config_sha256(base.model.config),
         "vocabulary": base.model.get_input_embeddings().weight.shape[0],
     }
-
-
-def config_sha256(config: PreTrainedConfig) -> str:
-    """A hash of what the configuration says of the model itself, the same for every dtype and storage.
-
-    Values that are the family's defaults do not count, so that fields which a later version adds change nothing.
-    """
-    told = json.dumps(_of_the_model(config.to_diff_dict()), sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _of_the_model(values: Any) -> Any:
-    if not isinstance(values, dict):
-        return values
-    return {str(name): _of_the_model(value) for name, value in values.items() if name not in NOT_THE_MODEL}
 
 
 def write_origin(base: Base, folder: Path) -> None:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from workbench.console import say
 from workbench.errors import DamagedError
@@ -32,6 +32,11 @@ SAMPLE = [
     "The reader's tokenizer splits UNUSUAL words, 3.14159 and 20,000; twice  a space.\r\n\tdef f(x): return x ** 2",
     "Über naïve Ⅷ ﬁ, Ἀρχή, привет, 北京, नमस्ते, 😀",
 ]
+# Of a configuration: where it was read, how weights are stored, and how a forward pass is carried out.
+NOT_THE_MODEL = (
+    *("_name_or_path", "transformers_version", "dtype", "torch_dtype", "quantization_config"),
+    *("_attn_implementation", "use_cache", "output_attentions", "output_hidden_states", "return_dict"),
+)
 COLUMNS = 1021  # a prime, so that rows that change places end up in other columns
 
 
@@ -117,9 +122,32 @@ def _kept_hashes() -> dict[str, _KeptHash]:
         return {}
 
 
+def config_sha256(config: PreTrainedConfig) -> str:
+    """A hash of what the configuration says of the model itself, the same for every dtype and storage.
+
+    Values that are the family's defaults do not count, so that fields which a later version adds change nothing.
+    """
+    told = json.dumps(_of_the_model(config.to_diff_dict()), sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _of_the_model(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {str(name): _of_the_model(value) for name, value in values.items() if name not in NOT_THE_MODEL}
+
+
 def fingerprint(model: nn.Module) -> str:
-    """A hash of all weights in memory, in one pass over them; any change of a weight changes it."""
+    """A hash of all weights in memory, in one pass over them, of their places in the model, and of its configuration.
+
+    Any change of a weight changes it, and so does a layer that is taken out or repeated.
+    """
     digest = hashlib.blake2b(digest_size=6)
+    if isinstance(config := getattr(model, "config", None), PreTrainedConfig):
+        digest.update(config_sha256(config).encode())
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        digest.update(f"{name} is {first.setdefault(id(parameter), name)},".encode())
     for name, tensor in _weights(model):
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:".encode())
         digest.update(_column_sums(tensor))
