@@ -1,15 +1,9 @@
 """Verdicts of lesson 03 follow the peaks wherever they point."""
 
-import copy
-from dataclasses import replace
-
 import pytest
-import torch
 
 from support.records import run
 from workbench.claims import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict, claims, verdicts as all_verdicts
-from workbench.claims.quantization import saving_in_16_bits
-from workbench.models import linear_modules
 
 
 def judged(*runs) -> dict[str, Verdict]:
@@ -31,16 +25,6 @@ def test_qlora_must_save_a_tenth_of_loras_peak(memory, expected):
 def test_the_memory_ratio_needs_no_scores_of_the_full_run(memory, expected):
     full = run("full", memory=memory, metrics={}, forgetting={}, artifact_bytes=None)
     assert verdicts(run("lora", memory=1e9), run("qlora", memory=5e8), full)["memory-ratio"] == expected
-
-
-def test_the_saving_in_16_bits_takes_half_of_every_float32_weight_off_both(small):
-    everything = sum(parameter.numel() for parameter in small.model.parameters())
-    rest = everything - sum(rows * columns for rows, columns in linear_modules(small.model).values())
-    lora, qlora = run("lora", memory=2e9), run("qlora", memory=1e9)
-    expected = 1 - (1e9 - 2 * rest) / (2e9 - 2 * everything)
-    assert saving_in_16_bits(lora, qlora, small) == pytest.approx(expected)
-    halved = replace(small, model=copy.deepcopy(small.model).bfloat16(), dtype=torch.bfloat16)
-    assert saving_in_16_bits(lora, qlora, halved) == 0.5
 
 
 def test_what_was_not_run_is_not_judged():

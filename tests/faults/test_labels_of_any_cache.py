@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from support.labels import label_accuracy
 from support.small_tokenizers import make_tokenizer
 from workbench.models.base import Base
 from workbench.models.padding_free import use_row_attention
 from workbench.scoring import label_scores
-from workbench.scoring.evaluation import answers, evaluate, label_accuracy, label_choices
+from workbench.scoring.evaluation import answers, evaluate, label_choices
 from workbench.tasks import Example, Task, encode
 
 pytestmark = pytest.mark.slow  # many families of models

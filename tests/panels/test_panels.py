@@ -164,16 +164,6 @@ def test_a_choice_is_open_until_it_is_made():
     assert guess.compare("half") == "You predicted: little. It was: half. You were wrong."
 
 
-@pytest.mark.parametrize("typed", ["", "many"])
-def test_a_number_is_open_until_one_is_typed(typed):
-    guess = predict.predict_number("Which share trains?", unit=" %")
-    guess.control.value = typed
-    assert guess.value is None
-    assert guess.compare(1.8151) == "You made no prediction. It was: 1.82 %."
-    guess.control.value = " 4 "
-    assert guess.value == 4 and guess.compare(1.8151) == "You predicted: 4 %. It was: 1.82 %."
-
-
 def test_a_question_asked_again_keeps_its_answer():
     """A click on the picked choice makes its cell the active one, and *Run* begins there."""
     options = ["little", "half"]

@@ -2,42 +2,9 @@
 
 import time
 
-import pytest
-
-from support.records import run
 from workbench.claims import BETS, DEPENDS, SUPPORTED, Verdict, load_bets
-from workbench.panels import bets, comparison
+from workbench.panels import bets
 from workbench.plots import live
-
-RUNS = [run("lora", exact=0.8, memory=1e9), run("full", exact=0.9, memory=3e9)]
-
-
-@pytest.mark.parametrize("axis", ["x", "y"])
-@pytest.mark.parametrize(
-    "measure", [m for m in comparison.MEASURES.values() if m not in ("exact_match", "peak_memory_mb")]
-)
-def test_each_axis_takes_each_measure(axis, measure):
-    runs = [
-        run("lora", metrics={"exact_match": 0.8, "loss": 0.1}),
-        run("full", metrics={"exact_match": 0.9, "loss": 0.2}),
-    ]
-    panel = comparison.comparison_panel(runs)
-    picture, numbers = panel.current.png, panel.current.numbers
-    panel.controls[axis].value = measure
-    assert panel.current.png != picture and panel.current.numbers != numbers
-
-
-def test_the_numbers_are_those_of_the_runs():
-    panel = comparison.comparison_panel(RUNS)
-    assert panel.current.numbers == {"x0": 1000.0, "y0": 0.8, "x1": 3000.0, "y1": 0.9}
-    assert "full: exact match" in panel.current.text
-
-
-def test_unfinished_runs_are_left_out_and_nothing_to_draw_is_said():
-    panel = comparison.comparison_panel([*RUNS, run("hybrid", status="interrupted")])
-    assert len(panel.current.numbers) == 4
-    empty = comparison.comparison_panel([])
-    assert empty.current is None and "No stored run" in empty.message.value
 
 
 def test_a_bet_is_saved_as_it_is_made_and_found_again(store):
@@ -100,24 +67,6 @@ def test_silence_means_one_picture_a_run(monkeypatch):
     for step in range(1, 51):
         on_step({"step": step, "steps": 50, "loss": 1.0, "seconds_left": 1.0})
     assert len(shown) == 1
-
-
-def test_an_axis_is_logarithmic_only_over_a_wide_range():
-    """Over a narrow one, the labels would read 3.366 x 10^1."""
-    near, far = (comparison.comparison_panel([run("lora", memory=1e9), run("full", memory=m)]) for m in (1.1e9, 9e9))
-    scales = [panel.current.figure.axes[0].get_xscale() for panel in (near, far)]
-    assert scales == ["linear", "log"]
-
-
-def test_ranks_of_one_method_are_told_apart_on_an_axis_from_nothing_to_all():
-    ranks = [
-        run("lora", method={"name": "lora", "label": f"lora r={rank}"}, exact=0.8 + rank / 1000) for rank in (4, 8)
-    ]
-    axes = comparison.comparison_panel([*ranks, run("full")]).current.figure.axes[0]
-    assert [text.get_text() for text in axes.texts] == ["r=4", "r=8"]
-    low, high = axes.get_ylim()
-    assert low < 0 and high > 1
-    assert not comparison.comparison_panel(RUNS).current.figure.axes[0].texts
 
 
 def test_two_runs_of_one_label_have_a_curve_each(monkeypatch):

@@ -36,7 +36,6 @@ FIGURES = {
         SPECTRA["noise"],
     ),
     "lora_layer": lambda: figures.lora_layer(576, 8),
-    "parameter_bars": lambda: figures.parameter_bars({"query, value": 230_400, "all linear": 2_442_240}, "Rank 8"),
     "losses": lambda: training.losses(
         {"lora r=8": ("lora", HISTORY), "full": ("full", HISTORY)}, 30, ": full, 9 s left"
     ),

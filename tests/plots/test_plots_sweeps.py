@@ -26,17 +26,22 @@ HISTORIES = {f"r = {r}": [{"step": s, "loss": 3 / (1 + s * r)} for s in range(1,
 MANY = {f"r = {r}, seed {seed}": HISTORIES["r = 8"] for r in range(1, 9) for seed in SEEDS}
 
 
+def against_rank(rows, live=()):
+    """Each rank at its own best rate."""
+    return figures.against([row for group in sweep_rows.by_best_rate(rows).values() for row in group], live)
+
+
 def bits_against_parameters(rows, live=(), bits=2551.0, each=2.0):
     return figures.bits_against_parameters(rows, live, bits, each)
 
 
 FIGURES = {
-    "against_rank": lambda: figures.against_rank(STUDY + FULL, LIVE),
-    "against_rank, one seed": lambda: figures.against_rank(SINGLE),
-    "against_rank, one row": lambda: figures.against_rank([row()]),
-    "against_rank, diverged": lambda: figures.against_rank(DIVERGED, [row(4, status="diverged")]),
-    "against_rank, live alone": lambda: figures.against_rank([row(status="diverged")], LIVE),
-    "against_rank, full alone": lambda: figures.against_rank(FULL),
+    "against_rank": lambda: against_rank(STUDY + FULL, LIVE),
+    "against_rank, one seed": lambda: against_rank(SINGLE),
+    "against_rank, one row": lambda: against_rank([row()]),
+    "against_rank, diverged": lambda: against_rank(DIVERGED, [row(4, status="diverged")]),
+    "against_rank, live alone": lambda: against_rank([row(status="diverged")], LIVE),
+    "against_rank, full alone": lambda: against_rank(FULL),
     "against rank, three measures": lambda: figures.against(STUDY, measures=("loss", "exact_match", "forgetting")),
     "against learning rate": lambda: figures.against(STUDY[:3], LIVE, "learning_rate", mark=2e-3),
     "against alpha": lambda: figures.against(ALPHAS, (), "alpha", mark=64),
@@ -67,7 +72,7 @@ def test_each_rank_is_drawn_at_its_own_best_rate():
     """Rank 8 does better at 8e-3, and one lucky seed 1 at a poor rate does not change which rate is best."""
     rows = [row(1), row(8), row(8, learning_rate=8e-3, exact_match=0.97, loss=0.06)]
     rows += [row(8, learning_rate=5e-4, exact_match=0.1), row(8, 1, learning_rate=5e-4, exact_match=1.0)]
-    loss, exact = figures.against_rank(rows).axes
+    loss, exact = against_rank(rows).axes
     assert lines(exact, "mean") == [([1, 8], [rows[0]["exact_match"], 0.97])]
     assert lines(loss, "mean") == [([1, 8], [rows[0]["loss"], 0.06])]
 
@@ -88,7 +93,7 @@ def test_where_several_rates_have_all_seeds_the_mean_decides():
 
 
 def test_line_and_band_are_mean_and_range_of_the_seeds():
-    exact = figures.against_rank(STUDY).axes[1]
+    exact = against_rank(STUDY).axes[1]
     ((x, y),) = lines(exact, "mean")
     own = {
         rank: [one["exact_match"] for one in STUDY if (one["rank"], one["learning_rate"]) == (rank, 2e-3)]
@@ -103,32 +108,32 @@ def test_line_and_band_are_mean_and_range_of_the_seeds():
 
 
 def test_ticks_are_the_ranks_and_stars_are_the_learners_runs():
-    loss, exact = figures.against_rank(STUDY, LIVE).axes
+    loss, exact = against_rank(STUDY, LIVE).axes
     assert list(exact.get_xticks()) == list(RANKS) and exact.get_xscale() == "log"
     exact.figure.canvas.draw()
     assert [label.get_text() for label in exact.get_xticklabels()] == ["1", "2", "8", "64"]
     for axes, measure in ((loss, "loss"), (exact, "exact_match")):
         assert lines(axes, "your run") == [([3, 8], [one[measure] for one in LIVE])]
     assert all(text in exact.figure.alt for text in ("your run at 3", "your run at 8"))
-    assert not lines(figures.against_rank(STUDY).axes[0], "your run")
+    assert not lines(against_rank(STUDY).axes[0], "your run")
 
 
 def test_full_fine_tuning_is_a_level_line_and_has_no_rank():
-    exact = figures.against_rank(STUDY + FULL).axes[1]
+    exact = against_rank(STUDY + FULL).axes[1]
     ((_, heights),) = lines(exact, "full")
     assert heights == pytest.approx([np.mean([one["exact_match"] for one in FULL])] * 2)
     assert list(exact.get_xticks()) == list(RANKS)
 
 
 def test_runs_that_did_not_finish_are_counted_and_not_drawn():
-    clean, with_failures = (figures.against_rank(rows).axes[1] for rows in (STUDY, DIVERGED))
+    clean, with_failures = (figures.against(rows).axes[1] for rows in (STUDY, DIVERGED))
     assert lines(clean, "mean") == lines(with_failures, "mean")
     words = with_failures.figure.alt
     assert f"did not finish: 2 of {len(DIVERGED)} runs" in words and "did not finish" not in clean.figure.alt
     # A stopped run has scores, but not those of its setting.
     stopped = row(2, 9, status="interrupted", exact_match=0.0)
-    assert lines(figures.against_rank([*STUDY, stopped]).axes[1], "mean") == lines(clean, "mean")
-    assert figures.against_rank(STUDY, [stopped]).alt.count("did not finish") == 1
+    assert lines(figures.against([*STUDY, stopped]).axes[1], "mean") == lines(clean, "mean")
+    assert figures.against(STUDY, [stopped]).alt.count("did not finish") == 1
 
 
 def test_a_ring_marks_a_stored_value_only():
@@ -137,7 +142,7 @@ def test_a_ring_marks_a_stored_value_only():
     assert not lines(figures.against(ALPHAS, (), "alpha", ("loss",), mark=17).axes[0], "chosen")
 
 
-@pytest.mark.parametrize("draw", [figures.against_rank, bits_against_parameters, figures.by_targets])
+@pytest.mark.parametrize("draw", [against_rank, bits_against_parameters, figures.by_targets])
 @pytest.mark.parametrize("rows", [[], [row(status="diverged")]])
 def test_nothing_to_draw_is_a_sentence(draw, rows):
     with pytest.raises(ValueError, match=r"^No finished run has .* yet; train some, or draw other rows\.$"):

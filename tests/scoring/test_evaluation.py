@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings, strategies as st
 from transformers import GenerationConfig
 
+from support.labels import chosen, label_accuracy
 from workbench import load_task
 from workbench.scoring.evaluation import (
     answers,
@@ -21,9 +22,7 @@ from workbench.scoring.evaluation import (
     forgetting,
     general_rows,
     general_text,
-    label_accuracy,
     label_choices,
-    right_labels,
     score,
 )
 from workbench.scoring.label_scores import Choice, chosen_right, label_likelihoods
@@ -82,7 +81,7 @@ def test_evaluation_says_which_rows_and_which_labels_were_right(small):
         name: scores[name] for name in ("exact_match", "label_accuracy")
     }
     rows = encode(task.test[:6], small.tokenizer, 512)
-    right = right_labels(small.model, rows, label_choices(small.tokenizer, task, rows, 6))
+    right = chosen(small.model, rows, label_choices(small.tokenizer, task, rows, 6))
     assert unpack_rows(scores.right["label_accuracy"]).tolist() == right
 
 
@@ -165,7 +164,7 @@ def test_labels_that_cannot_win_are_left_out_and_change_no_choice(small, monkeyp
             best = max(range(12), key=likely.__getitem__)
             choices.append((Choice(prompt, labels, draw.choice([best, draw.randrange(12)])), best))
     rows = [Encoded((*each.prompt, *each.labels[each.right]), len(each.prompt)) for each, _ in choices]
-    right = right_labels(small.model, rows, [each for each, _ in choices])
+    right = chosen(small.model, rows, [each for each, _ in choices])
     assert right == [each.right == best for each, best in choices] and 0 < sum(right) < 24
 
 

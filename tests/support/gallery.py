@@ -29,11 +29,6 @@ panel = AdapterLab(load_base(run.base["name"], dtype="float32"), run, load_task(
 from workbench.panels.bets import BetsPanel
 panel = BetsPanel()
 """,
-    "comparison": """
-from workbench import RunStore
-from workbench.panels.comparison import comparison_panel
-panel = comparison_panel(RunStore().all()[:2])
-""",
     "decide": """
 from workbench.results import reference
 from workbench.panels.decide import decide_panel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -75,16 +74,3 @@ def dequantize_base(base: Base) -> Base:
         setattr(model.get_submodule(parent), child, linear)
     revision = f"{base.revision} as dequantized {base.quantization}"
     return base.with_model(model, revision, quantization=None, quantized_share=None)
-
-
-def restoring_seconds(base: Base) -> float:
-    """Seconds that bitsandbytes takes on this computer to dequantize every 4-bit layer once (a step does it twice)."""
-    import bitsandbytes.functional as bnb
-
-    linear = [base.model.get_submodule(name) for name in linear_modules(base.model)]
-    weights = [layer.weight for layer in linear if hasattr(layer.weight, "quant_state")]
-    started = time.perf_counter()
-    for weight in weights:
-        restored = bnb.dequantize_4bit(weight.data, weight.quant_state)
-    restored.flatten()[0].item()  # waits for a GPU to be done
-    return time.perf_counter() - started

@@ -91,8 +91,6 @@ UNKNOWN = (
     "and how close your task is to ours. One run of each method that is left, on your own rows, tells more than this."
 )
 
-Question = Callable[[Needs, Measured, list[str]], Step]
-
 
 def decide(needs: Needs, known: Measured, alternatives: bool = True) -> Decision:
     """The simplest option that no question strikes out. known: what `measured(study)` made of the reference study.

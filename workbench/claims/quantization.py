@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workbench.adapters.quantized_models import model_bytes
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED
 from workbench.claims.rules import Outcome, rule
 from workbench.claims.runs import clearly_ahead, one_of_each, peak_memory, step_seconds
-from workbench.models.base import Base
 from workbench.training.runs import Run
 
 FURTHER = 0.1  # the share of LoRA's peak that QLoRA must save to have lowered memory "further"
-
-
-def saving_in_16_bits(lora: Run, qlora: Run, base: Base) -> float:
-    """The share of LoRA's peak that QLoRA would have saved if all frozen weights but the 4-bit codes were in 16 bits.
-
-    base: the one that `lora` was trained on; QLoRA's embeddings and norms are in its precision too. Raises NotTested if
-    a run has no peak memory of its own.
-    """
-    lean = []
-    for run, kind in ((lora, None), (qlora, "nf4")):
-        here, in_16 = (model_bytes(base.model, kind, other=size) for size in (base.dtype.itemsize, 2))
-        lean.append(peak_memory(run) - here + in_16)
-    return 1 - lean[1] / lean[0]
 
 
 @rule("qlora")

@@ -235,20 +235,6 @@ def draw_update_sizes(axes: Axes, ranks: Sequence[int], sizes: Mapping, mark: tu
     _plain_log(axes, lambda value, _: f"{100 * value:g} %")
 
 
-def parameter_bars(groups: Mapping[str, int], title: str) -> Figure:
-    """Trainable parameters per group of modules, as horizontal bars with their numbers. groups: name -> count."""
-    figure = new_figure(8.0, 1.1 + 0.42 * len(groups))
-    axes = style(figure.add_subplot(), title, "trainable parameters", "")
-    bars = axes.barh(list(groups), list(groups.values()), color=PALETTE["blue"], height=0.62)
-    axes.bar_label(bars, labels=[f" {count:,}" for count in groups.values()], fontsize=10.5)
-    axes.set_xlim(0, max(groups.values()) * 1.2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value else "0")
-    axes.grid(visible=False, axis="y")
-    axes.invert_yaxis()
-    numbers = ", ".join(f"{name} {count:,}" for name, count in groups.items())
-    return described(figure, f"Bar chart of trainable parameters: {numbers}.")
-
-
 def layer_panel(
     ranks: Sequence[int],
     factors: Mapping[str, Sequence[float]],

@@ -56,18 +56,6 @@ STAR: Look = {"marker": "*", "markersize": 15, "markerfacecolor": PALETTE["yello
 UNCLIPPED: Look = {"linestyle": "", "clip_on": False, "zorder": 4}  # for markers on the edge of the axes
 
 
-def against_rank(rows: Sequence[Mapping], live: Sequence[Mapping] = ()) -> Figure:
-    """Loss and exact match against rank, each rank at its own best learning rate, full fine-tuning too.
-
-    rows: of one setting of targets and alpha. Raises ValueError if nothing has finished.
-    """
-    chosen = [row for group in by_best_rate(rows).values() for row in group]
-    figure = against(chosen, [row for row in live if row["status"] == "finished"])
-    rates = sorted({row["learning_rate"] for row in chosen if row["rank"] is not None})
-    words = f" Best learning rates of the ranks: {', '.join(f'{rate:g}' for rate in rates)}." if rates else ""
-    return described(figure, figure.alt + words + left_out_in_words([*rows, *live]))
-
-
 def against(
     rows: Sequence[Mapping],
     live: Sequence[Mapping] = (),

@@ -37,7 +37,6 @@ MEASURES = {
         Measure("tokens_per_second", "tokens a second", more=True),
     )
 }
-SOURCES = ("yours", "study", "published")
 
 
 def gathered(runs: Sequence[Run], study: Iterable[Row] = (), published: Iterable[Row] = ()) -> list[Row]:

@@ -127,30 +127,17 @@ def summary(found: RowScores, rows: Sequence[Encoded]) -> Scores:
     return Scores({"loss": loss, "exact_match": exact_match}, right={"exact_match": pack_rows(found.exact)})
 
 
-def label_accuracy(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    limit: int | None = None,
-    max_length: int = 512,
-) -> float:
-    """Share of test rows whose right label has the highest log-likelihood among all of the task's labels."""
-    rows = encode(task.test[:limit], tokenizer, max_length, what="Test row")
-    right = right_labels(model, rows, label_choices(tokenizer, task, rows, limit))
-    return sum(right) / len(right)
-
-
 def right_labels(
     model: PreTrainedModel,
     rows: Sequence[Encoded],
     choices: Sequence[Choice],
-    found: RowScores | None = None,
+    found: RowScores,
     progress: ScoringProgress | None = None,
 ) -> list[bool]:
-    """For each row, whether its label is the most likely one. found: the rows' scores with the first tokens of all
-    labels asked for, where they are known."""
-    if found is None:
-        found = score_rows(model, rows, [[label[0] for label in choice.labels] for choice in choices])
+    """For each row, whether its label is the most likely one.
+
+    found: the rows' scores, with those of the first tokens of all labels.
+    """
     # A row may write its label otherwise than the choice does: then its score says nothing about that.
     whole = [Encoded((*each.prompt, *each.labels[each.right]), len(each.prompt)) for each in choices]
     other = [place for place, row in enumerate(rows) if row.ids != whole[place].ids]
