@@ -6,13 +6,14 @@ Read are lists of `role` and `content` (OpenAI, Hugging Face) and of `from` and 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.console import first_line
 from workbench.errors import TaskError
+from workbench.tasks.files import listed
 from workbench.tasks.layouts import half_character, refuse
 from workbench.tasks.tables import Row, Table
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PLAIN = "plain"  # the template without a model: "User: ...\nAssistant: ..."
+READ = ("role", "from", "content", "value", "tool_calls", "tool_call_id")  # of a turn
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
@@ -61,12 +63,26 @@ def chat_pairs(
         unanswered += turns[-1].role != "assistant"
     refuse(table.where, faults)
     count = len(table.rows)
+    unread = _unread_of_turns(row.get(column) for _, row in table.rows)
     said = {
         f"{len(pairs):,} answers in {count:,} chats, each a row of its own": len(pairs) != count,
         f"calls of tools are kept as JSON text (chats: {called:,})": called,
         f"what follows the assistant's last turn is not used (chats: {unanswered:,})": unanswered,
+        f"left unread in turns: {listed(unread)}": unread,
     }
     return pairs, [note for note, holds in said.items() if holds]
+
+
+def _unread_of_turns(chats: Iterable[Any]) -> list[str]:
+    """The names of what turns hold besides role and text, such as a weight or the thoughts before an answer."""
+    found = dict.fromkeys(
+        str(name)
+        for chat in chats
+        for turn in (chat if isinstance(chat, list) else ())
+        for name, value in (turn.items() if isinstance(turn, dict) else ())
+        if name not in READ and value not in (None, "", [], {})
+    )
+    return list(found)
 
 
 def _turns(row: Row, column: str) -> list[Turn]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +40,21 @@ class Mapping:
 
     prompt: str | None = None
     completion: str | None = None
-    label_names: tuple[str, ...] | None = None
+    label_names: Sequence[str] | None = None
     chat: str | PreTrainedTokenizerBase | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "completion"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise TaskError(f"{name}={value!r} must be the name of a column, or a text with {{column}} in it.")
+        if (names := self.label_names) is None:
+            return
+        if (
+            isinstance(names, str)
+            or not isinstance(names, Iterable)
+            or not all(isinstance(each, str) for each in names)
+        ):
+            raise TaskError(f"label_names={names!r} must be a list of names, e.g. label_names=['no', 'yes'].")
 
 
 @dataclass(frozen=True)

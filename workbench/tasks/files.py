@@ -17,7 +17,9 @@ BUILT_IN = (*SHIPPED, "docs")
 SUFFIXES = (*READERS, ".gz")
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "evaluation", "eval")  # the first that there is, is used
 SPLIT_WORD = re.compile("|".join(("training", "train", *TEST_SPLITS)))
-PART = re.compile(r"-\d+-of-\d+$")  # of the name of a file that is one of several of a split
+PART = re.compile(r"-(\d+)-of-(\d+)$")  # of the name of a file that is one of several of a split
+HUB_DIGITS = 5  # of the number of a part, which the Hub counts from 00000
+MOST_PARTS = 10_000  # that are looked for
 DESCRIPTIONS = (".md", ".rst")  # files beside the data that are none
 SAVED = ("dataset_dict.json", "state.json")  # which `save_to_disk` of datasets leaves in its folder
 LISTED = 6  # names in one message
@@ -50,15 +52,20 @@ def read_file(path: Path) -> Found:
 
 
 def _siblings(path: Path) -> list[str]:
-    """Files beside it whose names differ in the split alone: test.jsonl of train.jsonl, my-val.csv of my-train.csv."""
-    pattern = SPLIT_WORD.sub("*", _stem(path))
-    if "*" not in pattern:
+    """Files beside it whose names differ in the split or the part alone: test.jsonl or train-2-of-3.jsonl."""
+    pattern = _pattern(path)
+    if pattern == _stem(path):
         return []
     try:
         beside = [file for file in path.parent.iterdir() if file.is_file() and not file.samefile(path)]
     except OSError:  # a folder that may not be listed
         return []
-    return [file.name for file in beside if SPLIT_WORD.sub("*", _stem(file)) == pattern]
+    return [file.name for file in beside if _pattern(file) == pattern]
+
+
+def _pattern(path: Path) -> str:
+    """The name without what says the format, the split and the part."""
+    return SPLIT_WORD.sub("*", PART.sub("-*", _stem(path)))
 
 
 def _stem(path: Path) -> str:
@@ -79,13 +86,17 @@ def read_folder(folder: Path) -> Found:
     data = [file for file in files if file.is_file() and kind_of(file) in READERS]
     splits = {split: _of_split(folder, data, split) for split in ("train", *TEST_SPLITS)}
     if not data:
-        raise TaskError(f"{folder}: no file in this folder that can be read ({', '.join(READERS)}, also with .gz).")
+        below = dict.fromkeys(file.parent.name for file in sorted(folder.glob("*/*")) if kind_of(file) in READERS)
+        remedy = f" Its folders {listed(list(below))} hold some: give one of them, or a file." if below else ""
+        kinds = f"{', '.join(READERS)}, also with .gz"
+        raise TaskError(f"{folder}: no file in this folder that can be read ({kinds}).{remedy}")
     if not splits["train"] and any(splits.values()):
         raise TaskError(f"{folder}: no file called train, such as train.jsonl or train.csv, in this folder.")
     train = splits["train"] or data
     tested = next((splits[split] for split in TEST_SPLITS if splits[split]), [])
     names = [file.name for file in files if file not in (*train, *tested)]
     unread = _unread("file", [name for name in names if Path(name).suffix.lower() not in DESCRIPTIONS])
+    unread += _unread("missing part", [*_missing(train), *_missing(tested)])
     return Found(_together(train), _together(tested) if tested else None, unread, tested[0].name if tested else "")
 
 
@@ -95,6 +106,18 @@ def _of_split(folder: Path, data: Sequence[Path], split: str) -> list[Path]:
     if len(found) > 1 and not all(PART.search(_stem(file)) for file in found):
         raise TaskError(f"{folder}: both {found[-1].name} and {found[0].name}. Keep one of them.")
     return found
+
+
+def _missing(files: Sequence[Path]) -> list[str]:
+    """The parts of a split that are not there, as the names of those that are tell."""
+    parts = [part for file in files if (part := PART.search(_stem(file)))]
+    if not parts:
+        return []
+    first, there = parts[0], {int(part[1]) for part in parts}
+    start = 0 if 0 in there or len(first[1]) == HUB_DIGITS else 1
+    wanted = range(start, start + min(int(first[2]), MOST_PARTS))
+    name = first.string[: first.start()]
+    return [f"{name}-{number:0{len(first[1])}}-of-{first[2]}" for number in wanted if number not in there]
 
 
 def _together(files: Sequence[Path]) -> Table:

@@ -75,7 +75,7 @@ def data_report(
 
     tokenizer: the rows are also checked against `max_length` tokens. Raises TaskError as `load_task` does.
     """
-    mapping = Mapping(prompt, completion, tuple(label_names) if label_names is not None else None, chat)
+    mapping = Mapping(prompt, completion, label_names, chat)
     name, contents = find_contents(name_or_path, mapping, subset)
     task = as_task(name, contents, test_fraction, seed, labelled)
     return DataReport(

@@ -13,6 +13,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import TaskError
@@ -39,7 +40,7 @@ def hold_out(texts: Sequence[str], sources: Sequence[int], fraction: float, seed
     texts: by which near-duplicates are found. sources: rows of the same source, such as the answers of one chat, stay
     together too. Raises TaskError for a fraction outside of 0 to 1, and if all rows are one group.
     """
-    if not 0 < fraction < 1:
+    if not isinstance(fraction, Real) or not 0 < fraction < 1:
         raise TaskError(f"test_fraction must lie between 0 and 1, not {fraction}.")
     order = groups(texts, sources)
     if len(order) < 2:

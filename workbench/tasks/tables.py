@@ -78,12 +78,12 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, Row]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_once)
         except json.JSONDecodeError as error:
             _refuse_one_object(path, text)
             message = f"{path}, row {number}: bad JSON ({error.msg} at character {error.pos + 1})."
             raise TaskError(f"{message} Each line must be one object.") from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands
+        except (ValueError, RecursionError) as error:  # a name twice, a number of thousands of digits, a deep nesting
             raise TaskError(f"{path}, row {number}: JSON that cannot be read ({first_line(error)}).") from error
         _check_object(path, number, row)
         yield number, row
@@ -102,13 +102,22 @@ def _refuse_one_object(path: Path, text: str) -> None:
 
 def _loaded(path: Path, text: str, remedy: str) -> list[Any]:
     try:
-        rows: list[Any] = json.loads(text)
+        rows: list[Any] = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         message = f"{path}, line {error.lineno}: bad JSON ({error.msg} at character {error.colno})."
         raise TaskError(f"{message} {remedy}") from error
     except (ValueError, RecursionError) as error:
         raise TaskError(f"{path}: JSON that cannot be read ({first_line(error)}).") from error
     return rows
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Row:
+    """An object of JSON. Raises ValueError for a name that stands in it twice, of which Python would take the last."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f'"{twice}" stands twice in one object; keep one of them')
+    return row
 
 
 def _check_object(path: Path, number: int, row: object) -> None:

@@ -108,7 +108,7 @@ def load_task(
     and names the columns, files and splits left unread.
     Raises TaskError (a ValueError) that names file, row and fault.
     """
-    mapping = Mapping(prompt, completion, tuple(label_names) if label_names is not None else None, chat)
+    mapping = Mapping(prompt, completion, label_names, chat)
     name, contents = find_contents(name_or_path, mapping, subset)
     _tell_reading(name, contents, test_fraction)
     return as_task(name, contents, test_fraction, seed, labelled)
@@ -152,6 +152,11 @@ def _labels(name: str, contents: Contents, rows: Sequence[Example], labelled: bo
             f"{name}: all {len(rows):,} rows have the label {labels[0]!r}, so there is nothing to tell apart. "
             "Give rows of two labels at least."
         )
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(normal_form(label), []).append(label)
+    if same := next((own for own in alike.values() if own[1:]), None):
+        say(f"{name}: the labels {same[0]!r} and {same[1]!r} differ in case or spaces alone, and count as two.")
     return labels
 
 

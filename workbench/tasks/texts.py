@@ -7,10 +7,14 @@ import gzip
 import zlib
 from pathlib import Path
 
+import psutil
+
 from workbench.console import first_line
 from workbench.errors import TaskError
 
 GZIP = b"\x1f\x8b"  # the first bytes of every gzip file
+AT_ONCE = 16_000_000  # bytes that are unpacked
+MEMORY_A_BYTE = 6  # of text, as bytes, as letters and as rows
 MARKS = {  # byte order marks, the longer ones first: that of UTF-16 begins that of UTF-32
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -25,14 +29,32 @@ SHOWN = 60  # characters of a line in a message
 
 
 def unpacked(path: Path) -> bytes:
-    """The bytes of a file, or of what a gzip file holds. Raises TaskError for a gzip file that is not whole."""
-    content = path.read_bytes()
-    if not content.startswith(GZIP):
-        return content
+    """The bytes of a file, or of what a gzip file holds.
+
+    Raises TaskError for a gzip file that is not whole, and for more than the memory of this computer holds as rows.
+    """
+    with path.open("rb") as file:
+        packed = file.read(len(GZIP)) == GZIP
+    if not packed:
+        _check_size(path, path.stat().st_size)
+        return path.read_bytes()
+    content = bytearray()
     try:
-        return gzip.decompress(content)
+        with gzip.open(path) as stream:
+            while part := stream.read(AT_ONCE):
+                content += part
+                _check_size(path, len(content))
+        return bytes(content)
     except (OSError, EOFError, zlib.error) as error:
         raise TaskError(f"{path}: the gzip file is damaged ({first_line(error)}). Copy or pack it again.") from error
+
+
+def _check_size(path: Path, size: int) -> None:
+    if MEMORY_A_BYTE * size > psutil.virtual_memory().available:
+        raise TaskError(
+            f"{path}: {size / 1e9:.1f} GB or more of data, whose rows do not fit into the memory of this computer. "
+            "Give a part of it."
+        )
 
 
 def read_text(path: Path) -> tuple[str, str]:
