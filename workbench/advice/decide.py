@@ -12,13 +12,14 @@ from functools import cache
 from typing import Any
 
 from workbench.adapters.methods import Method, full, hybrid, lora, qlora
-from workbench.advice.measured import KINDS, Lead, Measured
+from workbench.advice.measured import KINDS, Measured
 from workbench.cost.gpus import gpus
 from workbench.cost.roofline import Phase, job, step_phases
 from workbench.errors import WorkbenchError
 from workbench.memory.closed_form import estimate
 from workbench.memory.report import MemoryReport
 from workbench.memory.setup import Setup
+from workbench.results.noise import CLEAR_FORGETTING
 
 PROMPTING, LORA, QLORA, HYBRID, FULL = "do not fine-tune", "LoRA", "QLoRA", "hybrid", "full"
 OPTIONS = (PROMPTING, LORA, QLORA, HYBRID, FULL)  # of several that are left, the first is taken: the simplest
@@ -191,7 +192,7 @@ def _forgetting(needs: Needs, known: Measured, left: list[str]) -> Step:
     if len(found) < 2:
         return Step(question, "No, but fewer than two of the options that are left were measured.", "no row")
     least = min(found.values())
-    struck = {option: "forgets more" for option, value in found.items() if value > least + Lead.CLEARLY}
+    struck = {option: "forgets more" for option, value in found.items() if value > least + CLEAR_FORGETTING}
     finding = f"No. Loss gained on general text at equal score: {_listed(found, lambda nats: f'{nats:+.2f} nats')}."
     return Step(question, finding, f"study: {', '.join(KINDS[needs.kind])}, each at its gentlest rate", struck)
 

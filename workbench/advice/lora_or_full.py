@@ -12,6 +12,7 @@ from workbench.course.lessons import START_ALPHA, START_MODELS, START_RANK
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32
 from workbench.results.equal_score import AtRate, at_equal_score
+from workbench.results.noise import CLEAR_FORGETTING
 from workbench.results.paired import Comparison, compare_rows
 from workbench.results.rows import Row, at_best_rate
 from workbench.scoring.evaluation import answers, everyday_facts, fact_rows, score
@@ -19,7 +20,6 @@ from workbench.scoring.scores import unpack_rows
 from workbench.tasks.files import Example
 from workbench.training.runs import Run, comparable_row
 
-SAME_FORGETTING = 0.1  # nats a token of general text: closer runs forget about the same
 SENTENCES, WORDS = 3, 6  # broken sentences shown, and tokens of each
 STORED_AS = {"float32": "32 bits", "bfloat16": "16 bits (bfloat16)", "float16": "16 bits", "nf4": "4 bits (NF4)"}
 
@@ -125,7 +125,7 @@ def study_in_words(study: Sequence[Row], tasks: Sequence[str]) -> str:
 
 def who_forgets_more(lora: float, full: float) -> str:
     """ "LoRA", "full fine-tuning" or "both about the same", from the nats that each lost on general text."""
-    if abs(lora - full) < SAME_FORGETTING:
+    if abs(lora - full) < CLEAR_FORGETTING:
         return "both about the same"
     return "LoRA" if lora > full else "full fine-tuning"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from workbench.advice.lora_or_full import study_gap
 from workbench.claims.study import best_setting, compared, comparisons
@@ -26,8 +25,6 @@ class Lead:
 
     better: whether it is certain that it is ahead at all. source: the rows that say so.
     """
-
-    CLEARLY: ClassVar[float] = 0.1  # nats a token on general text: a difference of forgetting that counts
 
     task: str
     points: float

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from workbench.analysis.places import Cuts, Place
 from workbench.results.equal_score import AtRate, at_equal_score, means_by_rate
-from workbench.results.noise import noise_of_difference, rows_of
+from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_of
 from workbench.results.paired import Comparison, compare
 from workbench.results.rows import Row, at_best_rate, mean_of
 from workbench.scoring.scores import unpack_rows
 from workbench.training.runs import Run
 
 Ways = Mapping[str, Mapping[str, Place]]
-NOTICED = 0.1  # nats a token of general text; less is no damage that calls for a repair
 EQUAL_RATES = 1.3  # rates that differ by less than this factor count as equal
 UNDONE = 0.5  # of what was forgotten, that a repair has to undo
 THIRDS = ("less than a third", "a third to two thirds", "more than two thirds")
@@ -145,7 +144,7 @@ def against(first: Place, second: Place) -> Comparison:
 def winner(tuned: Place, ways: Ways) -> str:
     """The way whose repair keeps clearly more right answers than those of all others, else "too close to call"."""
     found = repairs(tuned, ways)
-    if tuned.forgotten < NOTICED:
+    if tuned.forgotten < CLEAR_FORGETTING:
         return "nothing to repair"
     if not found:
         return "none of them"
@@ -230,7 +229,7 @@ def answer(cuts: Cuts, rank: int, tuned: Mapping[str, Place], ways: Mapping[str,
         f"{times_in_words(one.times)} times the base's after {NAMES[name]}" for name, one in tuned.items()
     )
     found = repairs(tuned[who], ways[who])
-    if tuned[who].forgotten < NOTICED:
+    if tuned[who].forgotten < CLEAR_FORGETTING:
         repair = "That is hardly any damage, and nothing has to be repaired"
     elif found:
         best = found[0]

@@ -7,13 +7,12 @@ from typing import TypeVar
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED
 from workbench.claims.rules import NotTested, Outcome, rule
-from workbench.results.noise import noise_of_difference, rows_scored
+from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_scored
 from workbench.training.runs import Run
 
 T = TypeVar("T")
 
 VISIBLE_GAP = 0.05  # exact match; a smaller lead of full is called on par
-LASTING_LOSS = 0.1  # nats a token on general text: the right token is a tenth less likely
 
 
 def one_of_each(runs: Sequence[Run], *methods: str) -> list[Run]:
@@ -95,14 +94,13 @@ def _parity(runs: Sequence[Run]) -> Outcome:
 @rule("forgetting")
 def _forgetting(runs: Sequence[Run]) -> Outcome:
     lora, full = (_own(run.forgetting.get("general_loss"), "scores") for run in one_of_each(runs, "lora", "full"))
-    verdict = (
-        SUPPORTED if full > LASTING_LOSS and full > 1.2 * lora else DEPENDS if full > LASTING_LOSS else NOT_SUPPORTED
-    )
+    clear = full > CLEAR_FORGETTING
+    verdict = SUPPORTED if clear and full > 1.2 * lora else DEPENDS if clear else NOT_SUPPORTED
     evidence = f"loss on general text moved by {full:+.3f} nats a token after full, {lora:+.3f} after LoRA."
     return (
         verdict,
         evidence,
-        f"full loses over {LASTING_LOSS} nats, and a fifth more than LoRA; depends: only the first",
+        f"full loses over {CLEAR_FORGETTING} nats, and a fifth more than LoRA; depends: only the first",
     )
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
+from workbench.claims.ranks import TEN_TIMES
 from workbench.claims.rules import NotTested, Outcome, rule
 from workbench.results import equal_score
 from workbench.results.equal_score import ENOUGH
+from workbench.results.noise import CLEAR_FORGETTING
 from workbench.results.paired import Comparison, compare_rows
 from workbench.results.rows import Row, at_best_rate, best_rate, grouped, swept_rate, usable
 
@@ -21,8 +23,6 @@ SCOPED = ("tickets", "docs", "orders")  # classification and extraction
 HARD = "protocol"  # an invented format and a way of reasoning, far from pre-training
 SPOKEN = {"lora": "LoRA", "qlora": "QLoRA", "full": "full"}
 LORA_SETTINGS = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "rank 1", "mlp", "dora", "lora+", "pissa")
-CLEARLY_MORE = 0.1  # nats a token on general text: the right token is a tenth less likely
-TEN_TIMES = (5, 20)  # the ratio of learning rates that still counts as "about ten times"
 
 
 def compared(study: Sequence[Row], task: str, name: str) -> list[Row]:
@@ -178,7 +178,7 @@ def _rank_alpha(paired: Sequence[Row]) -> Outcome:
 @rule("forgetting")
 def _forgetting(paired: Sequence[Row]) -> Outcome:
     found = {task: at_equal_score(paired, task) for task in _required(comparisons(paired, "full", "lora"))}
-    more = [full > lora + CLEARLY_MORE for _, lora, full in found.values()]
+    more = [full > lora + CLEAR_FORGETTING for _, lora, full in found.values()]
     told = "; ".join(
         f"`{task}`, at {score:.0%} or more: LoRA {lora:+.2f}, full {full:+.2f}"
         for task, (score, lora, full) in found.items()
@@ -194,7 +194,7 @@ def _forgetting(paired: Sequence[Row]) -> Outcome:
     return (
         _all_or_some(more),
         evidence,
-        f"full forgets {CLEARLY_MORE} nats more than LoRA at equal score; depends: on some tasks",
+        f"full forgets {CLEAR_FORGETTING} nats more than LoRA at equal score; depends: on some tasks",
     )
 
 

@@ -1,4 +1,4 @@
-"""Sampling noise of exact match, which is a share of the test rows that were scored."""
+"""Which differences count: the sampling noise of exact match, a share of the scored rows, and a bound on forgetting."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from workbench.scoring.scores import unpack_rows
 from workbench.tasks.tasks import SWEEP_FACTS
 
+CLEAR_FORGETTING = 0.1  # nats a token on general text: the right token is a tenth less likely
 FIRST_STUDY_ROWS = 120  # that a run of the first study was scored on, of `facts` all of them; its rows do not say so
 
 
