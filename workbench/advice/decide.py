@@ -13,7 +13,7 @@ from typing import Any
 
 from workbench.adapters.methods import Method, full, hybrid, lora, qlora
 from workbench.advice.measured import KINDS, Measured
-from workbench.cost.gpus import gpus
+from workbench.cost.gpus import find_gpu, gpus
 from workbench.cost.roofline import Phase, job, step_phases
 from workbench.errors import WorkbenchError
 from workbench.memory.closed_form import estimate
@@ -51,8 +51,7 @@ class Needs:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise WorkbenchError(f"kind={self.kind!r} is not known; use one of: {'; '.join(KINDS)}.")
-        if self.gpu not in gpus():
-            raise WorkbenchError(f"gpu={self.gpu!r} is not in the table; use one of: {', '.join(gpus())}.")
+        find_gpu(self.gpu)  # raises for one that is not in the table
         if self.tasks < 1 or self.tokens <= 0:
             raise WorkbenchError("tasks must be at least 1, and tokens above 0.")
 
@@ -126,7 +125,7 @@ def _prompting(needs: Needs, known: Measured, left: list[str]) -> Step:
 
 
 def _memory(needs: Needs, known: Measured, left: list[str]) -> Step:
-    gpu = gpus()[needs.gpu]
+    gpu = find_gpu(needs.gpu)
     sizes = {option: report.total_bytes for option, report in reports(needs.model).items() if option in left}
     finding = (
         f"The {gpu.name} has {gpu.usable_bytes / 1e9:.0f} GB: {_listed(sizes, lambda size: f'{size / 1e9:.0f} GB')}."
@@ -136,7 +135,7 @@ def _memory(needs: Needs, known: Measured, left: list[str]) -> Step:
 
 
 def _money(needs: Needs, known: Measured, left: list[str]) -> Step:
-    gpu = gpus()[needs.gpu]
+    gpu = find_gpu(needs.gpu)
     question = "What does the training cost?"
     if gpu.price_per_hour is None:
         return Step(question, f"The table has no price of the {gpu.name}.", "GPU table")
@@ -154,7 +153,7 @@ def _serving(needs: Needs, known: Measured, left: list[str]) -> Step:
     question = "How many tuned models must be served at once?"
     if needs.tasks == 1:
         return Step(question, "One: an adapter can be merged, so all methods serve alike.", "no row needed")
-    gpu, found = gpus()[needs.gpu], reports(needs.model)
+    gpu, found = find_gpu(needs.gpu), reports(needs.model)
     whole = found[LORA].components["weights"]  # in 16 bits, as they are served
     shared = whole + needs.tasks * 2 * found[LORA].trainable_parameters
     own = needs.tasks * whole

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from workbench import learner
 from workbench.errors import DamagedError
 from workbench.paths import DATA, write_json
 from workbench.stored import read_json
@@ -50,13 +51,13 @@ def save_bets(bets: Mapping[str, str], store: RunStore | None = None) -> None:
             raise ValueError(
                 f"{claim!r}: {bet!r} is not a bet; the claims are {', '.join(BETS)}, the bets {', '.join(VERDICTS)}."
             )
-    write_json((store or RunStore()).path / "learner" / "bets.json", dict(bets))
+    write_json((store or RunStore()).path / learner.FOLDER / "bets.json", dict(bets))
 
 
 def load_bets(store: RunStore | None = None) -> dict[str, str]:
     """The learner's bets, or none if none were saved (or the file is damaged)."""
     try:
-        bets = read_json((store or RunStore()).path / "learner" / "bets.json", dict)
+        bets = read_json((store or RunStore()).path / learner.FOLDER / "bets.json", dict)
         return {claim: bet for claim, bet in bets.items() if claim in BETS and bet in VERDICTS}
     except (OSError, DamagedError):
         return {}

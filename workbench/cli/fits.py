@@ -30,14 +30,10 @@ def _fits(options: argparse.Namespace) -> int:
 
 def _on_gpu(options: argparse.Namespace) -> int:
     from workbench.cost.fits import RANK, fits
-    from workbench.cost.gpus import GIB, gpus
-    from workbench.errors import HardwareError
+    from workbench.cost.gpus import GIB, find_gpu
     from workbench.memory.configs import shipped
 
-    table = gpus()
-    if options.gpu not in table:
-        raise HardwareError(f"There is no GPU {options.gpu!r} in the table; use one of {', '.join(table)}.")
-    gpu = table[options.gpu]
+    gpu = find_gpu(options.gpu)
     price = "no price" if gpu.price_per_hour is None else f"${gpu.price_per_hour:.2f} an hour ({gpu.price_source}, "
     price += "" if gpu.price_per_hour is None else f"{gpu.price_date})"
     print(f"{gpu.name}: {gpu.usable_bytes / GIB:.1f} GiB usable, {price}. {gpu.limits}".rstrip())

@@ -12,7 +12,7 @@ from collections.abc import Collection
 import torch
 from transformers import PreTrainedConfig
 
-from workbench.adapters.inject import lies_within, opened_modules, target_modules
+from workbench.adapters.inject import block_of, lies_within, opened_modules, target_modules
 from workbench.memory.configs import Source, meta_model, model_config, model_name
 from workbench.memory.setup import Setup
 from workbench.memory.shapes import head_size
@@ -96,8 +96,7 @@ def _text_config(base: Base) -> PreTrainedConfig:
 
 def _block(base: Base, name: str) -> int:
     """The index of the block that holds a module: 0 for the embeddings, the number of blocks for what follows them."""
-    for part in name.split("."):
-        if part.isdigit():
-            return int(part)
+    if (block := block_of(name)) is not None:
+        return block
     embedding = base.model.get_submodule(name) is base.model.get_input_embeddings()
     return 0 if embedding else _text_config(base).num_hidden_layers

@@ -66,12 +66,22 @@ def gpus(prices: Mapping[str, float] | None = None) -> dict[str, Gpu]:
     with (DATA / "gpus.csv").open(encoding="utf-8", newline="") as file:
         table = {row["name"]: _gpu(row) for row in csv.DictReader(file)}
     for name, price in (prices or {}).items():
-        if name not in table:
-            raise HardwareError(f"There is no GPU {name!r} in the table; use one of {', '.join(table)}.")
+        gpu = _known(name, table)
         if not price >= 0:
             raise HardwareError(f"The price of {name}, {price}, must be at least 0; give US dollars per hour.")
-        table[name] = replace(table[name], price_per_hour=price, price_source="yours", price_date="now")
+        table[name] = replace(gpu, price_per_hour=price, price_source="yours", price_date="now")
     return table
+
+
+def find_gpu(name: str) -> Gpu:
+    """The GPU of this name. Raises HardwareError if the table has none."""
+    return _known(name, gpus())
+
+
+def _known(name: str, table: Mapping[str, Gpu]) -> Gpu:
+    if name not in table:
+        raise HardwareError(f"There is no GPU {name!r} in the table; use one of {', '.join(table)}.")
+    return table[name]
 
 
 def gpu_named(device: str) -> Gpu | None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from workbench.errors import RetrievalError
 from workbench.panels.base import Panel, View, choice, steps_slider
-from workbench.plots.retrieval import NORMAL, what_queries_see
-from workbench.retrieval.metrics import bootstrap
+from workbench.plots.retrieval import what_queries_see
+from workbench.results.paired import two_digits
+from workbench.retrieval.metrics import NORMAL, bootstrap
 
 QUERIES = (50, 100, 200, 300, 500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000)
 MOST = 1_000_000  # a test that would take more is not advised
@@ -28,7 +29,7 @@ def queries_view(gains: Gains, difference: str, queries: int = 300) -> View:
     found = bootstrap(values, queries=queries)
     spread = float(values.std(ddof=1))
     needed = (NORMAL * spread / abs(found.centre)) ** 2 if found.centre else np.inf
-    several = f"About {_rounded(needed):,} queries" if needed < MOST else f"Not even {MOST:,} queries"
+    several = f"About {two_digits(needed):,} queries" if needed < MOST else f"Not even {MOST:,} queries"
     text = (
         f"{difference}: {found.centre:+.4f} NDCG@10. With {queries:,} queries chance moves it by "
         f"{found.half_width:.4f} to both sides ({found.low:+.4f} to {found.high:+.4f}): {found.verdict}. {several} "
@@ -38,11 +39,6 @@ def queries_view(gains: Gains, difference: str, queries: int = 300) -> View:
     return View(
         lambda: what_queries_see(values, queries, found, difference), text, numbers, result=f"{found.half_width:.4f}"
     )
-
-
-def _rounded(count: float) -> int:
-    """To two digits."""
-    return int(float(f"{count:.1e}"))
 
 
 def queries_panel(gains: Gains) -> Panel:

@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 
 from workbench.plots.runs import METHOD_STYLE
 from workbench.plots.style import PALETTE, SERIES, Figure, Look, described, legend_below, log_x, new_figure, style
-from workbench.retrieval.metrics import Interval
+from workbench.retrieval.metrics import NORMAL, Interval
 from workbench.retrieval.published import PublishedScore, by_method
 
-NORMAL = 1.96  # standard errors of a 95 % interval
 LOOKS: dict[str, Look] = METHOD_STYLE | {
     "lora r=2": SERIES[0] | {"color": PALETTE["sky"], "marker": "v", "linestyle": ":"},
     "lora r=8": METHOD_STYLE["lora"],

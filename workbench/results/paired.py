@@ -70,7 +70,7 @@ class Comparison:
             return f"{ahead} is {abs(self.difference):.1f} points better ({interval}, {sizes})"
         if self.rows_needed is None:
             return f"undecided ({_span(self)}, {sizes}): the seeds differ too much; more seeds would decide, not rows"
-        return f"undecided ({_span(self)}, {sizes}): about {_rounded(self.rows_needed):,} rows would decide"
+        return f"undecided ({_span(self)}, {sizes}): about {two_digits(self.rows_needed):,} rows would decide"
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,6 @@ def _span(found: Comparison) -> str:
     return f"{found.low:.1f} to {found.high:.1f}"
 
 
-def _rounded(count: int) -> int:
-    """To two digits."""
+def two_digits(count: float) -> int:
+    """A count rounded to its first two digits: 1,234 -> 1,200."""
     return int(float(f"{count:.1e}"))

@@ -22,6 +22,7 @@ from workbench.errors import RetrievalError
 Array = NDArray[Any]
 TOP = 10
 CONFIDENCE = 0.95
+NORMAL = 1.96  # standard errors to both sides of a mean that make an interval of this confidence
 RESAMPLES = 2_000
 
 

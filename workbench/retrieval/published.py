@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from workbench.paths import DATA
-from workbench.retrieval.metrics import Interval
-
-NORMAL = 1.96  # standard errors of a 95 % interval
+from workbench.retrieval.metrics import NORMAL, Interval
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from workbench.adapters.lowrank import lora_parameters
 from workbench.cost.flops import meta_base
-from workbench.cost.gpus import gpus
+from workbench.cost.gpus import find_gpu
 from workbench.cost.roofline import Service, serve
-from workbench.errors import HardwareError
 from workbench.memory.shapes import shape_of
 
 BYTES = 2  # of a weight, in 16 bits
@@ -42,7 +41,4 @@ class Fleet:
     @property
     def services(self) -> dict[str, Service]:
         """Both ways to serve, as `cost.roofline.serve` counts them: SHARED and WHOLE."""
-        table = gpus()
-        if self.gpu not in table:
-            raise HardwareError(f"There is no GPU {self.gpu!r} in the table; use one of {', '.join(table)}.")
-        return serve(self.tasks, self.base_bytes, self.adapter_bytes, table[self.gpu])
+        return serve(self.tasks, self.base_bytes, self.adapter_bytes, find_gpu(self.gpu))
