@@ -22,7 +22,7 @@ def on_terminal() -> bool:
 
 
 def tell(words: str) -> None:
-    """Print a line on stderr. Nobody reads it where the reader has gone or the disk is full: that ends no training."""
+    """Print a line on stderr. A closed pipe or a full disk is ignored, so that it does not end a training."""
     with suppress(OSError, ValueError, AttributeError):  # the last two: stderr is closed, or there is none
         print(words, file=sys.stderr, flush=True)
 

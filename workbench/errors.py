@@ -58,4 +58,4 @@ class ServingError(WorkbenchError):
 
 
 class RetrievalError(WorkbenchError, ValueError):
-    """Texts that cannot be searched, or an encoder that cannot be had or trained as described."""
+    """Texts that cannot be searched, or an encoder that is not available or cannot be trained as described."""

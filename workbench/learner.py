@@ -22,7 +22,7 @@ NAME = re.compile(r"[\w.-]{1,40}")
 
 
 def note(kind: str, name: str, folder: Path | None = None) -> None:
-    """Keep that an exercise is solved or a lesson was run. A disk that takes nothing stops no lesson."""
+    """Keep that an exercise is solved or a lesson was run. A full or read-only disk does not stop a lesson."""
     if NAME.fullmatch(name):
         with suppress(OSError, WorkbenchError):
             file = _folder(folder) / f"{kind}-{name}.json"
@@ -40,7 +40,7 @@ def noted(kind: str, folder: Path | None = None) -> list[str]:
 
 
 def note_lesson(folder: Path | None = None) -> None:
-    """Keep that the lesson of this kernel has reached its answer, if the server has told which one it is."""
+    """Keep that the lesson of this kernel has reached its answer, if the server's environment names its notebook."""
     name = Path(os.environ.get(SESSION, "")).name
     if number := re.match(r"\d\d(?=_)", name):
         note(LESSON, number[0], folder)

@@ -117,7 +117,7 @@ def _trained(model: PreTrainedModel, names: list[str]) -> set[str]:
     """Those of the layers whose adapter gets a gradient, with adapters on all of them; MethodError if that fails."""
     abstract = model.device.type == "meta"
     if abstract and not any(parameter.dim() == 3 for parameter in model.parameters()):
-        return set(names)  # PEFT has nothing against layers outside of mixtures, and nothing can be computed
+        return set(names)  # PEFT accepts all layers outside of mixtures, and on meta nothing can be tried out
     with RandomNumbers(0):
         adapted = inject(share(model), LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=names))
         if abstract:

@@ -1,4 +1,4 @@
-"""A second look at the base: what is shared between adapters must be the same after each use as before it."""
+"""Checks that the tensors of a base, which adapters share, are unchanged after each use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from workbench.errors import AdapterError
 
-SAMPLES = 512  # values of a tensor that are looked at; writing in the usual ways is seen without them
+SAMPLES = 512  # values of a tensor that are compared; its version counter shows ordinary in-place writes without them
 
 
 @contextmanager
 def unmoved(base: nn.Module, what: str, writes: bool = True) -> Iterator[None]:
-    """Raise AdapterError if the tensors of `base` are others after the block than before. what: "load()".
+    """Raise AdapterError if the block changes tensors of `base`. what: its name in the message, "load()".
 
     Costs a few milliseconds: the place of each tensor in memory, how often torch has written to it, and some values.
     writes: False for blocks in which the model trains, since a few families clamp their own weights there.

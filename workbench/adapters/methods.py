@@ -22,7 +22,7 @@ LEFT_OUT = {
     "full_learning_rate": None,
     "lora_plus": 1.0,
     "pissa": False,
-}  # of a record, where they say nothing
+}  # of a record, where they have these values
 TARGET_GROUPS = {frozenset(ATTENTION): "attention", frozenset(MLP): "mlp"}
 
 

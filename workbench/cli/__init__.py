@@ -64,7 +64,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _output_is_lost() -> bool:
-    """Whether stdout takes nothing any more (a full disk, a reader that has gone); the rest then goes nowhere."""
+    """Whether stdout cannot be written to (a full disk, a closed pipe); the rest of the output is then discarded."""
     try:
         print(flush=True)
     except OSError:

@@ -116,7 +116,7 @@ def step_printer() -> OnStep:
             from tqdm import tqdm
 
             bar = tqdm(total=entry["steps"], bar_format="step {n_fmt}/{total_fmt} {bar:20} {desc}")
-        with suppress(OSError, ValueError):  # nobody reads it any more, which ends no training
+        with suppress(OSError, ValueError):  # a closed stderr must not end the training
             bar.set_description_str(words, refresh=False)
             bar.update()
             if entry["step"] == entry["steps"]:

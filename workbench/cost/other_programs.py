@@ -1,7 +1,7 @@
 """Published runs of other training programs, from data/other_programs.csv, with what each program does differently.
 
-Nothing is fitted to them: the settings of a `Setup` say what can be said of each program, and the rest of the
-difference is in words.
+Nothing is fitted to them: a `Setup` describes each program as far as its settings can, and the remaining differences
+are described in words.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def _download(requirements: Iterable[Requirement], target: Target, constraints: 
     """One wheel for each requirement, their own dependencies left out."""
     names = [f"{one.name}{f' @ {one.url}' if one.url else one.specifier}" for one in requirements]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    command += ["--retries=3"]  # with none, pip does not say that it reached nobody
+    command += ["--retries=3"]  # without retries pip does not report that it could not connect
     command += [*target.pip_options(), f"--constraint={constraints}", f"--dest={folder}", *names]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:

@@ -87,7 +87,7 @@ def read_parameters(path: Path) -> dict[str, object]:
     """The names and default values in a notebook's parameters cell, without running it.
 
     Raises ValueError unless exactly one cell has the tag `parameters` and holds nothing but `name = literal` lines:
-    papermill replaces values by their text, so anything computed there would be lost without a word.
+    papermill replaces values by their text, so anything computed there would be lost silently.
     """
     cells = _parameters_cells(path)
     if len(cells) != 1:
@@ -226,7 +226,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 
 def _environment(scratch: Path, tier: str) -> dict[str, str]:
-    """The environment of an unattended run: offline, reproducible, and blind to the settings in the home folder.
+    """The environment of an unattended run: offline, reproducible, independent of settings in the home folder.
 
     Only the gpu tier may download: its model is not packaged.
     """

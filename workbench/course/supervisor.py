@@ -37,7 +37,7 @@ def main(job: str) -> int:
 
 
 def prctl(option: int, value: int) -> None:
-    """Set an attribute of this process on Linux; elsewhere nothing."""
+    """Set an attribute of this process on Linux; do nothing on other systems."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
@@ -54,7 +54,7 @@ def _end_with_runner() -> None:
 def kill_family(seconds: float = 8) -> None:
     """Kill all that this process started, and what those started, again until none is left.
 
-    Those that this process has adopted leave no entry in the table of processes either: nobody else would ask for it.
+    Adopted processes that have ended are reaped too: they have no other parent that would do it.
     """
     this, waited = psutil.Process(), 0.0
     while waited < seconds and (family := this.children(recursive=True)):

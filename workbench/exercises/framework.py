@@ -147,5 +147,5 @@ def _is_mistake(outcomes: Sequence[Outcome], wrong: Sequence[Any], right: Sequen
 
 
 def _built(case: Case) -> tuple[Any, ...]:
-    """A case's arguments, nobody else's to change."""
+    """A case's arguments, fresh each time, so that the learner's code may change them."""
     return case() if callable(case) else copy.deepcopy(case)

@@ -60,7 +60,7 @@ def explain(name: str, source: str, error: Exception, silent: bool = False) -> s
 
 
 def _explain_hub(name: str, error: Exception, silent: bool) -> str | None:
-    """What the Hub's answer, or its silence, means; None if the fault lies elsewhere."""
+    """A sentence on what the Hub answered, or that it did not answer; None if the error has another cause."""
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,

@@ -20,7 +20,7 @@ def holds_model(name: str) -> bool:
     except (OSError, RuntimeError, ValueError) as error:  # too long, locked, "~nobody", a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ModelError(
-            f"{short(name)!r} cannot be looked at ({reason}); give a directory that you may read, or a model's name."
+            f"{short(name)!r} cannot be read ({reason}); give a directory that you may read, or a model's name."
         ) from error
     return True
 

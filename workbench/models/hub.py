@@ -8,9 +8,9 @@ SECONDS = 8  # to wait for an answer
 
 
 def answers(name: str, revision: str | None) -> bool:
-    """Whether the Hub gives any answer about this model; False if it is silent, not if it says no or is left out.
+    """Whether the Hub answers a request for this model, an error status included; True in offline mode, unasked.
 
-    Without this, a Hub that takes connections and says nothing is tried for several minutes without a word.
+    Without this check, a Hub that accepts connections and never answers is retried silently for several minutes.
     """
     from huggingface_hub import HfApi, is_offline_mode
 
@@ -20,12 +20,12 @@ def answers(name: str, revision: str | None) -> bool:
         HfApi().model_info(name, revision=revision, timeout=SECONDS)
     except Exception as error:
         if not is_transport_error(error):
-            return True  # gated, unknown, busy: the client's own error says more
+            return True  # gated, unknown, busy: the client's own error is more specific
         say(f"The Hub does not answer ({type(error).__name__}); looking for {name} in the local cache.")
         return False
     return True
 
 
 def is_transport_error(error: BaseException) -> bool:
-    """Whether no answer came at all: no route, no name, no reply in time; the client may use httpx or httpx2."""
+    """Whether there was no answer: no route, no such host, a time-out. The client may use httpx or httpx2."""
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)

@@ -48,8 +48,8 @@ def leaves_padding_out(model: Any, length: int = 1) -> bool:
 def completion_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits (N, vocabulary) at the N positions that predict a completion token, for a batch made by `tasks.collate`.
 
-    The output head is computed at these positions only. A model that cannot leave the padding out must be one that
-    nobody else calls meanwhile, such as a copy made by `share`.
+    The output head is computed at these positions only. If the model cannot leave the padding out, no other thread
+    may call it at the same time: pass a copy made by `share`.
     """
     rows, length = batch["input_ids"].shape
     if leaves_padding_out(model, length):

@@ -93,8 +93,8 @@ def compare(first: Array, second: Array, margin: float = MARGIN) -> Comparison:
     """Compare two methods on the same test rows. first, second: booleans (seeds, rows), True where the row was right.
 
     Seeds and their number need not be the same. One seed of each says nothing about other seeds: the interval is that
-    of other rows alone. margin: points. Raises ValueError for other shapes, and for one seed against several, of which
-    nobody knows how much it would differ from its others.
+    of other rows alone. margin: points. Raises ValueError for other shapes, and for one seed against several, since
+    one seed does not show how much the seeds differ.
     """
     first, second = np.asarray(first), np.asarray(second)
     if {first.dtype, second.dtype} != {np.dtype(bool)} or first.ndim != 2 or second.ndim != 2:

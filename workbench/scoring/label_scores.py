@@ -14,7 +14,7 @@ from workbench.scoring.row_scores import RowScores, in_batches, score_rows
 from workbench.tasks.encoding import Encoded
 
 Label = tuple[int, ...]  # token ids, end-of-text included
-ROUNDING = 1e-3  # nats between two ways to the same log-likelihood
+ROUNDING = 1e-3  # nats by which two computations of the same log-likelihood may differ
 TRIED_FIRST = 2  # rivals of the right label
 BRANCHED = 128  # rows of attention in a batch, each a prompt with one label
 
@@ -92,7 +92,7 @@ def label_likelihoods(
 
 
 def _split(places: Sequence[int], labels: Sequence[Sequence[Label]]) -> list[list[int]]:
-    """The places in parts of at most BRANCHED labels; attention reads a prompt anew for each of them."""
+    """The places in parts of at most BRANCHED labels; attention computes a prompt again for each of them."""
     parts: list[list[int]] = []
     count = 0
     for place in places:

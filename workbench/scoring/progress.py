@@ -1,4 +1,4 @@
-"""How long a scoring takes: a bar on a terminal, one line in a log, nothing where it is over in a moment."""
+"""Progress of a scoring: a bar on a terminal, one line in a log, nothing if it takes only a moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench.console import on_terminal, progress_wanted, say
 
-SHORT = 3.0  # seconds, of which nobody is told
+SHORT = 3.0  # seconds; a shorter scoring is not announced
 
 
 class ScoringProgress:
@@ -31,7 +31,7 @@ class ScoringProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            with suppress(OSError, ValueError):  # nobody reads it any more
+            with suppress(OSError, ValueError):  # stderr is closed
                 self._bar.close()
 
     def expect(self, tokens: int) -> None:

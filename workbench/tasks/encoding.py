@@ -38,11 +38,10 @@ def encode(
 ) -> list[Encoded]:
     """Prompt and completion as one text, with the loss on the tokens of the completion; end-of-text is appended.
 
-    Each side has tokens of its own, so that their boundary is one. Where the tokens do not say what the rows say, a
-    line tells it. The beginning-of-text token appears only if the tokenizer adds it by itself; end-of-text is not
-    appended to a completion that ends in it. Raises TaskError for a completion with end-of-text in its middle and for
-    a row of more than `max_length` tokens: a cut-off completion would teach the model to stop in the middle.
-    `what` names the row there.
+    No token spans the boundary of the two. A line on stderr tells if the tokens decode to other text than the rows. The
+    beginning-of-text token appears only if the tokenizer adds it by itself; end-of-text is not appended to a completion
+    that ends in it. Raises TaskError for a completion with end-of-text in its middle and for a row of more than
+    `max_length` tokens: a cut-off completion would teach the model to stop in the middle. `what` names the row there.
     """
     prompts, completions = [row.prompt for row in examples], [row.completion for row in examples]
     pairs = pair_ids(prompts, completions, tokenizer)

@@ -153,9 +153,9 @@ def _score(run: Run, tuned: Base, task: Task, config: TrainConfig) -> None:
 def judge(run: Run, base: Base) -> None:
     """The status of a run that has come to its end: finished, or destroyed if its loss is far above the base's own.
 
-    Destroyed is also what has gone up far on the way, or finds every token equally likely at the end, and is no better
-    than the base, or is as bad as guessing. The two losses are those of the test rows, or without scores those of the
-    first step, before any update, and of the last ones.
+    A run is also destroyed if it is as bad as guessing; and if it is no better than the base, and its loss rose far
+    during training or every token is equally likely at the end. The two losses are those of the test rows; without
+    scores, those of the first step, before any update, and of the last steps.
     """
     if run.status not in UNDER_WAY:
         return
@@ -173,7 +173,7 @@ def judge(run: Run, base: Base) -> None:
     if blown_up or dead or _far_above(last, first) or last > max(first + 1, GUESSING * guessing):
         run.status = "destroyed"
         run.advice = (
-            f"The loss is {last:.3g} nats a token, the base's own {first:.3g} and the highest on the way "
+            f"The loss is {last:.3g} nats a token, the base's own {first:.3g} and the highest during training "
             f"{max(losses):.3g}: the model is destroyed. Lower the learning rate, or lengthen the warm-up."
         )
 

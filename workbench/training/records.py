@@ -80,7 +80,7 @@ def _shapes() -> dict[str, Any]:
 
 
 def _check(record: dict[str, Any], run_id: str) -> None:
-    """Raise ValueError for a record that somebody has changed so that tables and plots would fail."""
+    """Raise ValueError for a record, such as an edited one, with which tables and plots would fail."""
     for each in fields(Run):
         if each.name in record and each.name not in NOT_STORED:
             check_shape(record[each.name], _shapes()[each.name], each.name, complete=each.name in WHOLE)

@@ -31,8 +31,8 @@ class _State:
 def termination_raised() -> Iterator[None]:
     """Within the block the first SIGTERM or SIGHUP raises Terminated; after it the process ends as it would have.
 
-    Signals that are ignored (nohup) or handled by somebody else are left alone, and so are other threads than the main
-    one, in which Python handles all signals.
+    Signals that are ignored (nohup) or already have a handler keep it. Outside of the main thread, where Python handles
+    all signals, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

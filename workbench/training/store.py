@@ -63,7 +63,7 @@ class RunStore:
 
     @contextmanager
     def room(self, size: int) -> Iterator[None]:
-        """Hold `size` bytes of the disk, so that nobody else takes them meanwhile; RunError if they are not free."""
+        """Reserve `size` bytes of the disk within the block. Raises RunError if they are not free."""
         try:
             held = store_files.take_room(self.path, size)
         except OSError as error:
