@@ -76,7 +76,7 @@ def main() -> None:
         sys.exit(SKIP_REASON)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["WORKBENCH_RUNS"] = str(Path(scratch, "runs"))
-        if "adapter_lab" in options.names:  # which shows a run
+        if {"adapter_lab", "adapter_mix"} & set(options.names):  # which show runs
             from workbench import load_base
 
             gallery.train_a_little(load_base("smollm2-135m", dtype="float32"))
