@@ -15,6 +15,7 @@ from workbench.errors import ModelError, TaskError
 from workbench.seeds import RandomNumbers
 
 PROBE_TOKENS = 6
+OFFSETS = 2  # rows of a table of positions that stand before the first one, in OPT and BART
 # Buffers that older versions of transformers stored along with the weights.
 OLD_BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids|attn\.bias|attention\.bias)$")
 
@@ -117,12 +118,31 @@ def table_rows(model: PreTrainedModel) -> int:
     return min(len(table.weight) for table in tables if getattr(table, "weight", None) is not None)
 
 
+def most_tokens(model: nn.Module) -> int | None:
+    """How long a text may be where the model looks its positions up in a table; None where it computes them."""
+    config = getattr(model, "config").get_text_config()  # noqa: B009 - PEFT passes the base's on
+    most = getattr(config, "max_position_embeddings", None)
+    words = [getattr(model, f"get_{side}_embeddings")() for side in ("input", "output")]
+    named = {id(each.weight) for each in words if getattr(each, "weight", None) is not None}
+    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    found = (each.shape[0] for each in (*tables, *model.buffers()) if each.dim() > 1 and id(each) not in named)
+    return most if isinstance(most, int) and any(most <= rows <= most + OFFSETS for rows in found) else None
+
+
 def check_ids(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], what: str
 ) -> None:
-    """Raise TaskError for a text with a token that the model's embedding table does not have. `what` names the rows."""
-    known = table_rows(model)
+    """Raise TaskError for a text with a token, or at a position, that the model has no embedding for.
+
+    `what` names the rows.
+    """
+    known, most = table_rows(model), most_tokens(model)
     for number, ids in enumerate(rows, start=1):
+        if most is not None and len(ids) > most:
+            raise TaskError(
+                f"{what} {number} has {len(ids)} tokens, and the model knows {most} positions: shorten the text, or "
+                "take a model for longer ones."
+            )
         if (largest := max(ids, default=0)) >= known:
             raise TaskError(
                 f"{what} {number} holds the token {tokenizer.convert_ids_to_tokens(largest)!r}, whose id {largest} is "
@@ -136,17 +156,16 @@ def check_causal(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     A model that sees ahead would be scored on completions that it reads. Also notes on the model, for `linear_modules`,
     which of its parts text does not reach.
     """
+    _check_finite(name, model)
     logits, reached = _probe(name, model, _probe_rows(model, tokenizer))
     if logits.isnan().any():
-        raise ModelError(
-            f"{name} computes no numbers in {str(model.dtype).removeprefix('torch.')}: its weights are damaged, or too "
-            "large for this dtype; load it with dtype='float32'."
-        )
+        raise ModelError(f"{name} computes no numbers in {_spoken(model.dtype)}: {_no_numbers(model)}.")
     if sees_ahead(logits, model.dtype):
+        said = next((key for key in ("is_causal", "causal") if getattr(model.config, key, None) is False), "is_decoder")
         raise ModelError(
             f"{name} ({type(model).__name__}) looks ahead: its last token changes what it predicts before it, so it "
             "would read the answers that it is scored on. Use a decoder; if this one was trained as one, say so in its "
-            'config.json ("is_decoder": true).'
+            f'config.json ("{said}": true).'
         )
     model.unreached_by_text = _unreached(model, reached)
     if model.unreached_by_text:
@@ -154,6 +173,24 @@ def check_causal(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             f"{name}: text does not reach {', '.join(model.unreached_by_text)}; these parts get no adapters, and "
             "full() leaves them as they are."
         )
+
+
+def _check_finite(name: str, model: PreTrainedModel) -> None:
+    """Raise ModelError for a weight that is no number; the logits of a few tokens need not show it."""
+    for path, parameter in model.named_parameters():
+        wide = torch.float32 if parameter.dtype == torch.float16 else None  # whose sum may be too large for it
+        if parameter.is_floating_point() and not parameter.detach().sum(dtype=wide).isfinite():
+            raise ModelError(f"{name} holds values in {path} that are not finite (nan or inf): {_no_numbers(model)}.")
+
+
+def _no_numbers(model: PreTrainedModel) -> str:
+    if model.dtype == torch.float32:
+        return "its weights are damaged; download them again, or save them from a model that computes"
+    return "its weights are damaged, or too large for this dtype; load it with dtype='float32'"
+
+
+def _spoken(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def is_unreached(model: nn.Module, name: str) -> bool:

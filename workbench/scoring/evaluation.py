@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.models.base import Base
-from workbench.models.checks import check_ids
+from workbench.models.checks import check_ids, most_tokens
 from workbench.models.sharing import head_lock, in_float32, own_precision, share
 from workbench.paths import DATA
 from workbench.scoring.label_scores import Choice, chosen_right
@@ -45,6 +46,7 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")
     choices = label_choices(base.tokenizer, task, rows, limit)
     general, facts = general_rows(base.tokenizer)[:limit], fact_rows(base.tokenizer)[:limit]
+    general = [replace(row, ids=row.ids[: most_tokens(model)]) for row in general]
     tokens = sum(len(row.ids) for row in (*rows, *general, *facts))
     with ScoringProgress(f"{len(rows):,} test rows, general text and facts", tokens) as progress:
         firsts = [[label[0] for label in choice.labels] for choice in choices]
@@ -78,7 +80,8 @@ def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -
         ids = prompt_ids(example.prompt, base.tokenizer)
         check_ids(model, base.tokenizer, [ids], "Prompt")
         with head_lock:
-            tokens = _greedy(model, ids, base.tokenizer.eos_token_id, max_new_tokens)
+            room = (most_tokens(model) or sys.maxsize) - len(ids)
+            tokens = _greedy(model, ids, base.tokenizer.eos_token_id, min(max_new_tokens, room))
         written.append(base.tokenizer.decode(tokens, skip_special_tokens=True).strip())
     return written
 
@@ -92,7 +95,7 @@ def _greedy(model: PreTrainedModel, ids: list[int], end: int, count: int) -> lis
     with_prefix = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
     try:
         return _decode(model, ids, end, count, from_cache=not with_prefix)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):  # a state of a kind of its own
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):  # a cache of another kind
         return _decode(model, ids, end, count, from_cache=False)
 
 
@@ -138,7 +141,7 @@ def right_labels(
 
     found: the rows' scores, with those of the first tokens of all labels.
     """
-    # A row may write its label otherwise than the choice does: then its score says nothing about that.
+    # A row may tokenize its label differently than the choice does; then the choice is scored separately.
     whole = [Encoded((*each.prompt, *each.labels[each.right]), len(each.prompt)) for each in choices]
     other = [place for place, row in enumerate(rows) if row.ids != whole[place].ids]
     nats = list(found.nats)
