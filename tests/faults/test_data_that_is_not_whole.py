@@ -8,7 +8,7 @@ import pytest
 from workbench.errors import TaskError
 from workbench.tasks import load_task, texts
 
-ROWS = [{"prompt": f"Ask {word}", "completion": f" say {word}"} for word in "ant bee cat dog eel fox gnu hen".split()]
+ROWS = [{"prompt": f"Ask {letter * 3}", "completion": f" say {letter}"} for letter in "abcdefgh"]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_more_than_the_memory_holds_is_refused_before_it_is_there(packed, tmp_pa
         for _ in range(40):
             stream.write(b"\n" * 1_000_000)
     monkeypatch.setattr(texts, "MEMORY_A_BYTE", 100_000)
-    with pytest.raises(TaskError, match="do not fit into the memory of this computer. Give a part of it"):
+    with pytest.raises(TaskError, match=r"do not fit into the memory of this computer\. Give a part of it"):
         load_task(file)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 from workbench.console import first_line
+from workbench.models.folders import odd_json
 from workbench.models.hub import is_transport_error
 from workbench.models.packaged import PACKAGED
 
@@ -14,6 +16,10 @@ PICKLE = (
     "code, so it is refused. Use the model.safetensors of the same model, or save it as one where you trust it"
 )
 
+UNUSABLE = (
+    "transformers cannot use a value in its config.json or its tokenizer's files, or lacks one there; compare them "
+    "with those of the original"
+)
 MISMATCH = "its config.json names other sizes than its weights have"
 
 
@@ -43,6 +49,8 @@ def explain(name: str, source: str, error: Exception, silent: bool = False) -> s
         return words
     if is_pickle_error(error):
         return f"{name} could not be loaded: {PICKLE}."
+    if source == "directory" and (odd := odd_json(Path(name).expanduser())):
+        return f"{name} could not be loaded: {odd}."
     text = str(error)
     if "ignore_mismatched_sizes" in text:
         return f"{name} could not be loaded: {MISMATCH}."
@@ -56,6 +64,8 @@ def explain(name: str, source: str, error: Exception, silent: bool = False) -> s
         return f"{name} could not be loaded: transformers has no text decoder for its model type ({kind})."
     if isinstance(error, EOFError):
         return f"{name} could not be loaded: one of its files is empty or cut off."
+    if isinstance(error, (AttributeError, TypeError, ArithmeticError, LookupError)):
+        return f"{name} could not be loaded: {UNUSABLE} ({type(error).__name__}: {first_line(error)[:150]})."
     return f"{name} could not be loaded: {first_line(error)[:200]}"
 
 

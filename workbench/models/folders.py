@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
+from workbench.console import say
 from workbench.errors import ModelError
 
 POINTER = b"version https://git-lfs.github.com/"
 ADAPTER = "adapter_config.json"
+# The forms of weights, in the order in which transformers looks for them; it reads the first.
+FORMS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")  # as safetensors spells them
 
 
 def holds_model(name: str) -> bool:
@@ -38,6 +47,38 @@ def check_folder(folder: Path) -> None:
                 f"{file} is a git-lfs pointer, not the file itself: run `git lfs pull` in its clone, or download the "
                 "model with `hf download`."
             )
+    _check_stored(folder)
+    forms = [form for form in FORMS if (folder / form).is_file()]
+    if forms[1:]:
+        say(f"{folder} holds weights in several forms: {forms[0]} is read, and {', '.join(forms[1:])} left unread.")
+
+
+def _check_stored(folder: Path) -> None:
+    """Raise ModelError for weights that are stored as whole numbers: transformers would take codes for values."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                weights = [name for name in opened.keys() if name.endswith(".weight")]  # noqa: SIM118 - no mapping
+                kinds = {name: opened.get_slice(name).get_dtype() for name in weights}
+        except (OSError, SafetensorError):
+            continue  # the loading itself says more
+        if codes := next((name for name, kind in kinds.items() if kind in WHOLE_NUMBERS), None):
+            raise ModelError(
+                f"{folder} holds whole numbers ({kinds[codes]}) as its {codes}: the codes of a quantized model. Give "
+                "the original, and load_base(..., quantization=...) quantizes it."
+            )
+
+
+def odd_json(folder: Path) -> str | None:
+    """What is wrong with the first JSON file of a model's folder that is no object, and what to do; None if all are."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            return f"{file} is damaged, or no JSON object: download it again, or copy it from the original"
+    return None
 
 
 def is_pointer(file: Path) -> bool:
