@@ -137,7 +137,7 @@ def unhandled_signals():
 @pytest.mark.usefixtures("unhandled_signals")
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no such signal")
 @pytest.mark.parametrize("where", ["loop", "save", "score"])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1"])
 def test_a_signal_is_raised_after_the_run_is_kept(store, monkeypatch, name, where):
     monkeypatch.setattr(lifecycle, "BASE_SCORES", {})
     ended, number = [], getattr(signal, name)

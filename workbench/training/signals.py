@@ -1,4 +1,4 @@
-"""The signals that end a process (a closed terminal, a time limit), raised so that a run is kept first."""
+"""The signals that end a process (a closed terminal, a limit of a cluster), raised so that a run is kept first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-ENDING = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+# Slurm announces a limit of time with SIGUSR1 or SIGUSR2 where it is asked to, the kernel one of the CPU with SIGXCPU.
+NAMES = ("SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+ENDING = [number for name in NAMES if (number := getattr(signal, name, None))]
 
 
 class Terminated(BaseException):
@@ -29,7 +31,7 @@ class _State:
 
 @contextmanager
 def termination_raised() -> Iterator[None]:
-    """Within the block the first SIGTERM or SIGHUP raises Terminated; after it the process ends as it would have.
+    """Within the block the first of these signals raises Terminated; after it the process ends as it would have.
 
     Signals that are ignored (nohup) or already have a handler keep it. Outside of the main thread, where Python handles
     all signals, this does nothing.
