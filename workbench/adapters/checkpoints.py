@@ -46,7 +46,7 @@ from workbench.models.sharing import share
 from workbench.models.sizes import check_sizes
 from workbench.paths import folder_of
 
-__all__ = ["change", "check_saved", "directory_bytes", "load", "merge", "save", "spectra"]
+__all__ = ["change", "check_saved", "directory_bytes", "gives_numbers", "load", "merge", "save", "spectra"]
 
 # What PEFT, transformers and safetensors raise for damaged or unsuitable files.
 DAMAGES = (
@@ -195,6 +195,18 @@ def _check_names(model: PeftModel, header: dict[str, Entry]) -> None:
     if missing := sorted(wanted.keys() - header.keys()):
         raise AdapterError(f"{missing[0]} is in the model only.")
     check_brought_along(model, header, header.keys() - wanted.keys())
+
+
+def gives_numbers(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether a model computes numbers: after a step that was far too large its loss is none, which nobody has seen."""
+    trained = model.training
+    try:
+        check_same_logits(model.eval(), model, "The model gives no numbers")
+    except AdapterError:
+        return False
+    finally:
+        model.train(trained)
+    return True
 
 
 def check_saved(base: Base, model: PreTrainedModel | PeftModel, directory: str | os.PathLike) -> None:

@@ -85,6 +85,8 @@ def _keep(trial: Trial, run: Run, model: Model | None, evaluate: bool, write: bo
         return done
     raised: BaseException | None = None
     try:
+        if model is not None and run.history and run.status in (*UNDER_WAY, "interrupted") and _has_diverged(model):
+            run.status, run.advice = "diverged", DIVERGED_ADVICE
         if model is not None and run.history and run.status in (*UNDER_WAY, "interrupted", "out_of_memory"):
             _save(trial, run, model, evaluate and run.status == "training", write)
             if evaluate and run.status != "out_of_memory":
@@ -102,6 +104,16 @@ def _keep(trial: Trial, run: Run, model: Model | None, evaluate: bool, write: bo
     if raised:
         raise raised
     return kept
+
+
+def _has_diverged(model: Model) -> bool:
+    """Whether the last update, whose loss nobody has computed, has left a model that gives no numbers."""
+    try:
+        return not checkpoints.gives_numbers(model)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False  # not known: it is saved
 
 
 def _save(trial: Trial, run: Run, model: Model, scored_next: bool, write: bool) -> None:
