@@ -48,6 +48,8 @@ def check_method(base: Base, method: Method) -> None:
         )
     target_modules(base, method)
     for name in opened_modules(base, method):
+        if not any(True for _ in base.model.get_submodule(name).parameters()):
+            raise MethodError(f"{name} holds no weights that could be trained whole; open others, e.g. ['norm'].")
         if any(not parameter.is_floating_point() for parameter in base.model.get_submodule(name).parameters()):
             raise MethodError(
                 f"{name} holds {base.quantization} weights, which cannot be trained whole; open others, e.g. ['norm']."
@@ -154,7 +156,11 @@ def adapted_share(base: Base, method: Method) -> float | None:
 
 
 def tell_left_out(base: Base, methods: Iterable[Method]) -> None:
-    """Say, once for all methods, which linear weights "all-linear" does not adapt, if they are more than a few."""
+    """Say, once for all methods, which linear weights "all-linear" does not adapt, if they are more than a few.
+
+    And which of two tied tables a hybrid opens alone.
+    """
+    _tell_untied(base, methods := list(methods))
     low_rank = (each for each in methods if each.name != "full" and each.targets == "all-linear")
     method = next((each for each in low_rank if each.layers is None and not each.full_modules), None)
     if method is None:
@@ -169,6 +175,19 @@ def tell_left_out(base: Base, methods: Iterable[Method]) -> None:
             f"{base.name}: adapters go on {share_of_all:.0%} of its linear weights; the others, such as fused experts, "
             "are no layers of their own and stay as they are."
         )
+
+
+def _tell_untied(base: Base, methods: Sequence[Method]) -> None:
+    table, head = base.model.get_input_embeddings(), base.model.get_output_embeddings()
+    if getattr(head, "weight", None) is not table.weight:
+        return
+    named = {id(module): name for name, module in base.model.named_modules()}
+    tied = {named[id(table)], named[id(head)]}
+    for method in methods:
+        if len(opened := tied & set(opened_modules(base, method))) == 1:
+            (alone,) = opened
+            (other,) = tied - opened
+            say(f"{base.name}: {alone} is trained as a copy of its own; {other}, tied to it, stays as it is.")
 
 
 def choose_targets(method: Method, every: Sequence[str], modules: Sequence[str], model_name: str) -> list[str]:
