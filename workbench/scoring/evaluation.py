@@ -14,6 +14,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from workbench.errors import TaskError
 from workbench.models.base import Base
 from workbench.models.checks import check_ids, most_tokens
 from workbench.models.sharing import head_lock, in_float32, own_precision, share
@@ -41,6 +42,8 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     The result's `right` says which test rows had the exact answer and the right label. limit: score only the first
     `limit` test rows, pieces of general text and facts. Raises TaskError for a row of more than `max_length` tokens.
     """
+    if not task.test:
+        raise TaskError(f"The task {task.name} has no test rows to score.")
     model = share(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")

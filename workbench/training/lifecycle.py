@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
+from accelerate.state import AcceleratorState, GradientState
 
 from workbench.adapters.guard import unmoved
 from workbench.adapters.inject import check_method, tell_left_out
@@ -64,7 +65,7 @@ def train(
     recorded. Whatever else ends the training, such as an exception of `on_step`, is raised after the run is kept.
     """
     config, store = config or TrainConfig(), store or RunStore()
-    check_kinds(base=base, task=task, method=method, config=config, store=store)
+    check_kinds(base=base, task=task, method=method, config=config, store=store, on_step=on_step)
     store.make_ready()
     check_method(base, method)  # fail before the base is scored
     tell_left_out(base, [method])
@@ -78,12 +79,19 @@ _running = threading.Lock()
 
 @contextmanager
 def alone_in_this_process() -> Iterator[None]:
-    """Raise TrainingError if another training is running, or calls this: the two would share Accelerate's state."""
+    """Raise TrainingError if another training is running, or calls this: the two would share Accelerate's state.
+
+    After the block that state is again what it was before: an Accelerator of the caller's own goes on, or can be made.
+    """
     if not _running.acquire(blocking=False):
         raise TrainingError("Another training is under way in this process; wait for it, or stop it.")
+    kept = [(kind._shared_state, dict(kind._shared_state)) for kind in (AcceleratorState, GradientState)]
     try:
         yield
     finally:
+        for state, before in kept:
+            state.clear()
+            state.update(before)
         _running.release()
 
 

@@ -155,6 +155,7 @@ def fit(
     try:
         for step in range(config.steps):
             for slot in active:
+                slot.model.train()  # on_step may have scored it
                 slot.next_step()
             if not groups:
                 groups = batched(base, active) if together else [alone(accelerator, base, active[0], numbers)]

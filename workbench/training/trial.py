@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import cast
+from types import NoneType
+from typing import Any, cast
 
 import torch
 
@@ -21,12 +23,13 @@ from workbench.training.store import RunStore
 
 TOKENIZER_BYTES = 8_000_000  # of a large one, which a full checkpoint has beside its weights
 
-KINDS = {
+KINDS: dict[str, tuple[Any, str]] = {
     "base": (Base, "what load_base() returns"),
     "task": (Task, "what load_task() returns"),
     "method": (Method, "one of lora(), qlora(), hybrid() and full()"),
     "config": (TrainConfig, "TrainConfig(steps=...)"),
     "store": (RunStore, "RunStore(folder)"),
+    "on_step": ((Callable, NoneType), "a function that takes a report"),
 }
 
 
@@ -109,3 +112,6 @@ def check_kinds(**arguments: object) -> None:
         kind, wanted = KINDS[name]
         if not isinstance(value, kind):
             raise TrainingError(f"{name}={value!r} must be {wanted}.")
+    task = arguments.get("task")
+    if isinstance(task, Task) and not task.train:
+        raise TrainingError(f"The task {task.name} has no rows to train on.")
