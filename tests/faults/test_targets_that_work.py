@@ -15,12 +15,14 @@ from workbench.adapters.inject import (
     adapted_share,
     adapter_parameters,
     apply,
+    block_of,
     choose_targets,
+    opened_modules,
     target_modules,
     tell_left_out,
     trainable_parameters,
 )
-from workbench.adapters.methods import full, hybrid, lora
+from workbench.adapters.methods import full, hybrid, last_mlp, lora
 from workbench.errors import MethodError
 from workbench.models import linear_modules
 
@@ -242,3 +244,21 @@ def test_experts_that_get_some_tokens_are_trained_one_by_one():
     assert "model.layers.0.mlp.experts.1" in target_modules(base, lora())
     assert not fits_a_slice(base, lora())
     assert fits_a_slice(base, lora(targets=["q_proj"]))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2", "bloom", "falcon"])
+def test_the_last_mlp_is_found_whatever_the_blocks_are_called(family):
+    base = random_base(family)
+    (opened,) = opened_modules(base, hybrid([last_mlp(base.model.config)]))
+    assert block_of(opened) == 1 and opened.endswith(".mlp")
+
+
+@pytest.mark.parametrize("family", ["glm4_moe", "ernie4_5_moe", "exaone_moe", "afmoe"])
+def test_a_mixture_whose_blocks_are_all_dense_has_the_same_targets_with_and_without_weights(family):
+    """PEFT renames the targets of the family, with experts or without."""
+    fields = {"first_k_dense_replace": 2, "num_dense_layers": 2, "mlp_layer_types": ["dense"] * 2, "head_dim": 8}
+    base = random_base(family, moe_layer_start_index=5, moe_layer_end_index=5, **fields)
+    with torch.device("meta"):
+        empty = type(base.model)._from_config(base.model.config)
+    assert carriers(empty).keys() == carriers(base.model).keys()
+    assert apply(base, lora(rank=2))

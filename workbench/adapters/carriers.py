@@ -65,6 +65,8 @@ def quiet_peft() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
         # It finds out for each layer whether the weight is stored transposed, and corrects the configuration.
         warnings.filterwarnings("ignore", category=UserWarning, message="fan_in_fan_out is set to")
+        # `tell_left_out` says it of tied tables.
+        warnings.filterwarnings("ignore", category=UserWarning, message=r"Model has `tie_word_embeddings=True` and a")
         yield
 
 
@@ -78,6 +80,7 @@ def inject(model: nn.Module, config: LoraConfig) -> PeftModel:
         with quiet_peft():
             # It adds such patterns itself, for a mixture's experts.
             warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*_pattern keys did not match")
+            warnings.filterwarnings("ignore", category=RuntimeWarning, message="target_parameters=.* were set but no")
             adapted = get_peft_model(model, config)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
         raise MethodError(f"PEFT puts no adapters on {_few(wanted)}: {first_line(error)}") from error
@@ -116,7 +119,7 @@ def _usable(model: PreTrainedModel, names: list[str]) -> set[str]:
 def _trained(model: PreTrainedModel, names: list[str]) -> set[str]:
     """Those of the layers whose adapter gets a gradient, with adapters on all of them; MethodError if that fails."""
     abstract = model.device.type == "meta"
-    if abstract and not any(parameter.dim() == 3 for parameter in model.parameters()):
+    if abstract and not _is_mixture(model):
         return set(names)  # PEFT accepts all layers outside of mixtures, and on meta nothing can be tried out
     with RandomNumbers(0):
         adapted = inject(share(model), LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=names))
@@ -144,6 +147,12 @@ def _trained(model: PreTrainedModel, names: list[str]) -> set[str]:
     # Few tokens do not go to every expert; more will.
     experts = {name.rpartition(".")[2] for name in reached if ".experts." in name}
     return reached | {name for name in names if ".experts." in name and name.rpartition(".")[2] in experts}
+
+
+def _is_mixture(model: PreTrainedModel) -> bool:
+    """Whether a model has experts, or its family has, though all blocks of this one may be dense."""
+    settings = model.config.get_text_config().to_dict()
+    return any("expert" in name for name in settings) or any(each.dim() == 3 for each in model.parameters())
 
 
 def _count_calls(adapted: PeftModel) -> dict[str, list[int]]:

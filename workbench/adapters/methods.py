@@ -23,6 +23,7 @@ LEFT_OUT = {
     "lora_plus": 1.0,
     "pissa": False,
 }  # of a record, where they have these values
+OF_GPT_2 = ("gpt2", "openai-gpt", "gpt_neo", "gpt_bigcode", "gptj", "codegen", "bloom", "falcon")  # blocks are called h
 TARGET_GROUPS = {frozenset(ATTENTION): "attention", frozenset(MLP): "mlp"}
 
 
@@ -234,7 +235,8 @@ def hybrid(
 
 def last_mlp(config: PreTrainedConfig) -> str:
     """The end of the name of the last block's MLP, which the panels' hybrid trains in full."""
-    return f"layers.{config.num_hidden_layers - 1}.mlp"
+    blocks = "h" if config.model_type in OF_GPT_2 else "layers"
+    return f"{blocks}.{config.num_hidden_layers - 1}.mlp"
 
 
 def targets_in_words(targets: str | Sequence[str]) -> str:

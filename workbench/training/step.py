@@ -258,5 +258,6 @@ def check_gradients(model: nn.Module, scaled: bool = False) -> None:
     if faults:
         raise TrainingError(
             f"{len(faults)} trainable parameters get no usable gradient, first {faults[0]}; nothing was trained. "
-            "Load the base through load_base(), and check that no frozen or skipped layer cuts the gradient off."
+            "Load the base through load_base(), and check that no frozen or skipped layer cuts the gradient off. Where "
+            "text does not reach them, such as attention to an encoder, take lora() instead of full()."
         )
