@@ -6,28 +6,25 @@ its own rank. Nothing is padded to the largest rank, and no value of one slice e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import Embedding as LoraEmbedding, LoraLayer, ParamWrapper
-from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from workbench.adapters.carriers import injected, see_every_token
 from workbench.adapters.inject import target_modules
 from workbench.adapters.methods import Method
-from workbench.adapters.updates import besides_products, plain_lora
-from workbench.errors import AdapterError, TrainingError
+from workbench.errors import TrainingError
 from workbench.models.base import Base, linear_shape, linear_weight
 from workbench.models.sharing import share
 
 Scalings = Sequence[float | None]  # of each slice; None: it has no adapter here
 QUANTIZED = ("Linear4bit", "Linear8bitLt")  # whose product, like that of nn.Linear and Conv1D, is x W^T + b
-BASE = "__base__"  # PEFT's name, too, for a row without an adapter
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
 
 
@@ -36,7 +33,7 @@ def fits_a_slice(base: Base, method: Method) -> bool:
 
     Dropout, of the adapter or of the model, would draw its masks for the whole pass; DoRA changes the frozen product
     itself, PiSSA the frozen weights; float16 needs a loss scale for each run; and layers that get a part of the tokens,
-    as single experts do, do not know whose they are.
+    as single experts do, do not know which slice a token is from.
     """
     plain = method.name in ("lora", "qlora") and not (method.dropout or method.dora or method.pissa)
     plain = plain and see_every_token(base.model, target_modules(base, method))
@@ -49,7 +46,7 @@ def multi_adapter_model(base: Base, models: Sequence[PeftModel | None]) -> nn.Mo
     """A model on the weights of `base` with the adapters of all `models`: each acts on its own slice of the batch.
 
     The slices are in the order of `models`, None for one that gets the base alone; `set_slices` says how large they
-    are. The adapters are the very parameters of `models`: what trains here is trained there.
+    are. Its adapters are the parameters of `models` themselves: training it trains them.
     """
     combined = share(base.model).train()
     sizes: list[int] = []
@@ -61,39 +58,6 @@ def multi_adapter_model(base: Base, models: Sequence[PeftModel | None]) -> nn.Mo
         parent, _, own_name = name.rpartition(".")
         setattr(combined.get_submodule(parent), own_name, SlicedLinear(module, parts, sizes))
     return combined
-
-
-def mixed_logits(base: Base, models: Mapping[str, PeftModel], ids: Tensor, owners: Sequence[str]) -> Tensor:
-    """Logits (rows, length, vocabulary) of a batch in which each row has its own adapter.
-
-    ids: (rows, length), of equal length or padded on the right. owners: for each row a name of `models`, or BASE for
-    none. PEFT's `adapter_names` computes the same. Raises AdapterError for a name that is not there, and for an adapter
-    that is more than low-rank updates of linear layers.
-    """
-    if unknown := set(owners) - {*models, BASE}:
-        raise AdapterError(f"No adapter is called {', '.join(sorted(unknown))}; there are {', '.join(models)}.")
-    if len(owners) != len(ids):
-        raise AdapterError(f"{len(owners)} names for {len(ids)} rows; give one name for each row, {BASE!r} for none.")
-    for name, one in models.items():
-        _check_updates_alone(name, one)
-    present = [name for name in (BASE, *models) if name in owners]
-    model = multi_adapter_model(base, [models.get(name) for name in present]).eval()
-    order = torch.tensor(sorted(range(len(ids)), key=lambda row: present.index(owners[row])), device=ids.device)
-    if set(present) != {BASE}:
-        set_slices(model, [owners.count(name) * ids.shape[1] for name in present])
-    with torch.no_grad():
-        logits = model(input_ids=ids[order], use_cache=False).logits
-    return logits[order.argsort()]
-
-
-def _check_updates_alone(name: str, model: PeftModel) -> None:
-    """Raise AdapterError for an adapter that changes more than slices of linear layers."""
-    config = plain_lora(model, "A mixed batch")
-    kinds = {LoraEmbedding: "an adapter on the embeddings", ParamWrapper: "updates of single parameters"}
-    kinds |= {AuxiliaryTrainingWrapper: "tokens or modules that were trained along"}
-    found = [words for kind, words in kinds.items() if any(isinstance(each, kind) for each in model.modules())]
-    if has := [*besides_products(model), *(["biases of its own"] if config.lora_bias else []), *found]:
-        raise AdapterError(f"{name} has {has[0]}, which a batch of several adapters leaves out; compute with it alone.")
 
 
 def set_slices(model: nn.Module, tokens: Sequence[int]) -> None:
@@ -146,7 +110,7 @@ class SlicedLinear(nn.Module):
         return self._with_updates(x, sizes)
 
     def _with_updates(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
-        """The same for a layer that computes more than x W^T + b, for all that is known: differentiated by torch."""
+        """The same for a layer that may compute more than x W^T + b, differentiated by torch."""
         y = self.frozen(x)
         flat, updates = x.flatten(0, -2), torch.zeros_like(y).flatten(0, -2)
         for rows, scaling, a, b in _slices(sizes, self.scalings, list(self.factors)):

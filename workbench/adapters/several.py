@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 
-from workbench.adapters.batched import BASE
 from workbench.adapters.carriers import quiet_peft
 from workbench.adapters.checkpoints import load
 from workbench.adapters.guard import private, unmoved
@@ -22,6 +21,7 @@ from workbench.seeds import RandomNumbers
 How = Literal["cat", "linear", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune"]
 PRUNING = ("ties", "dare_linear", "dare_ties", "magnitude_prune")  # keep a share of each adapter's numbers: `density`
 ANY_RANKS = ("cat", "svd")
+BASE = "__base__"  # PEFT's name for a row without an adapter
 
 
 def attach(base: Base, folders: Mapping[str, str | os.PathLike]) -> PeftModel:
@@ -52,7 +52,7 @@ def attach(base: Base, folders: Mapping[str, str | os.PathLike]) -> PeftModel:
         model.eval()
         for name in (*others, first):
             model.set_adapter(name)
-            check_same_logits(loaded[name], model, f"{name} beside other adapters computes something else than alone")
+            check_same_logits(loaded[name], model, f"{name} computes something else next to other adapters")
     return model.requires_grad_(False)
 
 
@@ -82,7 +82,7 @@ def combine(
     numbers of each adapter's factors, "dare_linear" and "dare_ties" (arXiv 2311.03099) random ones, drawn with `seed`;
     density: the share that they keep. Raises AdapterError for unknown names and values that make no sense.
     """
-    if name in model.peft_config:  # PEFT would return without a word
+    if name in model.peft_config:  # PEFT would return silently
         raise AdapterError(f"There is an adapter called {name!r} already; delete_adapter({name!r}) first.")
     if unknown := [each for each in weights if each not in model.peft_config]:
         raise AdapterError(f"No adapter is called {unknown[0]!r}; there are {', '.join(model.peft_config)}.")

@@ -185,7 +185,7 @@ class TrainingPanel:
         except Exception as error:
             job.over = True
             for panel in job.panels:
-                panel._ended(job, "")
+                panel._ended("")
                 panel.message.value = alert(error)
             if not isinstance(error, USER_ERRORS):
                 raise
@@ -195,9 +195,9 @@ class TrainingPanel:
             if job.about == panel._about:
                 panel.runs.append(run)
                 panel._tabulate()
-            panel._ended(job, _outcome(run))
+            panel._ended(_outcome(run))
 
-    def _ended(self, job: Job, words: str) -> None:
+    def _ended(self, words: str) -> None:
         self.curves = {name: curve for name, curve in self.curves.items() if curve[0]}  # drop one without a step
         self._draw()
         self._busy(False, words)

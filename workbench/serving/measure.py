@@ -17,11 +17,10 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from workbench.adapters.batched import BASE
 from workbench.adapters.checkpoints import directory_bytes
 from workbench.adapters.quantization import dequantize
 from workbench.adapters.quantized_models import read_bitsandbytes
-from workbench.adapters.several import attach
+from workbench.adapters.several import BASE, attach
 from workbench.models.base import Base, load_base
 from workbench.models.identity import fingerprint
 from workbench.models.sharing import in_float32
