@@ -47,7 +47,7 @@ def test_bad_input_is_a_sentence_and_status_2(saved, store, tmp_path, capsys):
             ("merge", saved.id, "--to", tmp_path / "full"): "is not empty",
             ("export", saved.id, "--to", tmp_path / "full"): "is not empty",
             ("serve", "nobody", "--port", "0"): "No run 'nobody'",
-            ("serve", saved.id, "--port", port): f"Port {port} of 127.0.0.1 cannot be had",
+            ("serve", saved.id, "--port", port): f"Port {port} of 127.0.0.1 is not available",
             ("serve", saved.id, f"{saved.id}={saved.id}", "--port", "0"): "Two runs have one name",
         }
         for words, told in wrong.items():

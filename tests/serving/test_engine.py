@@ -41,7 +41,7 @@ def test_the_served_answers_are_those_of_generate(small, store, tmp_path):
         with pytest.raises(ServingError, match="No model is called 'three' here; there are merged, one"):
             server.ask("three", PROMPT)
         pid, port = server.pid, int(server.url.rpartition(":")[2].removesuffix("/v1"))
-        with pytest.raises(ServingError, match=f"Port {port} of 127.0.0.1 cannot be had"):
+        with pytest.raises(ServingError, match=f"Port {port} of 127.0.0.1 is not available"):
             usable_port(port)
     assert len({*expected.values()}) == 3, "the models differ"
     assert not is_running(pid)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from workbench import learner
 from workbench.adapters.methods import Method
 from workbench.advice.decide import Needs, decide
 from workbench.advice.measured import measured
@@ -150,7 +151,7 @@ def write_report(runs: Sequence[Run], store: RunStore) -> str:
     finished = [run for run in runs if run.status == "finished"]
     if not finished:
         return "No run has finished, so there is nothing to report."
-    path = store.path / "learner" / "report.html"
+    path = store.path / learner.FOLDER / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(report(finished), encoding="utf-8")
     return f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, in the folder of your runs"

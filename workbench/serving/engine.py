@@ -112,7 +112,8 @@ def usable_port(port: int, host: str = LOOPBACK) -> int:
             probe.bind((host, port))
         except OSError as error:
             raise ServingError(
-                f"Port {port} of {host} cannot be had ({error.strerror}); give another one, or 0 for any that is free."
+                f"Port {port} of {host} is not available ({error.strerror}); give another one, or 0 for any that is "
+                "free."
             ) from error
         found: int = probe.getsockname()[1]
         return found
@@ -149,4 +150,4 @@ def _ending(process: subprocess.Popen[bytes]) -> str:
 def _last_lines(log: IO[bytes], count: int = 3) -> str:
     log.seek(0)
     lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return " / ".join(lines[-count:]) or "it said nothing."
+    return " / ".join(lines[-count:]) or "its log is empty."
