@@ -1,5 +1,7 @@
 """The words of lesson 05 say what the rows say, whichever way these fall."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -60,31 +62,36 @@ def history(losses):
 
 def test_runs_that_jump_are_named():
     calm, wild = [2.0] * 20, [2.0] * 12 + [5.0] + [2.0] * 7
-    runs = [run("lora", history=history(calm)), run("lora", history=history(wild))]
+    runs = {"rank 1": run("lora", history=history(calm)), "rank 8": run("lora", history=history(wild))}
     text = say.spikes_in_words(runs)
-    assert "- lora: no jump; the last steps are at 2 nats" in text
-    assert "a jump at step 13;" in text and "before you blame the rank" in text
-    assert "No run jumped" in say.spikes_in_words(runs[:1])
+    assert "- rank 1: no jump; the last steps are at 2 nats" in text
+    assert "- rank 8: a jump at step 13;" in text and "before you blame the rank" in text
+    assert "No run jumped" in say.spikes_in_words({"rank 1": runs["rank 1"]})
 
 
-def test_ranks_are_compared_with_the_smallest_row_by_row():
+def test_runs_are_compared_with_the_first_row_by_row():
     draw = np.random.default_rng(0)
-    shares = {1: 0.3, 4: 0.9, 64: 0.3}
-    runs = [
-        run(
-            f"lora-{rank}",
-            method={"name": "lora", "label": f"lora r={rank}", "rank": rank, "learning_rate": 1e-3},
+    shares = {"rank 8": 0.3, "rank 1": 0.3, "half the rate": 0.1, "twice the rate": 0.9}
+    runs = {
+        label: run(
+            label,
             right={"exact_match": pack_rows(draw.random(300) < share)},
             precision={"compute": "float32"},
             hardware={"processor": "x"},
         )
-        for rank, share in shares.items()
-    ]
-    found = say.ranks_row_by_row(runs)
-    assert list(found) == ["rank 4 minus rank 1", "rank 64 minus rank 1"]
-    assert found["rank 4 minus rank 1"].verdict == "better"
-    assert say.ranks_title(found) == "1 of 2 ranks differ from the smallest in your runs"
-    assert say.ranks_row_by_row(runs[:1]) == {} and "No rank is clearly ahead" in say.ranks_title({})
+        for label, share in shares.items()
+    }
+    found = say.row_by_row(runs | {"four times the rate": run("failed", status="diverged")})
+    assert {label: one.verdict in ("better", "worse") for label, one in found.items()} == {
+        "rank 1": False,
+        "half the rate": True,
+        "twice the rate": True,
+    }
+    title = say.row_by_row_title(found)
+    assert re.fullmatch(
+        r"Least changes with rank 1 \([+-]\d points\), most with twice the rate \(\+\d\d points\)", title
+    )
+    assert say.row_by_row({"failed": run("failed", status="diverged")} | runs) == {}
 
 
 def test_titles_name_the_rates_with_the_most_bits():
@@ -99,7 +106,7 @@ def test_titles_name_the_rates_with_the_most_bits():
 
 
 def test_the_stored_study_is_told_with_its_spread():
-    text = say.study_knobs(reference.study_rows(), "protocol")
+    text = say.study_knobs("protocol")
     assert "rank 64" in text or "lora r=64" in text
     two = say.two_passes_in_words(reference.stored_sweeps("alpha"), reference.stored_sweeps("targets"))
     assert two == "83% and 90%"

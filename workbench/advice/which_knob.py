@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, median
 
 from workbench.claims.ranks import one_step_off, points, recall_by, seed_range, steps_off
 from workbench.claims.study import comparisons
 from workbench.course.lessons import START_MODELS, adapter_size
 from workbench.results.paired import Comparison, compare_rows
-from workbench.results.reference import spread_in_words
+from workbench.results.reference import spread_in_words, study_rows
 from workbench.results.rows import Row, by_best_rate, grouped, mean_of, usable
 from workbench.training.runs import Run, comparable_row
 
@@ -27,10 +27,10 @@ def spikes(losses: Sequence[float]) -> list[int]:
     return found
 
 
-def spikes_in_words(runs: Iterable[Run]) -> str:
-    """A Markdown list: at which step each run's loss jumped, and how it ended."""
+def spikes_in_words(runs: Mapping[str, Run]) -> str:
+    """A Markdown list: at which step each run's loss jumped, and how it ended. runs: by label."""
     lines = []
-    for run in runs:
+    for label, run in runs.items():
         losses = [entry["loss"] for entry in run.history]
         if not losses:
             continue
@@ -38,8 +38,8 @@ def spikes_in_words(runs: Iterable[Run]) -> str:
         jumps = spikes(losses)
         what = f"a jump at step {jumps[0]}" if jumps else "no jump"
         more = f" and {len(jumps) - 1} more" if len(jumps) > 1 else ""
-        lines.append(f"- {run.label}: {what}{more}; the last steps are at {end:.2g} nats ({run.status}).")
-    jumped = sum(bool(spikes([entry["loss"] for entry in run.history])) for run in runs)
+        lines.append(f"- {label}: {what}{more}; the last steps are at {end:.2g} nats ({run.status}).")
+    jumped = any(spikes([entry["loss"] for entry in run.history]) for run in runs.values())
     advice = (
         "No run jumped."
         if not jumped
@@ -51,23 +51,20 @@ def spikes_in_words(runs: Iterable[Run]) -> str:
     return "\n".join([*lines, "", advice])
 
 
-def ranks_row_by_row(runs: Sequence[Run]) -> dict[str, Comparison]:
-    """Label -> each rank's run minus that of the smallest rank, on the rows of the test."""
-    scored = [run for run in runs if run.status == "finished" and run.right.get("exact_match")]
-    if len(scored) < 2:
+def row_by_row(runs: Mapping[str, Run]) -> dict[str, Comparison]:
+    """Label -> a run minus the first one, row by row; without those that have no scores. runs: by label."""
+    flat = {label: comparable_row(run) for label, run in runs.items() if run.right.get("exact_match")}
+    first = next(iter(runs))
+    if first not in flat:
         return {}
-    first, *others = sorted(scored, key=lambda run: run.method["rank"] or 0)
-    flat = {run.id: comparable_row(run) for run in scored}
-    name = f"minus rank {first.method['rank']}"
-    return {f"rank {run.method['rank']} {name}": compare_rows([flat[run.id]], [flat[first.id]]) for run in others}
+    return {label: compare_rows([row], [flat[first]]) for label, row in flat.items() if label != first}
 
 
-def ranks_title(found: Mapping[str, Comparison]) -> str:
-    """A title: in how many of the comparisons one rank is ahead."""
-    clear = [label for label, one in found.items() if one.verdict in ("better", "worse")]
-    if not clear:
-        return "No rank is clearly ahead of the smallest in your runs"
-    return f"{len(clear)} of {len(found)} ranks differ from the smallest in your runs"
+def row_by_row_title(found: Mapping[str, Comparison]) -> str:
+    """A title: what moved the score least, and what most."""
+    moved = sorted(found, key=lambda label: abs(found[label].difference))
+    least, most = (f"{label} ({found[label].difference:+.0f} points)" for label in (moved[0], moved[-1]))
+    return f"Least changes with {least}, most with {most}"
 
 
 def best_rates_title(grid: Sequence[Row], full: Sequence[Row]) -> str:
@@ -93,18 +90,19 @@ def size_title(rows: Sequence[Row], information_bits: float) -> str:
     return f"From {enough:,} parameters on, more of them add little ({information_bits:,.0f} bits to learn)"
 
 
-def study_knobs(study: Sequence[Row], task: str) -> str:
+def study_knobs(task: str) -> str:
     """A Markdown list: other ranks and alphas against rank 8 with alpha 32 in the study, each at its own best rate.
 
     Row by row where the study stored rows; in one sentence with the range of the seeds where it did not.
     """
-    lines = []
+    names = ("lora", *KNOBS.values())
+    study, lines = study_rows(*names, needed=names), []
     for label, name in KNOBS.items():
         found = comparisons(study, name, "lora", [task])
         lines += [f"- {label} against rank 8, alpha 32: {found[task].in_words(label, 'rank 8')}."] if found else []
     if lines:
         return "\n".join(lines)
-    settings = [row for row in study if row["task"] == task and row["name"] in ("lora", *KNOBS.values())]
+    settings = [row for row in study if row["task"] == task]
     return spread_in_words(settings, "exact_match", f"In the study, on `{task}` (lora is rank 8, alpha 32)")
 
 

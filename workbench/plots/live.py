@@ -101,8 +101,7 @@ class LiveSweep(LivePicture):
         runs = report["runs"]
         self._runs |= {run.id: run for run in runs}
         last = report["step"] == report["steps"] or all(run.status in FAILED for run in runs)
-        left = report["seconds_left"]
-        note = f": about {left:.0f} s left" if left >= 1 else ""
+        note = "" if last else f": about {report['seconds_left']:.0f} s left"
         self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note))
 
 
