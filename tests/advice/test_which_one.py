@@ -50,11 +50,12 @@ def test_prompting_and_runs_are_compared_on_the_rows_that_both_scored():
         (0.8, 0.5, 0.1, "LoRA"),
         (0.7, 0.71, 0.1, "too close to call"),
         (0.3, 0.2, 0.9, "prompting"),
+        (0.3, 0.8, 0.81, "full"),  # a few rows more are no win of prompting
     ],
 )
 def test_a_winner_is_named_only_where_the_rows_tell_them_apart(lora, full, prompting, expected):
-    assert say.winner([scored("lora", lora), scored("full", full)], prompting) == expected
-    assert say.winner([scored("lora", lora)], prompting) == "not measured"
+    assert say.winner([scored("lora", lora), scored("full", full)], prompted(prompting)) == expected
+    assert say.winner([scored("lora", lora)], prompted(prompting)) == "not measured"
 
 
 @pytest.mark.parametrize(

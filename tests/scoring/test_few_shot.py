@@ -8,6 +8,7 @@ from workbench import load_task
 from workbench.errors import TaskError
 from workbench.scoring.evaluation import answers
 from workbench.scoring.few_shot import BETWEEN, few_shot_score, few_shot_task
+from workbench.scoring.scores import pack_rows
 from workbench.tasks import Example
 
 TICKETS = load_task("tickets")
@@ -46,3 +47,15 @@ def test_the_score_is_that_of_greedy_decoding(base):
         text.split(BETWEEN)[0].strip() == row.completion.strip() for text, row in zip(written, rows[4:], strict=True)
     ]
     assert scores["exact_match"] == pytest.approx(sum(right) / len(right))
+
+
+def test_each_row_may_end_in_its_own_way(base):
+    """The model closes two of these with end-of-text, the third with a blank line."""
+    chat = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    rows = (
+        Example(chat.format("What is the capital of France? Answer with one word."), "The capital of France is Paris."),
+        Example(chat.format("What is 2 + 2? Answer with a number only."), "The answer is 4."),
+        Example("One, two,\n\nOne, two,\n\nOne,", " two,"),
+    )
+    scores = few_shot_score(base, replace(TICKETS, test=rows, labels=None), 0)
+    assert scores["exact_match"] == 1 and scores.right["exact_match"] == pack_rows([True] * 3)

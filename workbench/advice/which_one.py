@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from workbench import learner
 from workbench.adapters.methods import Method
 from workbench.advice.decide import Needs, decide
@@ -18,6 +16,7 @@ from workbench.cost.published import published_runs
 from workbench.course.lessons import starting_values
 from workbench.memory.setup import Setup
 from workbench.memory.simulation import simulate
+from workbench.memory.steps.real_steps import as_trained
 from workbench.models.base import Base
 from workbench.results import reference
 from workbench.results.paired import Comparison, compare
@@ -69,8 +68,7 @@ def plan(base: Base, task: Task, methods: Sequence[Method], config: TrainConfig,
     lines = ["| method | peak memory of a step, predicted | time to train |", "|---|---|---|"]
     seconds = 0.0
     for method in methods:
-        dtype = "float32" if base.dtype == torch.float32 else "mixed"
-        setup = Setup(method, config.batch_size, longest, dtype=dtype, device="cpu")
+        setup = Setup(method, config.batch_size, longest, dtype=as_trained(base), device="cpu")
         own = pace * ratios[method.name] * config.steps
         seconds += own
         size = simulate(base.name, setup).peak_allocated_bytes
@@ -112,18 +110,21 @@ def against_prompting(runs: Sequence[Run], best: Scores) -> dict[str, Comparison
     return found
 
 
-def winner(runs: Sequence[Run], prompting: float) -> str:
+def winner(runs: Sequence[Run], prompting: Scores) -> str:
     """Prompting, LoRA or full: which has the highest exact match here, or that they cannot be told apart.
 
-    Two are told apart if their rows are: the 95 % interval of the paired difference excludes 0.
+    Two are told apart if their rows are: the 95 % interval of the paired difference excludes 0. Prompting wins if it
+    is told apart from the better of the two.
     """
     scores = {run.method["name"]: run for run in runs if "exact_match" in run.metrics}
     if not {"lora", "full"} <= scores.keys():
         return "not measured"
-    arrays = {name: unpack_rows(scores[name].right["exact_match"])[None] for name in ("lora", "full")}
-    one = compare(arrays["full"], arrays["lora"])
-    if max(scores[name].metrics["exact_match"] for name in arrays) < prompting:
+    both = [scores["full"], scores["lora"]]
+    best = max(both, key=lambda run: run.metrics["exact_match"])
+    if against_prompting([best], prompting)[best.label].high < 0:
         return "prompting"
+    full, lora = (unpack_rows(run.right["exact_match"])[None] for run in both)
+    one = compare(full, lora)
     return ("full" if one.difference > 0 else "LoRA") if one.excludes_zero else "too close to call"
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
+
 from workbench.errors import TaskError
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32, own_precision, share
 from workbench.scoring.evaluation import score
-from workbench.scoring.scores import Scores
-from workbench.tasks.encoding import Encoded, encode
+from workbench.scoring.scores import Scores, pack_rows, unpack_rows
+from workbench.tasks.encoding import encode
 from workbench.tasks.files import Example
-from workbench.tasks.joining import token_ids
+from workbench.tasks.joining import pair_ids
 from workbench.tasks.tasks import Task
 
 BETWEEN = "\n\n"  # between the examples; the model shows by writing it that its answer has ended
@@ -39,16 +41,17 @@ def few_shot_score(
 ) -> Scores:
     """Exact match of the untrained base with `shots` examples, on the same first `limit` test rows as `evaluate`.
 
-    A row is right if greedy decoding writes the completion and then ends it, with BETWEEN or with end-of-text: a model
-    that was not trained on the task has no reason to prefer the latter. Raises TaskError for rows that do not fit.
+    A row is right if greedy decoding writes the completion and then ends it, with end-of-text or by beginning BETWEEN:
+    a model that was not trained on the task has no reason to prefer the former. The loss is that with the end that more
+    rows have. Raises TaskError for rows that do not fit.
     """
     rows = encode(few_shot_task(task, shots, seed).test[:limit], base.tokenizer, max_length, "Few-shot test row")
+    # BETWEEN as it is tokenized between two examples: "\n\n" alone may be another token
+    following = [BETWEEN + row.prompt for row in task.test[:limit]]
+    pairs = pair_ids([row.completion for row in task.test[:limit]], following, base.tokenizer)
+    going_on = [replace(row, ids=(*row.ids[:-1], after[0])) for row, (_, after) in zip(rows, pairs, strict=True)]
     model = share(in_float32(base.model)).eval()
-    by_end = [score(model, rows), score(model, [_ended_by(row, base) for row in rows])]
-    return max(by_end, key=lambda scores: scores["exact_match"])
-
-
-def _ended_by(row: Encoded, base: Base) -> Encoded:
-    """The row with the first token of BETWEEN in place of end-of-text."""
-    (between,) = token_ids([BETWEEN], base.tokenizer)
-    return replace(row, ids=(*row.ids[:-1], between[0]))
+    by_end = [score(model, rows), score(model, going_on)]
+    right = np.logical_or.reduce([unpack_rows(scores.right["exact_match"]) for scores in by_end])
+    best = max(by_end, key=lambda scores: scores["exact_match"])
+    return Scores({**best, "exact_match": float(right.mean())}, {**best.right, "exact_match": pack_rows(right)})
