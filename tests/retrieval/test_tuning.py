@@ -1,5 +1,7 @@
 """Fine-tuning: what trains, with which rates, on which negatives; search gets better, and merging changes nothing."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -85,9 +87,22 @@ def test_a_hybrid_opens_its_modules_and_adapts_the_others(tiny):
     assert not any(name.startswith("encoder.layer.1.intermediate") and "lora_" in name for name in trained(tiny))
 
 
+def test_a_layer_is_not_opened_because_its_number_begins_alike(tmp_path):
+    """Of twelve layers, 1 is opened; 10 and 11 keep their adapters, and the rate of the adapters."""
+    encoder = load_encoder(str(save_tiny_encoder(tmp_path / "deep", layers=12)))
+    prepare(encoder, hybrid(["layer.1"], rank=2))
+    opened = {name.split(".")[2] for name in trained(encoder) if "lora_" not in name}
+    adapted = {name.split(".")[2] for name in trained(encoder) if "lora_" in name}
+    assert opened == {"1"} and adapted == {str(layer) for layer in range(12)} - {"1"}
+    arguments = _arguments(str(tmp_path), hybrid(["layer.1"], full_learning_rate=3e-5), 0, 32, 1, 64)
+    (pattern,) = arguments.learning_rate_mapping
+    own = {name for name, _ in encoder.named_parameters() if re.search(pattern, name)}
+    assert own and {name.split("layer.")[1].split(".")[0] for name in own} == {"1"}
+
+
 def test_the_opened_modules_have_a_rate_of_their_own(tmp_path):
     arguments = _arguments(str(tmp_path), hybrid(ENDS, full_learning_rate=3e-5), 0, 32, 1, 64)
-    assert arguments.learning_rate_mapping == {r"layer\.1\.intermediate\.": 3e-5}
+    assert list(arguments.learning_rate_mapping.values()) == [3e-5]
     assert _arguments(str(tmp_path), lora(), 0, 32, 1, 64).learning_rate_mapping == {}
 
 

@@ -32,12 +32,12 @@ OTHER = (
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
 
 
-def save_tiny_encoder(folder: Path) -> Path:
-    """Write a BERT of two layers of 32 with a pooler, and its tokenizer, as an encoder; returns the folder."""
+def save_tiny_encoder(folder: Path, layers: int = 2) -> Path:
+    """Write a BERT with layers of 32 and a pooler, and its tokenizer, as an encoder; returns the folder."""
     torch.manual_seed(0)
     words = list(dict.fromkeys([*SPECIAL, *SUBJECTS, *VERBS, *OTHER]))
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=64,
         max_position_embeddings=64, initializer_range=0.1,
     )  # fmt: skip
     inner = folder / "bert"

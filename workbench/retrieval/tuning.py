@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from workbench.adapters.inject import ends_with, lies_within
 from workbench.adapters.methods import Method
 from workbench.errors import MethodError, RetrievalError
 from workbench.retrieval.corpus import Pair
@@ -29,7 +30,8 @@ ROWS, BATCH = 1_280, 32
 SPARE = 1.5  # times the rows whose negatives are looked for: where there is none that is safe, the row is dropped
 MARGIN = 0.05  # of its similarity, by which a document is nearer to its query than a hard negative
 WARM_UP = 0.1  # of the steps
-NOT_ADAPTED = ("pooler", "visual", "vision")  # an unused head of BERT's; the vision tower of a multimodal model
+# An unused head of BERT's, and the vision tower of a multimodal model
+NOT_ADAPTED = ("pooler", "visual", "vision", "vision_model", "vision_tower")
 
 
 @dataclass(frozen=True)
@@ -90,24 +92,32 @@ def prepare(encoder: SentenceTransformer, method: Method) -> int:
 
     _check(method)
     model = transformer(encoder)
-    opened = [name for name, _ in model.named_modules() if name.endswith(tuple(method.full_modules))]
-    if method.full_modules and not opened:
-        raise MethodError(f"No module's name ends with {' or '.join(method.full_modules)}; look at named_modules().")
+    names = [name for name, _ in model.named_modules()]
+    for module in method.full_modules:
+        if not any(ends_with(name, module) for name in names):
+            raise MethodError(f"No module's name ends with {module}; look at named_modules().")
+
+    def opened(name: str) -> bool:
+        return any(lies_within(name, module) for module in method.full_modules)
+
     if method.name != "full":
-        targets = [name for name in linear_layers(model) if not name.startswith(tuple(opened or ["\0"]))]
+        targets = [name for name in linear_layers(model) if not opened(name)]
         options = {"use_rslora": method.rslora, "use_dora": method.dora}
         encoder.add_adapter(LoraConfig(r=method.rank, lora_alpha=method.alpha, target_modules=targets, **options))
     for name, parameter in model.named_parameters():
-        of_adapter = "lora_" in name
-        wanted = method.name == "full" or of_adapter or name.startswith(tuple(opened or ["\0"]))
-        parameter.requires_grad_(wanted and not name.startswith(NOT_ADAPTED))
+        wanted = method.name == "full" or "lora_" in name or opened(name)
+        parameter.requires_grad_(wanted and not _left_out(name))
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def linear_layers(model: nn.Module) -> list[str]:
     """The names of the linear layers that get adapters: not an unused pooler, nor a vision tower."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return [name for name in names if not any(part in NOT_ADAPTED for part in name.split("."))]
+    return [name for name in names if not _left_out(name)]
+
+
+def _left_out(name: str) -> bool:
+    return any(part in NOT_ADAPTED for part in name.split("."))
 
 
 def _check(method: Method) -> None:
@@ -146,7 +156,8 @@ def _arguments(folder: str, method: Method, seed: int, batch: int, epochs: int, 
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     rate = method.full_learning_rate
-    opened = {} if rate is None else {re.escape(end) + r"\.": rate for end in method.full_modules}
+    # Patterns that are searched for in the names of parameters
+    opened = {} if rate is None else {rf"(^|\.){re.escape(end)}\.": rate for end in method.full_modules}
     return SentenceTransformerTrainingArguments(
         folder,
         num_train_epochs=epochs,
