@@ -25,15 +25,19 @@ def generated(model, tokenizer) -> str:
 
 
 @pytest.mark.slow
-def test_the_served_answers_are_those_of_generate(small, store, tmp_path):
-    """Two adapters, a full run and a merged model, asked by name in turn on this computer; ended by its number."""
+def test_the_served_answers_are_those_of_generate(small, store, tmp_path, monkeypatch):
+    """Two adapters, a full run and a merged model, asked by name in turn on this computer; ended by its number.
+
+    It listens on every address, and a proxy that is set, and does not answer, is not asked for this computer.
+    """
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     runs = {name: saved_run(small, store, name, lora(rank=2), seed=seed) for seed, name in enumerate(("one", "two"))}
     runs["whole"] = saved_run(small, store, "whole", full())
     tuned = {name: run.load(small).model for name, run in runs.items()}
     merged = merge_run(runs["one"], small)
     folder = serving_folder({**runs, "merged": merged}, small, tmp_path / "models")
     expected = {name: generated(model, small.tokenizer) for name, model in tuned.items()}
-    with serve(folder) as server:
+    with serve(folder, host="0.0.0.0") as server:
         assert server.names == ("merged", "one", "two", "whole") and server.url.startswith("http://127.0.0.1:")
         for name in ("one", "two", "whole", "one"):
             assert server.ask(name, PROMPT, TOKENS) == expected[name]

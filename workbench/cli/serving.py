@@ -70,7 +70,7 @@ def _export(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from workbench.errors import ServingError
     from workbench.machine import preferred_dtype
-    from workbench.serving.engine import serve, usable_port
+    from workbench.serving.engine import EVERY_ADDRESS, serve, usable_port
     from workbench.serving.folders import serving_folder
     from workbench.serving.merged import base_of
 
@@ -88,6 +88,8 @@ def _serve(options: argparse.Namespace) -> int:
         del base  # the server loads its own
         with serve(folder, options.port, dtype, options.host) as server:
             print(f"{server.url} answers for {', '.join(runs)}. Stop it with Ctrl-C.", flush=True)
+            if options.host == EVERY_ADDRESS:
+                print("From other computers, use this one's name or address instead of 127.0.0.1.", flush=True)
             print(f"Try it in another window:\n  {_example(server.url, next(iter(runs)))}", flush=True)
             server.wait()
 

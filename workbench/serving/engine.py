@@ -26,6 +26,8 @@ from workbench.console import first_line
 from workbench.errors import ServingError
 
 LOOPBACK = "127.0.0.1"
+EVERY_ADDRESS = "0.0.0.0"  # to listen on; whoever connects needs one of them
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # to this computer, past any proxy
 NEEDED = ("fastapi", "openai", "uvicorn")  # the extra `serving` of pyproject.toml
 START_SECONDS = 120
 STOP_SECONDS = 10
@@ -53,9 +55,10 @@ class Server:
 
     def client(self) -> Any:
         """OpenAI's client for it. The key means nothing here, and the client wants one."""
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
-        return OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=300)
+        direct = DefaultHttpxClient(trust_env=False)
+        return OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=300, http_client=direct)
 
     def ask(self, name: str, prompt: str, max_tokens: int = 48) -> str:
         """The greedy continuation of a prompt by the model called `name`, without white space at the ends.
@@ -91,12 +94,13 @@ def serve(folder: str | os.PathLike, port: int = 0, dtype: str = "float32", host
     if not names:
         raise ServingError(f"{folder} holds no models; write it with serving_folder().")
     command = [sys.executable, "-c", START, "serve", "--host", host, "--port", str(port), "--dtype", dtype]
-    with tempfile.TemporaryFile() as log:
+    address = LOOPBACK if host == EVERY_ADDRESS else host
+    with tempfile.TemporaryFile("a+b") as log:  # the server appends, wherever it is being read
         # The names are folders, relative to the one in which the server runs.
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
-            _wait_until_ready(process, f"http://{host}:{port}/health", log)
-            yield Server(f"http://{host}:{port}/v1", names, process, log)
+            _wait_until_ready(process, f"http://{address}:{port}/health", log)
+            yield Server(f"http://{address}:{port}/v1", names, process, log)
         finally:
             stop(process)
 
@@ -135,7 +139,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[bytes]
     while time.monotonic() < end:
         if process.poll() is not None:
             raise ServingError(f"The server has ended by itself ({_ending(process)}): {_last_lines(log)}")
-        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2) as answer:
+        with suppress(urllib.error.URLError, OSError), DIRECT.open(url, timeout=2) as answer:
             if answer.status == 200:
                 return
         time.sleep(0.1)
