@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -78,7 +79,8 @@ def _allocate(handle: int, size: int) -> None:
 
 def scratch_name(run_id: str) -> str:
     """The folder into which this process writes an artifact, until it is whole."""
-    return f"{SCRATCH}{_mark(psutil.Process())}-{run_id}"
+    process = psutil.Process()
+    return f"{SCRATCH}{_node()}_{process.pid}_{_began(process):.0f}-{run_id}"
 
 
 def replace_folder(new: Path, old: Path) -> None:
@@ -136,19 +138,22 @@ def _lives(name: str) -> bool:
     """Whether the process that wrote a scratch folder of this name still runs; another computer's may."""
     node, _, rest = name.partition("_")
     number, _, began = rest.partition("-")[0].partition("_")
-    if node != _node() or not number.isdigit():
+    if node != _node() or not number.isdigit() or not began.isdigit():
         return True
     try:
-        return f"{psutil.Process(int(number)).create_time():.0f}" == began
+        return abs(_began(psutil.Process(int(number))) - int(began)) <= 1
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:
         return True
 
 
-def _mark(process: psutil.Process) -> str:
-    """A process in a file name: the computer, the number, and when it began, as numbers are given again."""
-    return f"{_node()}_{process.pid}_{process.create_time():.0f}"
+def _began(process: psutil.Process) -> float:
+    """When a process began, in seconds: numbers of processes are given again.
+
+    On Linux since the computer was started: psutil adds the time of that start, which moves when the clock is set.
+    """
+    return process.create_time() - (psutil.boot_time() if sys.platform == "linux" else 0)
 
 
 @cache
