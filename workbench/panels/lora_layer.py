@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from workbench.adapters.lowrank import LoRALinear, lora_parameters, scaling
 from workbench.panels.base import Panel, View, choice, slider, steps_slider, switch
 from workbench.plots import lowrank as plots_lowrank
+from workbench.seeds import RandomNumbers
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 LEARNING_RATE = 1e-3
@@ -30,8 +31,7 @@ def toy_layer(shape: tuple[int, int]) -> tuple[nn.Linear, Tensor, Tensor, float]
     shape: (out, in).
     """
     out_features, in_features = shape
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with RandomNumbers(0):
         linear = nn.Linear(in_features, out_features, bias=False)
         nn.init.normal_(linear.weight, std=in_features**-0.5)
         x, wanted = torch.randn(32, in_features), torch.randn(32, out_features)
@@ -46,8 +46,7 @@ def measure_update(shape: tuple[int, int], rank: int, alpha: float, rslora: bool
     shape: (out, in), of `toy_layer`. The base output is left out, because it is constant and cancels in the loss.
     """
     linear, x, wanted, base_norm = toy_layer(shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+    with RandomNumbers(1):
         layer = LoRALinear(linear, rank, alpha, rslora)
     optimizer = torch.optim.AdamW([layer.A, layer.B], lr=LEARNING_RATE)
     for _ in range(steps):

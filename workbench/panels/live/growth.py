@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from workbench.adapters.updates import singular_values
 from workbench.models.base import linear_modules
+from workbench.seeds import RandomNumbers
 
 LARGEST = 32
 
@@ -44,6 +45,6 @@ def growth(model: nn.Module, base: nn.Module) -> Growth | None:
         name = names[len(names) // 2]
         before, after = (each.get_parameter(f"{name}.weight") for each in (base, model))
         change = after.float() - before.to(after.device).float()
-        with torch.random.fork_rng():  # a run is the same whether it is watched or not
+        with RandomNumbers(0):  # a run is the same whether it is watched or not
             values = torch.svd_lowrank(change, q=min(LARGEST, *change.shape), niter=4)[1]
     return Growth(name.partition("layers.")[2] or name, values.tolist())
