@@ -69,9 +69,13 @@ def hardware() -> HardwareRecord:
 
 
 def available_memory(device: torch.device) -> int:
-    """Free memory in bytes: of the GPU, or of this machine, or of the container that limits it."""
+    """Free memory in bytes: of the GPU, or of this machine, or of the container that limits it.
+
+    On a GPU with what torch's allocator keeps of freed tensors, which new ones are made from.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     left = [max(limit - used, 0) for limit, used in _limits()]
     return min([psutil.virtual_memory().available, *left])
 

@@ -19,7 +19,6 @@ from workbench.adapters.batched import fits_a_slice
 from workbench.adapters.methods import Method
 from workbench.console import say
 from workbench.errors import TrainingError
-from workbench.machine import available_memory
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32, own_precision, share
 from workbench.scoring.evaluation import score
@@ -42,7 +41,6 @@ FEWEST = 2  # settings: one alone is no choice
 HELD_OUT = 48  # training rows at most, on which settings are scored
 HELD_SHARE = 0.2  # of the training rows, if that is less
 TIMED_STEP = 3  # after which the time of a step is known; the first two warm up
-FREE_SHARE = 0.7  # of the free memory, as in a sweep
 
 
 @dataclass
@@ -194,7 +192,7 @@ def _divided(task: Task, config: TrainConfig) -> tuple[Task, Task, bool]:
 def _fitting(trials: Sequence[Trial]) -> int:
     """How many of the trials, from the first, fit into memory together."""
     needed = needs(trials)
-    room = needed.base + int(FREE_SHARE * available_memory(trials[0].base.model.device))
+    room = needed.room(trials[0].base.model.device)
     count = next((n for n in range(len(trials), 0, -1) if needed.of(range(n)) <= room), 0)
     if count < FEWEST:
         raise TrainingError("Two settings do not fit into memory together: lower batch_size or max_length.")

@@ -11,6 +11,7 @@ from torch import nn
 
 from workbench.adapters.inject import adapter_parameters
 from workbench.errors import SweepError
+from workbench.machine import available_memory
 from workbench.tasks.encoding import Encoded, collate, each_batch, encode
 from workbench.training.lifecycle import alone_in_this_process
 from workbench.training.loop import BYTES_A_PARAMETER, accelerator_for, batched, held, make_slot, slots_at_once
@@ -19,6 +20,7 @@ from workbench.training.step import PAD_ID, backward
 from workbench.training.trial import Trial
 
 PLANNED_BATCHES = 20_000  # whose fullest is looked for
+FREE_SHARE = 0.7  # of the free memory; the rest is left to the allocator's overhead
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Needs:
         """Bytes of a pass of these members (indices)."""
         states = sum(self.members[index] for index in members)
         return self.base + states + self.activations * min(self.at_once, len(members))
+
+    def room(self, device: torch.device) -> int:
+        """Bytes that a pass may plan with: the base is there already, and a part of what is free may be taken."""
+        return self.base + int(FREE_SHARE * available_memory(device))
 
 
 def plan_passes(needs: Needs, room: int, at_most: int) -> list[list[int]]:

@@ -19,7 +19,6 @@ from typing import Any, TypedDict, Unpack
 
 from accelerate import PartialState
 
-from workbench import machine
 from workbench.adapters.batched import fits_a_slice
 from workbench.adapters.inject import check_method, tell_left_out
 from workbench.adapters.methods import Method
@@ -42,7 +41,6 @@ from workbench.training.trial import Trial, check_kinds
 Packed = tuple[dict[str, Any], dict[str, bytes]]  # a run's record, and its artifact's files by name
 BaseAddress = tuple[str, str | None, str, str, str]  # name, quantization, dtype, revision, source
 Configuration = tuple[str, Method, TrainConfig]  # a trial's id and what is its own
-FREE_SHARE = 0.7  # of the free memory that a pass may plan with; the rest is left to the allocator's overhead
 
 
 class SweepOptions(TypedDict, total=False):
@@ -192,8 +190,7 @@ def _plan(trials: list[Trial], max_memory: int | None, workers: int) -> list[lis
         raise SweepError(
             "One configuration alone is out of memory: lower batch_size, max_length or rank, or turn on checkpointing."
         ) from error
-    free = needed.base + int(FREE_SHARE * machine.available_memory(trials[0].base.model.device))
-    room = free if max_memory is None else max_memory
+    room = needed.room(trials[0].base.model.device) if max_memory is None else max_memory
     groups = plan_passes(needed, room, at_most=math.ceil(len(trials) / workers))
     sizes = " + ".join(str(len(group)) for group in groups)
     say(
