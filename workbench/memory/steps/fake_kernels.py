@@ -15,7 +15,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from workbench.memory.setup import BLOCK_8BIT, SMALLEST_8BIT, SMALLEST_PAGED, fused_chunk
+from workbench.memory.setup import BLOCK_8BIT, SMALLEST_8BIT, SMALLEST_PAGED, Setup, fused_chunk
 
 
 def efficient_attention(
@@ -68,21 +68,22 @@ def no_mask(**_: Any) -> None:
     """No mask, as for batches without padding."""
 
 
-# (attention, device) of a `Setup` -> the name under which transformers finds the implementation
-ATTENTION = {
-    ("sdpa", "cuda"): "workbench_efficient",
-    ("flash", "cuda"): "workbench_unmasked",
-    ("eager", "cuda"): "eager",
-    ("sdpa", "cpu"): "workbench_cpu",
-    ("eager", "cpu"): "eager",
+# (attention, device) of a `Setup` -> the name under which transformers finds our implementation, and its mask
+OURS = {
+    ("sdpa", "cuda"): ("workbench_efficient", efficient_attention, padded_mask),
+    ("flash", "cuda"): ("workbench_unmasked", flash_attention, no_mask),
+    ("sdpa", "cpu"): ("workbench_cpu", sdpa_attention_forward, padded_mask),
 }
-for _name, _attention, _mask in (
-    ("workbench_efficient", efficient_attention, padded_mask),
-    ("workbench_unmasked", flash_attention, no_mask),
-    ("workbench_cpu", sdpa_attention_forward, padded_mask),
-):
-    ALL_ATTENTION_FUNCTIONS.register(_name, _attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(_name, _mask)
+
+
+def attention_implementation(setup: Setup) -> str:
+    """What to build the model with; an implementation of ours is registered with transformers."""
+    if (setup.attention, setup.device) not in OURS:
+        return "eager"
+    name, attention, mask = OURS[setup.attention, setup.device]
+    ALL_ATTENTION_FUNCTIONS.register(name, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, mask)
+    return name
 
 
 class FakeBitsandbytesAdamW(torch.optim.Optimizer):

@@ -17,7 +17,7 @@ from workbench.adapters.inject import peft_config
 from workbench.errors import MemoryModelError
 from workbench.memory.configs import language_model
 from workbench.memory.setup import Setup
-from workbench.memory.steps.fake_kernels import ATTENTION, fuse_dropout
+from workbench.memory.steps.fake_kernels import attention_implementation, fuse_dropout
 from workbench.models.base import Base
 
 # The random state cannot be saved while tensors are fake; it has a few bytes.
@@ -55,7 +55,7 @@ def base_dtype(setup: Setup) -> torch.dtype:
 
 def _build_base(config: PreTrainedConfig, setup: Setup, dtype: torch.dtype) -> PreTrainedModel:
     """The base in `dtype`, with the attention of the setup."""
-    kernel = ATTENTION[setup.attention, setup.device]
+    kernel = attention_implementation(setup)
     at_once = {"attn_implementation": kernel} if kernel == "eager" else {}  # some families cannot change it later
     model = language_model(config, dtype=dtype, **at_once)
     model.tie_weights()

@@ -71,11 +71,12 @@ def cuda_autocast(enabled: bool) -> Iterator[None]:
 
     On a GPU checkpointing restores it when it recomputes a block, but for tensors on the CPU it asks for "cpu" only.
     """
+    before = torch.is_autocast_enabled("cuda")
     torch.set_autocast_enabled("cuda", enabled)
     try:
         yield
     finally:
-        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_enabled("cuda", before)
 
 
 def _loss_in_parts(model: TrainedModule, batch: dict[str, Tensor], setup: Setup, options: dict[str, bool]) -> Outputs:

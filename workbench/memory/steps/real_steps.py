@@ -12,7 +12,7 @@ from workbench.adapters.inject import apply
 from workbench.adapters.methods import Method
 from workbench.errors import MemoryModelError
 from workbench.memory.setup import Setup
-from workbench.memory.steps.fake_kernels import ATTENTION
+from workbench.memory.steps.fake_kernels import attention_implementation
 from workbench.memory.steps.fake_model import CHECKPOINTING, TrainedModule
 from workbench.memory.steps.fake_steps import make_optimizer, update
 from workbench.memory.steps.forward_pass import forward, make_batch
@@ -48,7 +48,7 @@ def _peak_of_steps(base: Base, setup: Setup) -> int:
     The profiler does not report the release of memory that was allocated before the profile, so it covers both steps.
     """
     model: TrainedModule = plain(apply(base, setup.method)).train()
-    model.set_attn_implementation(ATTENTION[setup.attention, setup.device])
+    model.set_attn_implementation(attention_implementation(setup))
     if setup.checkpointing:
         model.activation_checkpointing_enable(CHECKPOINTING)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
