@@ -136,6 +136,16 @@ def load_base(
     return Base(model, tokenizer, name, found, source, quantization, dtype, share, *marks)
 
 
+def load_again(base: Base, quantization: str | None) -> Base:
+    """The weights that a base was loaded from, once more or in another storage. Raises what `load_base` does.
+
+    Where the base is quantized, it was accepted how much of it is.
+    """
+    revision = base.revision if base.source == "hub" else None
+    device, accepted = base.model.device.type, base.quantization is not None
+    return load_base(base.name, quantization, base.dtype, revision, device, partial_quantization=accepted)
+
+
 def load_tokenizer(name: str | os.PathLike, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of `load_base(name, revision=revision)`, without its weights. Raises ModelError as that does."""
     name = _as_name(name)
@@ -256,8 +266,12 @@ def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 
 def _device() -> str:
-    """The device that Accelerate gives this process; the first call also joins the other processes of a launch."""
+    """The device that Accelerate gives this process; the first call also joins the other processes of a launch.
+
+    On a Mac the CPU: Apple's GPUs have no float64, in which updates are measured, and nothing here was tried on them.
+    """
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    return str(PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device)
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    return "cpu" if device.type == "mps" else str(device)

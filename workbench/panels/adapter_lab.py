@@ -17,7 +17,7 @@ from workbench.adapters import checkpoints
 from workbench.adapters.methods import ATTENTION, MLP
 from workbench.errors import RunError
 from workbench.memory.steps.real_steps import quantization_tensors
-from workbench.models.base import Base, load_base
+from workbench.models.base import Base, load_again
 from workbench.models.quantized import QUANTIZATIONS
 from workbench.models.sharing import in_float32
 from workbench.panels.base import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
@@ -183,8 +183,7 @@ class AdapterLab(SlowPanel):
         if quantization not in self._loaded:
             base = self.base
             if quantization != base.quantization:
-                revision = base.revision if base.source == "hub" else None
-                base = load_base(base.name, quantization, base.dtype, revision)
+                base = load_again(base, quantization)
             self._loaded[quantization] = in_float32(self.run.load(base).model), weight_bytes(base.model)
         return self._loaded[quantization]
 

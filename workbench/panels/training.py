@@ -15,7 +15,7 @@ import ipywidgets as widgets
 from torch import nn
 
 from workbench.adapters.methods import Method, full, hybrid, last_mlp, lora, qlora
-from workbench.models.base import Base, load_base
+from workbench.models.base import Base, load_again
 from workbench.panels.base import USER_ERRORS, alert, choice, show_live, static_class, steps_slider
 from workbench.panels.live.canvas import Canvas
 from workbench.panels.live.charts import EMPTY, charts_of
@@ -234,8 +234,7 @@ class TrainingPanel:
     def _base_for(self, method: Method) -> Base:
         wanted = (self.base.quantization or "nf4") if method.name == "qlora" else None
         if wanted not in self._bases:
-            revision = self.base.revision if self.base.source == "hub" else None
-            self._bases[wanted] = load_base(self.base.name, wanted, self.base.dtype, revision)
+            self._bases[wanted] = load_again(self.base, wanted)
         return self._bases[wanted]
 
     def _method_changed(self, change: dict[str, Any]) -> None:

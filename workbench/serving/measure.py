@@ -21,7 +21,7 @@ from workbench.adapters.checkpoints import directory_bytes
 from workbench.adapters.quantization import dequantize
 from workbench.adapters.quantized_models import read_bitsandbytes
 from workbench.adapters.several import BASE, attach
-from workbench.models.base import Base, load_base
+from workbench.models.base import Base, load_again
 from workbench.models.identity import fingerprint
 from workbench.models.sharing import in_float32
 from workbench.scoring.evaluation import score
@@ -56,8 +56,7 @@ def several(base: Base, model: PeftModel, folders: Mapping[str, Path]) -> Severa
     turns = [name for _ in range(5) for name in names]
     swaps = [seconds(lambda name=name: model.set_adapter(name)) for name in turns]  # type: ignore[misc]
     model.set_adapter(active)
-    revision = base.revision if base.source == "hub" else None
-    loading = [seconds(lambda: load_base(base.name, base.quantization, base.dtype, revision)) for _ in range(2)]
+    loading = [seconds(lambda: load_again(base, base.quantization)) for _ in range(2)]
     ids = torch.tensor([IDS], device=base.model.device)
     with torch.no_grad(), model.disable_adapter():
         restored = torch.equal(model(input_ids=ids).logits, base.model(input_ids=ids).logits)
