@@ -122,3 +122,20 @@ def test_beginning_of_text_is_not_put_before_a_prompt_that_has_it():
     without, having = encode([Example("Well?", " yes"), Example("<s>Well?", " yes")], tokenizer, 99)
     assert without == having and without.ids.count(tokenizer.bos_token_id) == 1
     assert prompt_ids("<s>Well?", tokenizer) == list(having.ids[: having.prompt_length])
+
+
+@pytest.mark.parametrize("kind", ["t5", "word pieces"])
+def test_one_row_of_many_with_signs_that_are_not_known_is_told(kind, capsys):
+    rows = [Example(f"ask {word}", " yes") for word in ["the", "and", "of", "in"] * 50]
+    rows[7] = Example("ask the", " \u4e2d")
+    encode(rows, make_tokenizer(kind), 512, what="Train row")
+    assert "Train rows: 1 of 200 hold signs that this tokenizer does not know" in (words := capsys.readouterr().err)
+    assert "first row 8." in words
+    encode(rows[8:], make_tokenizer(kind), 512)
+    assert "does not know" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["bytes", "first mark"])
+def test_a_tokenizer_that_knows_every_byte_says_nothing_of_it(kind, capsys):
+    encode([Example("ask", " \u4e2d \u2603")], make_tokenizer(kind), 512)
+    assert "does not know" not in capsys.readouterr().err
