@@ -142,6 +142,16 @@ def test_scores_runs_and_sweeps_belong_to_the_weights(folder, store):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_folder_that_has_moved_is_the_same_base(folder, store):
+    run = train(load_base(folder, dtype="float32"), few_rows(), lora(rank=2), replace(CONFIG, evaluate=False), store)
+    moved = load_base(folder.rename(folder.with_name("elsewhere")), dtype="float32")
+    assert run.load(moved).model.peft_config
+    other = write_base(folder, "llama", damage=lambda model: model.model.norm.weight.data.mul_(2))
+    with pytest.raises(RunError, match="was trained on"):
+        run.load(load_base(other, dtype="float32"))
+
+
 def test_runs_of_earlier_versions_still_know_their_folder(folder, store):
     """They hashed the beginnings and ends of files only."""
     base = load_base(folder, dtype="float32")

@@ -202,6 +202,7 @@ class Run:
                 f"Run {self.id} has no saved artifact (status {self.status}); train it again with save=True."
             )
         same_name = catalogue.canonical(base.name) == catalogue.canonical(self.base["name"])
+        same_name |= base.source == self.base["source"] == "directory"  # which may have moved: its content counts
         if not (same_name and base.is_at(self.base["revision"])):
             raise RunError(
                 f"Run {self.id} was trained on {self.base['name']} ({self.base['revision']}), "
