@@ -171,6 +171,7 @@ def written(folder, **fields):
         (lambda folder: written(folder, hidden_size="wide"), "transformers cannot read"),
         (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe{}") and folder, "is not a JSON file"),
         (lambda folder: (folder / "adapter_config.json").write_text("{}") and folder, "holds an adapter, not a model"),
+        (lambda folder: written(folder, num_hidden_layers=10**7), "names 10,000,000 layers, and up to 1,000 are"),
         (lambda folder: "m" * 5000, "cannot be read"),
         (lambda folder: "~nobody-of-this-name/model", "cannot be read"),
     ],

@@ -24,6 +24,7 @@ from workbench.errors import MemoryModelError
 from workbench.memory.setup import Setup
 from workbench.models import catalogue
 from workbench.models.base import Base
+from workbench.models.sizes import MANY
 
 Source: TypeAlias = str | os.PathLike[str] | PreTrainedConfig | Base  # what a model's configuration can be read from
 
@@ -39,9 +40,14 @@ def model_config(model: Source) -> PreTrainedConfig:
     model: a name or a Hub id of `catalogue`, another Hub id that is in the local cache or can be fetched, a directory
     with a config.json, the path of such a file, a configuration, or a loaded base.
 
-    Raises MemoryModelError if there is no such model, or if its configuration cannot be read.
+    Raises MemoryModelError if there is no such model, or if its configuration cannot be read, or claims thousands of
+    layers.
     """
-    return whole_config(model).get_text_config()
+    config = whole_config(model).get_text_config()
+    layers = getattr(config, "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MANY:  # each takes memory and time, even without weights
+        raise MemoryModelError(f"{model_name(model)} names {layers:,} layers, and up to {MANY:,} are predicted here.")
+    return config
 
 
 def whole_config(model: Source) -> PreTrainedConfig:
