@@ -126,8 +126,8 @@ def _check_options(base: Base, asked: _Options, executor: RayExecutor | None) ->
         raise SweepError("on_step cannot be called from an executor's processes: leave out on_step, or the executor.")
     if executor and base.identity != base.revision:
         raise SweepError(
-            "The weights of this base were changed in memory, and an executor's processes load it from its source: save "
-            "it into a folder that they see and load_base() that, or leave out the executor."
+            "The weights of this base were changed in memory, and an executor's processes load it from its source: "
+            "save it into a folder that they see and load_base() that, or leave out the executor."
         )
 
 
