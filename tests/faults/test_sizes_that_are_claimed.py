@@ -94,3 +94,44 @@ def test_a_little_more_than_the_files_hold_is_one_sentence_too(family, field, va
         load_base(folder, dtype="float32")
     with pytest.raises(AdapterError, match=r"is damaged: its config\.json names other sizes than its weights have"):
         adapters.load(base, folder)
+
+
+@pytest.fixture
+def downloaded(tmp_path, monkeypatch):
+    """A function that puts a base into a local cache of the Hub, as `org/small`."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def put(change):
+        stored = tmp_path / "models--org--small"
+        (stored / "refs").mkdir(parents=True)
+        (stored / "refs" / "main").write_text("a" * 40)
+        change(write_base(stored / "snapshots" / ("a" * 40), "llama"))
+        return "org/small"
+
+    return put
+
+
+@pytest.mark.parametrize("field", CLAIMS)
+@pytest.mark.parametrize("form", ["one file", "shards"])
+def test_a_giant_of_the_hub_is_refused_before_it_is_allocated(field, form, downloaded):
+    def change(folder):
+        FORMS[form](folder)
+        claim(folder, "llama", **{field: CLAIMS[field]})
+
+    name, before = downloaded(change), forget_the_peak()
+    with pytest.raises(
+        ModelError, match=r"config\.json (describes|names) [0-9,]+ (weights|layers), and its files hold"
+    ):
+        load_base(name, dtype="float32")
+    assert peak() - before < 300 * MB
+
+
+def test_parts_that_are_not_there_yet_are_not_counted(downloaded):
+    def change(folder):
+        in_shards(folder)
+        sorted(folder.glob("model-*"))[0].unlink()
+        claim(folder, "llama", vocab_size=20_000_000)
+
+    with pytest.raises(ModelError, match="not in the local cache or the network is down"):
+        load_base(downloaded(change), dtype="float32")

@@ -36,7 +36,7 @@ from workbench.models.quantized import (
     settle_int8_state,
 )
 from workbench.models.sharing import own_precision
-from workbench.models.sizes import check_sizes
+from workbench.models.sizes import check_sizes, folder_of_download
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,10 @@ def _read(
     config = AutoConfig.from_pretrained(location, **of_hub)
     if stored := getattr(config, "quantization_config", None):
         raise ValueError(f"its weights are quantized already ({stored.get('quant_method')}); give the original")
-    if Path(location).is_dir():
-        check_sizes(Path(location), config)
+    here = Path(location)
+    folder = here if here.is_dir() else folder_of_download(location, getattr(config, "_commit_hash", None))
+    if folder:
+        check_sizes(folder, config)
     model, loading = AutoModelForCausalLM.from_pretrained(location, output_loading_info=True, **options, **of_hub)
     check_plain(name, model)
     check_weights(name, model, loading)

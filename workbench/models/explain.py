@@ -71,6 +71,7 @@ def explain(name: str, source: str, error: Exception, silent: bool = False) -> s
 
 def _explain_hub(name: str, error: Exception, silent: bool) -> str | None:
     """A sentence on what the Hub answered, or that it did not answer; None if the error has another cause."""
+    from huggingface_hub import is_offline_mode
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -89,6 +90,7 @@ def _explain_hub(name: str, error: Exception, silent: bool) -> str | None:
         )
     if RepositoryNotFoundError in kinds or "is not a valid model identifier" in text:
         return f"The Hub has no model {name!r} that you can read; check the spelling, or log in if it is private."
+    silent |= is_offline_mode() and "does not appear to have a file" in text  # of which a part was downloaded
     unreachable = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)
     silent |= any(
         isinstance(link, unreachable) or is_transport_error(link) or "cached files" in str(link) for link in links
