@@ -107,7 +107,7 @@ def test_needs_that_mean_nothing_are_refused(change):
 
 
 def test_the_stored_study_decides_for_every_kind():
-    known = measured([*reference.study_rows(), *reference.paired_rows()])
+    known = measured(reference.study_rows())
     for kind in KINDS:
         found = decide(replace(LARGE, kind=kind), known)
         assert found.choice in ADAPTERS and "What nobody knows" in found.as_text()

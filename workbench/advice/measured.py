@@ -42,7 +42,7 @@ class Measured:
 
 
 def measured(study: Sequence[Row]) -> Measured:
-    """The study's rows (of `reference.study_rows` and `paired_rows`) as the decision uses them."""
+    """The study's rows (of `reference.study_rows`) as the decision uses them."""
     return Measured(
         {kind: lead_of_full(study, tasks) for kind, tasks in KINDS.items()},
         {kind: forgetting_of(study, tasks) for kind, tasks in KINDS.items()},

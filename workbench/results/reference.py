@@ -70,7 +70,7 @@ def stored_sweeps(*groups: str) -> list[dict[str, Any]]:
     return [row for row in read_rows(SWEEPS) if not groups or row["group"] in groups]
 
 
-def study_rows(*names: str, needed: Iterable[str] = COMPARED) -> list[dict[str, Any]]:
+def study_rows(*names: str, needed: Iterable[str] = ("lora", "full")) -> list[dict[str, Any]]:
     """The reference study's rows of all settings, or of those named.
 
     Written by workbench/study/plan.py, task by task. A row is one of `runs.table` with its task and settings; at its
@@ -100,7 +100,7 @@ def compared(task: str) -> list[dict[str, Any]]:
 
     Raises ValueError for a task on which the study does not have them all.
     """
-    own = [row for row in study_rows(*COMPARED) if row["task"] == task]
+    own = [row for row in study_rows(*COMPARED, needed=COMPARED) if row["task"] == task]
     rows = [{**row, "method": row["name"]} for row in usable(own, "exact_match")]
     if lacking := [name for name in COMPARED if name not in {row["name"] for row in rows}]:
         raise ValueError(f"The study has no {', '.join(lacking)} on {task!r}; use 'tickets' or 'protocol'.")

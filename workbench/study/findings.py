@@ -90,7 +90,8 @@ def main() -> None:
 
 def complete() -> list[str]:
     """The tasks on which the study has every method."""
-    names = {task: {row["name"] for row in rows} for task, rows in by_task(reference.study_rows()).items()}
+    rows_of = by_task(reference.study_rows(needed=reference.COMPARED))
+    names = {task: {row["name"] for row in rows} for task, rows in rows_of.items()}
     return [task for task, found in names.items() if found.issuperset(reference.COMPARED)]
 
 
@@ -113,7 +114,7 @@ def findings() -> str:
         f"![Exact match on {task} against loss gained on general text, every run]({picture_file(task).name})"
         for task in complete()
     ]
-    measured = table(reference.study_rows(needed=("lora", "full")), METHODS)
+    measured = table(reference.study_rows(), METHODS)
     varied = [row for row in reference.study_rows(*OF_LORA, needed=OF_LORA) if row["task"] == VARIED]
     parts = [
         OPENING,

@@ -32,7 +32,7 @@ def write_into(document: Path) -> None:
 
 def _scores() -> str:
     told, methods = [], ("lora", "full")
-    scored = usable(reference.study_rows(needed=methods), "exact_match")
+    scored = usable(reference.study_rows(), "exact_match")
     for task, rows in grouped(scored, lambda row: row["task"]).items():
         if reference.have_seeds(rows, methods):
             best = by_best_rate(rows, "name")
