@@ -14,7 +14,7 @@ from workbench.adapters import lowrank
 from workbench.adapters.inject import adapter_parameters, apply, opened_modules, target_modules, trainable_parameters
 from workbench.adapters.methods import Method
 from workbench.errors import MethodError
-from workbench.models import linear_modules, share
+from workbench.models import linear_modules, shared_copy
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_the_adapter_is_the_one_that_peft_makes(small):
     ours = apply(small, lora(rank=4, alpha=8), seed=3)
     torch.manual_seed(3)
     with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):  # PEFT 0.21 on transformers 5
-        theirs = get_peft_model(share(small.model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+        theirs = get_peft_model(shared_copy(small.model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
     found = {name: p for name, p in ours.named_parameters() if "lora" in name}
     expected = {name: p for name, p in theirs.named_parameters() if "lora" in name}
     assert found.keys() == expected.keys()

@@ -13,7 +13,7 @@ from support.tuned_bases import adapter, full_run, state
 from workbench.analysis import find_intruders, interpolate, layer_spectra, merged, scale_intruders
 from workbench.analysis.intruders import intruder_positions
 from workbench.errors import AdapterError
-from workbench.models.sharing import share
+from workbench.models.sharing import shared_copy
 
 STRICT = 0.7  # in 32 dimensions every vector has a cosine of about 0.4 with one of 32 others
 
@@ -21,7 +21,7 @@ STRICT = 0.7  # in 32 dimensions every vector has a cosine of about 0.4 with one
 def peft_reduces(tuned, **options) -> tuple[torch.nn.Module, dict[str, int]]:
     """What PEFT's function makes of a copy of the adapter, and what it says: module -> intruders."""
     said: list[str] = []
-    model = share(tuned.model)
+    model = shared_copy(tuned.model)
     reduce_intruder_dimension(model, logging_sink=said.append, **options)
     lines = [line.removeprefix("base_model.model.").split(": ", 1) for line in said if line.startswith("base_model")]
     counts = {name: 0 if words == "No intruders" else int(words.removeprefix("Intruders: ")) for name, words in lines}
@@ -106,7 +106,7 @@ def test_settings_that_cannot_be_are_refused(plain, adapted):
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_on_the_packaged_model_they_are_those_of_peft(base):
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], layers_to_transform=[0, 29])
-    model = get_peft_model(share(base.model), config).eval()
+    model = get_peft_model(shared_copy(base.model), config).eval()
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

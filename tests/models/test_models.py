@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from support.small_models import CONFIGS, write_model
 from workbench.errors import ModelError
-from workbench.models import completion_logits, in_float32, linear_modules, load_base, packaged, share
+from workbench.models import completion_logits, in_float32, linear_modules, load_base, packaged, shared_copy
 from workbench.paths import cache_dir
 from workbench.scoring.evaluation import score
 from workbench.tasks import Encoded, collate, encode, load_task
@@ -183,7 +183,7 @@ def test_linear_modules_leave_the_head_out(base):
 
 
 def test_a_shared_copy_holds_the_same_tensors_in_other_modules(small):
-    copy = share(small.model)
+    copy = shared_copy(small.model)
     assert copy is not small.model
     for own, other in zip(small.model.parameters(), copy.parameters(), strict=True):
         assert own is other
@@ -219,7 +219,7 @@ def test_a_copy_never_catches_the_hook_of_a_scoring_thread(small):
 
     def copy_on():
         while not over.is_set():  # copies are not kept: thousands of them keep the garbage collector busy
-            hooked.append(bool(share(small.model).get_output_embeddings()._forward_pre_hooks))
+            hooked.append(bool(shared_copy(small.model).get_output_embeddings()._forward_pre_hooks))
 
     thread = threading.Thread(target=copy_on)
     thread.start()

@@ -12,7 +12,7 @@ from workbench import TrainConfig, full, load_base, load_task, lora, qlora, trai
 from workbench.adapters.lowrank import best_rank_r
 from workbench.adapters.methods import ATTENTION
 from workbench.errors import RunError
-from workbench.models import in_float32, share
+from workbench.models import in_float32, shared_copy
 from workbench.panels import adapter_lab
 from workbench.panels.adapter_lab import AdapterLab, weight_bytes
 from workbench.scoring import evaluation
@@ -40,7 +40,7 @@ def settings_of(lab, **changes) -> dict:
 
 def dense(base, run, rank, alpha, kinds):
     """The base with the changed update added to its weights as a full matrix, without PEFT."""
-    plain = share(base.model)
+    plain = shared_copy(base.model)
     with torch.no_grad():
         for name, layer in run.load(base).model.named_modules():
             if isinstance(layer, LoraLayer) and name.rpartition(".")[2] in kinds:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workbench import machine
-from workbench.models.sharing import share
+from workbench.models.sharing import shared_copy
 from workbench.scoring import evaluation
 from workbench.tasks.tasks import load_task
 from workbench.training import lifecycle
@@ -45,7 +45,7 @@ def test_other_rows_weights_or_versions_are_measured(scored, monkeypatch):
     ask(base)
     ask(base, config=replace(CONFIG, test_limit=1))
     ask(base, task=replace(TASK, labels=None))
-    other = share(base.model)
+    other = shared_copy(base.model)
     weight = other.model.norm.weight
     other.model.norm.weight = torch.nn.Parameter(2 * weight.detach(), requires_grad=False)
     ask(base.with_model(other, base.revision))

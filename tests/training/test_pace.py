@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.training import pace
-from workbench.training.pace import Pace, spoken
+from workbench.training.pace import Pace, duration_in_words
 
 
 def clocked(monkeypatch, seconds: list[float], **settings) -> Pace:
@@ -44,4 +44,4 @@ def test_short_trainings_are_announced_too(monkeypatch, steps):
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (89, "89 s"), (234, "3.9 minutes"), (7560, "2.1 hours")])
 def test_durations_in_words(seconds, words):
-    assert spoken(seconds) == words
+    assert duration_in_words(seconds) == words

@@ -21,7 +21,7 @@ from workbench.adapters.inject import target_modules
 from workbench.adapters.methods import Method
 from workbench.errors import TrainingError
 from workbench.models.base import Base, linear_shape, linear_weight
-from workbench.models.sharing import share
+from workbench.models.sharing import shared_copy
 
 Scalings = Sequence[float | None]  # of each slice; None: it has no adapter here
 QUANTIZED = ("Linear4bit", "Linear8bitLt")  # whose product, like that of nn.Linear and Conv1D, is x W^T + b
@@ -48,7 +48,7 @@ def multi_adapter_model(base: Base, models: Sequence[PeftModel | None]) -> nn.Mo
     The slices are in the order of `models`, None for one that gets the base alone; `set_slices` says how large they
     are. Its adapters are the parameters of `models` themselves: training it trains them.
     """
-    combined = share(base.model).train()
+    combined = shared_copy(base.model).train()
     sizes: list[int] = []
     adapted = [injected(model) if model else set() for model in models]
     for name in sorted(set().union(*adapted)):

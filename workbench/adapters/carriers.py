@@ -23,7 +23,7 @@ from workbench.console import first_line
 from workbench.errors import MethodError
 from workbench.models.base import linear_modules
 from workbench.models.checks import table_rows
-from workbench.models.sharing import share
+from workbench.models.sharing import shared_copy
 from workbench.seeds import RandomNumbers
 
 PROBE_TOKENS = 16
@@ -122,7 +122,7 @@ def _trained(model: PreTrainedModel, names: list[str]) -> set[str]:
     if abstract and not _is_mixture(model):
         return set(names)  # PEFT accepts all layers outside of mixtures, and on meta nothing can be tried out
     with RandomNumbers(0):
-        adapted = inject(share(model), LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=names))
+        adapted = inject(shared_copy(model), LoraConfig(task_type="CAUSAL_LM", r=1, target_modules=names))
         if abstract:
             return set(names)
         for module in adapted.modules():

@@ -32,7 +32,7 @@ from workbench.adapters.adapter_files import (
     starts_in_the_base,
 )
 from workbench.adapters.carriers import quiet_peft
-from workbench.adapters.guard import private, unmoved
+from workbench.adapters.guard import own_parameters, unmoved
 from workbench.adapters.merging import check_same_logits, merge
 from workbench.adapters.origin import check_origin
 from workbench.adapters.updates import change, spectra
@@ -42,7 +42,7 @@ from workbench.models.checks import check_weights
 from workbench.models.cpu_kernels import quicken
 from workbench.models.explain import in_words
 from workbench.models.padding_free import use_row_attention
-from workbench.models.sharing import share
+from workbench.models.sharing import shared_copy
 from workbench.models.sizes import check_sizes
 from workbench.paths import folder_of
 
@@ -142,9 +142,9 @@ def _with_empty_adapter(base: Base, config: PeftConfig, header: dict[str, Entry]
 
     What PEFT then replaces or subtracts in the copy is not the base's.
     """
-    copy = share(base.model)
+    copy = shared_copy(base.model)
     adapted = {name.removeprefix(BASE_PREFIX).split(".lora_")[0] + ".weight" for name in header}
-    private(copy, adapted if starts_in_the_base(config) else ())
+    own_parameters(copy, adapted if starts_in_the_base(config) else ())
     if config.is_prompt_learning:
         # Its prefix lies in the cache: neither batches without padding nor a repeated cache go with it.
         copy.set_attn_implementation("eager" if copy.config._attn_implementation == "eager" else "sdpa")

@@ -30,8 +30,8 @@ def unmoved(base: nn.Module, what: str, writes: bool = True) -> Iterator[None]:
         )
 
 
-def private(model: nn.Module, copied: Collection[str] = ()) -> None:
-    """Give a copy made by `share` Parameter objects of its own on the shared storage, tied ones still tied.
+def own_parameters(model: nn.Module, copied: Collection[str] = ()) -> None:
+    """Give a copy made by `shared_copy` Parameter objects of its own on the shared storage, tied ones still tied.
 
     What then replaces a weight in the copy (`.data = ...`) leaves the original as it is. copied: names of parameters
     that get a storage of their own too, since they will be written to.

@@ -15,14 +15,14 @@ from transformers.initialization import no_init_weights
 
 from workbench.adapters.adapter_files import BASE_PREFIX
 from workbench.adapters.carriers import carriers, inject
-from workbench.adapters.guard import private, unmoved
+from workbench.adapters.guard import own_parameters, unmoved
 from workbench.adapters.methods import Method
 from workbench.console import say
 from workbench.errors import MethodError
 from workbench.models.base import Base, linear_modules
 from workbench.models.checks import carries_adapter, is_unreached
 from workbench.models.quantized import linear_weights
-from workbench.models.sharing import head_lock, share
+from workbench.models.sharing import head_lock, shared_copy
 from workbench.seeds import RandomNumbers
 
 FEW = 0.9  # of the linear weights: if "all-linear" adapts less, it says so
@@ -71,9 +71,9 @@ def apply(base: Base, method: Method, seed: int = 0) -> nn.Module:
             parameter.requires_grad_(not (is_unreached(model, name) or name in kept))
         return model
     init_seed = seed if method.init_seed is None else method.init_seed
-    own = share(base.model)
+    own = shared_copy(base.model)
     if method.pissa:  # PEFT takes the start of the adapters out of the weights
-        private(own, {f"{name}.weight" for name in target_modules(base, method)})
+        own_parameters(own, {f"{name}.weight" for name in target_modules(base, method)})
     with unmoved(base.model, "Adding the adapters"), RandomNumbers(init_seed):
         model = inject(own, peft_config(base, method))
     _check_opened(model, opened_modules(base, method))

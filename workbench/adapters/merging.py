@@ -17,7 +17,7 @@ from workbench.adapters.adapter_files import BASE_PREFIX, starts_in_the_base
 from workbench.adapters.guard import unmoved
 from workbench.adapters.updates import plain_lora
 from workbench.errors import AdapterError
-from workbench.models.sharing import own_precision, share
+from workbench.models.sharing import own_precision, shared_copy
 
 PROBE_TOKENS = 12
 QUANTIZED_LORA = ("Linear4bit", "Linear8bitLt")  # PEFT's layers on those of bitsandbytes
@@ -36,7 +36,7 @@ def merge(onto: nn.Module, model: PeftModel, dtype: torch.dtype | None = None) -
     config = plain_lora(model, "merge()")
     _check_is_a_sum(config, model)
     with unmoved(onto, "merge()"):
-        merged = share(onto)
+        merged = shared_copy(onto)
         try:
             _take_along(merged, model)
             changed = [parameter for name, layer in _wrapped(model) for parameter in _take(merged, name, layer)]
@@ -213,11 +213,11 @@ def _equal(one: Tensor, two: Tensor) -> bool:
 
 def _on_the_weights_of(onto: nn.Module, model: PeftModel) -> PeftModel:
     """The adapter, unmerged, on the weights of `onto`, where it was trained on others, such as quantized ones."""
-    copy = share(model)
+    copy = shared_copy(model)
     for name, module, own in _pairs(onto, model):
         if type(own) is not type(module) or not any(True for _ in module.children()):
             holder, attribute = _holder(copy.base_model.model, name)
-            setattr(holder, attribute, share(module))
+            setattr(holder, attribute, shared_copy(module))
     _take_along(copy.base_model.model, model)
     return copy
 

@@ -10,7 +10,7 @@ from torch import nn
 from workbench.adapters.quantization import Quantized, dequantize, quantize, stored_bytes
 from workbench.errors import QuantizationError
 from workbench.models.base import Base, linear_modules, linear_weight, stored_weight
-from workbench.models.sharing import share
+from workbench.models.sharing import shared_copy
 
 
 def model_bytes(
@@ -34,7 +34,7 @@ def fake_quantize(base: Base, kind: str, block_size: int = 64, double_quantizati
     """
     if base.quantization:
         raise QuantizationError(f"This base holds {base.quantization} codes; load it without quantization.")
-    model = share(base.model)
+    model = shared_copy(base.model)
     for name in linear_modules(model):
         linear: Any = model.get_submodule(name)
         # The blocks go along the rows of a weight that is (out, in).
@@ -62,7 +62,7 @@ def dequantize_base(base: Base) -> Base:
     """
     if base.quantization not in ("nf4", "fp4"):
         raise QuantizationError(f"quantization={base.quantization!r} here; load the base with 'nf4' or 'fp4'.")
-    model = share(base.model)
+    model = shared_copy(base.model)
     for name, (out_features, in_features) in linear_modules(model).items():
         old: Any = model.get_submodule(name)
         if not hasattr(old.weight, "quant_state"):

@@ -10,12 +10,12 @@ from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_sta
 
 from workbench.adapters.carriers import quiet_peft
 from workbench.adapters.checkpoints import load
-from workbench.adapters.guard import private, unmoved
+from workbench.adapters.guard import own_parameters, unmoved
 from workbench.adapters.merging import check_same_logits
 from workbench.adapters.updates import besides_products, plain_lora
 from workbench.errors import AdapterError
 from workbench.models.base import Base
-from workbench.models.sharing import share
+from workbench.models.sharing import shared_copy
 from workbench.seeds import RandomNumbers
 
 How = Literal["cat", "linear", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune"]
@@ -41,8 +41,8 @@ def attach(base: Base, folders: Mapping[str, str | os.PathLike]) -> PeftModel:
     configs = {name: _plain_config(name, model) for name, model in loaded.items()}
     first, *others = configs
     with unmoved(base.model, "attach()"), RandomNumbers(0), quiet_peft():
-        copy = share(base.model)
-        private(copy)  # updates of single parameters are put into their place at each call
+        copy = shared_copy(base.model)
+        own_parameters(copy)  # updates of single parameters are put into their place at each call
         model = PeftModelForCausalLM(copy, configs[first], first)
         for name in others:
             model.add_adapter(name, configs[name])

@@ -12,7 +12,7 @@ from torch import nn
 from workbench.adapters import lowrank
 from workbench.adapters.adapter_files import PLAIN_STARTS, starts_in_the_base
 from workbench.errors import AdapterError
-from workbench.models.sharing import share
+from workbench.models.sharing import shared_copy
 
 
 def change(
@@ -40,7 +40,7 @@ def change(
         steps.append(_rescale(alpha))
     if targets is not None:
         steps.append(_turn_off_all_but(model, targets))
-    copy = share(model)
+    copy = shared_copy(model)
     for name, layer in copy.named_modules():
         if isinstance(layer, LoraLayer):
             for step in steps:

@@ -14,7 +14,7 @@ from workbench.adapters.methods import Method, lora, qlora
 from workbench.advice.trying import settings_around, try_settings
 from workbench.errors import TrainingError
 from workbench.models.base import Base, linear_modules
-from workbench.models.sharing import in_float32, share
+from workbench.models.sharing import in_float32, shared_copy
 from workbench.results.reference import learning_rate_for
 from workbench.scoring.evaluation import score
 from workbench.tasks.encoding import encode
@@ -62,7 +62,7 @@ def bits_to_learn(base: Base, task: Task, max_length: int = 512) -> float:
     sample: list[Example] = [distinct[place * len(distinct) // count] for place in range(count)]
     rows = encode(sample, base.tokenizer, max_length, "Sampled train row")
     tokens = sum(row.completion_tokens for row in rows) / len(rows)
-    return score(share(in_float32(base.model)), rows)["loss"] * tokens * len(distinct) / math.log(2)
+    return score(shared_copy(in_float32(base.model)), rows)["loss"] * tokens * len(distinct) / math.log(2)
 
 
 def learning_rate_rule(hidden_size: int, steps: int) -> float:

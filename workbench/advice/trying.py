@@ -20,7 +20,7 @@ from workbench.adapters.methods import Method
 from workbench.console import say
 from workbench.errors import TrainingError
 from workbench.models.base import Base
-from workbench.models.sharing import in_float32, own_precision, share
+from workbench.models.sharing import in_float32, own_precision, shared_copy
 from workbench.scoring.evaluation import score
 from workbench.sweeps.passes import needs
 from workbench.tasks.encoding import Encoded, encode
@@ -28,7 +28,7 @@ from workbench.tasks.splitting import hold_out
 from workbench.tasks.tasks import Task
 from workbench.training.lifecycle import alone_in_this_process
 from workbench.training.loop import OnStep, accelerator_for, fit, make_slot
-from workbench.training.pace import spoken
+from workbench.training.pace import duration_in_words
 from workbench.training.runs import Run
 from workbench.training.step import Slot, TrainConfig
 from workbench.training.store import RunStore
@@ -99,7 +99,7 @@ class Trying:
         )
         return [
             f"Tried: {len(self.tried)} settings in one pass of up to {stages(steps)[-1]} of {steps} steps, judged by "
-            f"the loss on {what}. It took {spoken(self.seconds)}, the steps of {self.runs_worth:.1f} runs.",
+            f"the loss on {what}. It took {duration_in_words(self.seconds)}, the steps of {self.runs_worth:.1f} runs.",
             *(each.sentence() for each in self.tried),
         ]
 
@@ -235,18 +235,18 @@ class _Halving:
         if count < fewest:
             least = spent + a_setting * self.cost(FEWEST)
             raise TrainingError(
-                f"Trying {FEWEST} settings takes about {spoken(least)}, more than budget_minutes="
+                f"Trying {FEWEST} settings takes about {duration_in_words(least)}, more than budget_minutes="
                 f"{self.budget / 60:g}. Raise it, take fewer steps, or leave it out: the rule takes seconds."
             )
         for slot in slots[count:]:
             self.known[id(slot.run)].dropped = "not tried further: the budget"
         left = a_setting * self.cost(count)
-        say(f"Trying {count} settings in one pass: about {spoken(left)}")
+        say(f"Trying {count} settings in one pass: about {duration_in_words(left)}")
         return slots[:count]
 
     def _better_half(self, step: int, slots: list[Slot]) -> list[Slot]:
         for slot in slots:
-            scores = score(share(in_float32(slot.model)).eval(), self.rows)
+            scores = score(shared_copy(in_float32(slot.model)).eval(), self.rows)
             self.known[id(slot.run)].scores[step] = (scores["loss"], scores["exact_match"])
         ranked = sorted(slots, key=lambda slot: self._loss(slot.run, step))
         last = step == stages(self.config.steps)[-1]

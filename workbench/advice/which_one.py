@@ -25,7 +25,7 @@ from workbench.scoring.scores import Scores, unpack_rows
 from workbench.tasks.checks import rows_needed, visible_gap
 from workbench.tasks.tasks import Task, load_task
 from workbench.training.lifecycle import train
-from workbench.training.pace import spoken
+from workbench.training.pace import duration_in_words
 from workbench.training.runs import Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore
@@ -72,15 +72,10 @@ def plan(base: Base, task: Task, methods: Sequence[Method], config: TrainConfig,
         own = pace * ratios[method.name] * config.steps
         seconds += own
         size = simulate(base.name, setup).peak_allocated_bytes
-        lines.append(f"| {method.label} | {size / 1e9:.1f} GB | {spoken(own)} |")
+        lines.append(f"| {method.label} | {size / 1e9:.1f} GB | {duration_in_words(own)} |")
     trying = TRIES_WORTH * pace * config.steps
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Trying settings adds at most {spoken(trying)}; all of it {spoken(seconds + trying)}, and scoring.",
-        ]
-    )
+    times = duration_in_words(trying), duration_in_words(seconds + trying)
+    return "\n".join([*lines, "", f"Trying settings adds at most {times[0]}; all of it {times[1]}, and scoring."])
 
 
 def step_ratios() -> dict[str, float]:

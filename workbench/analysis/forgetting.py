@@ -18,7 +18,7 @@ from workbench.errors import ModelError, TaskError
 from workbench.models.base import Base
 from workbench.models.checks import check_ids
 from workbench.models.padding_free import completion_logits
-from workbench.models.sharing import in_float32, own_precision, share
+from workbench.models.sharing import in_float32, own_precision, shared_copy
 from workbench.scoring.evaluation import general_rows, score
 from workbench.scoring.row_scores import in_batches, to_device
 from workbench.tasks.encoding import Encoded, collate
@@ -37,7 +37,7 @@ def kl_from_base(base: Base, tuned: Base, texts: Sequence[str]) -> float:
     in float32. Raises TaskError for texts without tokens, ModelError for models of two vocabularies.
     """
     rows = [Encoded((*ids, ids[-1]), 1) for ids in _tokens(base, texts)]  # with a target for the last position too
-    before, after = (share(in_float32(each.model)).eval() for each in (base, tuned))
+    before, after = (shared_copy(in_float32(each.model)).eval() for each in (base, tuned))
     total = 0.0
     for places in in_batches([len(row.ids) for row in rows]):
         batch = to_device(collate([rows[place] for place in places], pad_id=0), before)
@@ -70,7 +70,7 @@ def perplexity(model: Base, texts: Sequence[str] | None = None) -> float:
         rows = general_rows(model.tokenizer)
     else:
         rows = [Encoded(tuple(ids), 1) for ids in _tokens(model, texts, fewest=2)]
-    return math.exp(score(share(in_float32(model.model)).eval(), rows)["loss"])
+    return math.exp(score(shared_copy(in_float32(model.model)).eval(), rows)["loss"])
 
 
 def _tokens(base: Base, texts: Sequence[str], fewest: int = 1) -> list[list[int]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from workbench.analysis.forgetting import kl_from_base
 from workbench.errors import TaskError
 from workbench.models.base import Base
-from workbench.models.sharing import in_float32, own_precision, share
+from workbench.models.sharing import in_float32, own_precision, shared_copy
 from workbench.scoring.evaluation import answers, general_rows, score
 from workbench.scoring.scores import Scores
 from workbench.tasks.encoding import Encoded, encode
@@ -110,7 +110,7 @@ def along(
 
 @own_precision()
 def _scores(model: Base, *parts: Sequence[Encoded]) -> list[Scores]:
-    own = share(in_float32(model.model)).eval()
+    own = shared_copy(in_float32(model.model)).eval()
     return [score(own, rows) for rows in parts]
 
 

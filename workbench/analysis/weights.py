@@ -23,7 +23,7 @@ from workbench.adapters.merging import merge
 from workbench.adapters.updates import change, factors, plain_lora, spectra
 from workbench.errors import AdapterError
 from workbench.models.base import Base, linear_modules, linear_weight, stored_weight
-from workbench.models.sharing import in_float32, share
+from workbench.models.sharing import in_float32, shared_copy
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def with_weights(base: Base, tuned: Base, new: Mapping[str, Tensor], words: str)
 
     new: full name of a parameter -> its values. words: what was done, for the revision.
     """
-    model = share(merged(base, tuned).model)
+    model = shared_copy(merged(base, tuned).model)
     own = _parameters(model)
     made = {id(own[name]): nn.Parameter(values.detach(), requires_grad=False) for name, values in new.items()}
     for name, parameter in own.items():
@@ -224,7 +224,7 @@ def _merge(onto: nn.Module, model: PeftModel) -> nn.Module:
     }
     if not opened:
         return merge(onto, model)
-    onto, model = share(onto), share(model)
+    onto, model = shared_copy(onto), shared_copy(model)
     for name, module in opened.items():
         model.set_submodule(name, module)
         onto.set_submodule(name.removeprefix(BASE_PREFIX), module)

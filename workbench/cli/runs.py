@@ -98,7 +98,7 @@ def step_printer() -> OnStep:
 
     One line that changes on a terminal; a line a step where stderr goes into a file.
     """
-    from workbench.training.pace import spoken
+    from workbench.training.pace import duration_in_words
 
     bar: Any = None
 
@@ -108,7 +108,7 @@ def step_printer() -> OnStep:
         losses = " ".join(f"{run.history[-1]['loss']:.3f}" for run in runs)
         seconds = sum(run.seconds for run in runs)
         pace = f"{sum(run.tokens for run in runs) / seconds:.0f} answer tokens/s" if seconds else ""
-        words = f"loss {losses}  {pace}  {spoken(entry['seconds_left'])} left"
+        words = f"loss {losses}  {pace}  {duration_in_words(entry['seconds_left'])} left"
         if not (progress_wanted() and on_terminal()):
             say(f"step {entry['step']}/{entry['steps']}  {words}")
             return

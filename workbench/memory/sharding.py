@@ -22,7 +22,7 @@ STATES = ("weights", "adapters", "gradients", "optimizer state")
 BLOCKS_AT_ONCE = 2  # the block that computes, and the next one
 
 
-def share(setup: Setup, size: int) -> int:
+def bytes_on_one_gpu(setup: Setup, size: int) -> int:
     """Bytes that one GPU holds of `size` bytes of model states."""
     return 0 if setup.offload else math.ceil(size / setup.gpus)
 
@@ -38,7 +38,7 @@ def split(terms: Iterable[Term], setup: Setup, also: Iterable[str] = ()) -> list
         elif not setup.offload:
             sizes: Counter[int] = Counter()
             for size, count in term.tensors.items():
-                sizes[share(setup, size)] += count
+                sizes[bytes_on_one_gpu(setup, size)] += count
             kept.append(Term(term.component, f"{term.words}, split over {setup.gpus} GPUs", sizes))
     return kept
 

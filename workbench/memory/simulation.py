@@ -12,7 +12,7 @@ from workbench.memory.allocator import reserved_bytes, segments_bytes
 from workbench.memory.configs import Source, model_config, model_name, towers_of
 from workbench.memory.report import COMPONENTS, CONTEXT_BYTES, CUBLAS_BYTES, MemoryReport, validation
 from workbench.memory.setup import Setup, SetupFields, as_setup
-from workbench.memory.sharding import STATES, share
+from workbench.memory.sharding import STATES, bytes_on_one_gpu
 from workbench.memory.steps.fake_steps import PHASES, Steps, fake_steps
 from workbench.memory.steps.recorder import Storage
 
@@ -88,7 +88,7 @@ def _split(steps: Steps, setup: Setup) -> None:
     for storage, allocated in steps.events:
         made_by_optimizer = not storage.role and start <= storage.allocated_at < end
         if allocated and (storage.role in STATES or made_by_optimizer):
-            storage.bytes = share(setup, storage.bytes)
+            storage.bytes = bytes_on_one_gpu(setup, storage.bytes)
 
 
 def _alive(steps: Steps, position: int) -> Iterator[Storage]:

@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = attach(
         "linear_modules": "base",
         "load_base": "base",
         "load_tokenizer": "base",
-        "share": "sharing",
+        "shared_copy": "sharing",
     },
 )

@@ -44,8 +44,9 @@ class Base:
     """A frozen pretrained model in evaluation mode, and where it came from.
 
     name: as it was asked for; of a directory the absolute path, so that runs recognise it however it is spelled.
-    quantized_share: of the linear weights, how many are quantized (see `quantized.quantized_share`). loaded: the
-    fingerprint of the weights that `revision` stands for, reads: that of the tokenizer; "" where nobody has taken it.
+    quantized_share: of the linear weights, how many are quantized (see `quantized.quantized_share`).
+    weights_fingerprint, tokens_fingerprint: of the weights that `revision` stands for, and of the tokenizer; "" where
+    none was taken.
     """
 
     model: PreTrainedModel
@@ -56,8 +57,8 @@ class Base:
     quantization: str | None
     dtype: torch.dtype
     quantized_share: float | None = None
-    loaded: str = ""
-    reads: str = ""
+    weights_fingerprint: str = ""
+    tokens_fingerprint: str = ""
 
     @property
     def dtype_name(self) -> str:
@@ -70,10 +71,10 @@ class Base:
 
         Whatever recognises a base, in this process or in a store, compares this. It reads all weights once.
         """
-        weights = fingerprint(self.model) if self.loaded else ""
-        reads = tokenizer_fingerprint(self.tokenizer) if self.reads else ""
-        changed = [weights] if weights != self.loaded else []
-        changed += [f"tokenizer {reads}"] if reads != self.reads else []
+        weights = fingerprint(self.model) if self.weights_fingerprint else ""
+        reads = tokenizer_fingerprint(self.tokenizer) if self.tokens_fingerprint else ""
+        changed = [weights] if weights != self.weights_fingerprint else []
+        changed += [f"tokenizer {reads}"] if reads != self.tokens_fingerprint else []
         return f"{self.revision}, changed in memory ({', '.join(changed)})" if changed else self.revision
 
     def is_at(self, identity: str) -> bool:
@@ -84,7 +85,7 @@ class Base:
 
     def with_model(self, model: PreTrainedModel, revision: str, **fields: Any) -> Base:
         """This base with another model, which `revision` stands for from now on. fields: what else differs."""
-        return replace(self, model=model, revision=revision, loaded=fingerprint(model), **fields)
+        return replace(self, model=model, revision=revision, weights_fingerprint=fingerprint(model), **fields)
 
 
 @own_precision()

@@ -49,7 +49,7 @@ def completion_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tenso
     """Logits (N, vocabulary) at the N positions that predict a completion token, for a batch made by `tasks.collate`.
 
     The output head is computed at these positions only. If the model cannot leave the padding out, no other thread
-    may call it at the same time: pass a copy made by `share`.
+    may call it at the same time: pass a copy made by `shared_copy`.
     """
     rows, length = batch["input_ids"].shape
     if leaves_padding_out(model, length):

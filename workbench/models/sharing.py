@@ -18,7 +18,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 head_lock = threading.RLock()
 
 
-def share(model: ModelT) -> ModelT:
+def shared_copy(model: ModelT) -> ModelT:
     """A copy of the module tree that shares every parameter and buffer with `model`, at almost no cost in memory.
 
     Layers can be replaced in the copy, as PEFT does, while the original stays as it is.

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from workbench.errors import TaskError
 from workbench.models.base import Base
 from workbench.models.checks import check_ids, most_tokens
-from workbench.models.sharing import head_lock, in_float32, own_precision, share
+from workbench.models.sharing import head_lock, in_float32, own_precision, shared_copy
 from workbench.paths import DATA
 from workbench.scoring.label_scores import Choice, chosen_right
 from workbench.scoring.progress import ScoringProgress
@@ -44,7 +44,7 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     """
     if not task.test:
         raise TaskError(f"The task {task.name} has no test rows to score.")
-    model = share(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
+    model = shared_copy(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")
     choices = label_choices(base.tokenizer, task, rows, limit)

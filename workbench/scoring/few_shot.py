@@ -9,7 +9,7 @@ import numpy as np
 
 from workbench.errors import TaskError
 from workbench.models.base import Base
-from workbench.models.sharing import in_float32, own_precision, share
+from workbench.models.sharing import in_float32, own_precision, shared_copy
 from workbench.scoring.evaluation import score
 from workbench.scoring.scores import Scores, pack_rows, unpack_rows
 from workbench.tasks.encoding import encode
@@ -50,7 +50,7 @@ def few_shot_score(
     following = [BETWEEN + row.prompt for row in task.test[:limit]]
     pairs = pair_ids([row.completion for row in task.test[:limit]], following, base.tokenizer)
     going_on = [replace(row, ids=(*row.ids[:-1], after[0])) for row, (_, after) in zip(rows, pairs, strict=True)]
-    model = share(in_float32(base.model)).eval()
+    model = shared_copy(in_float32(base.model)).eval()
     by_end = [score(model, rows), score(model, going_on)]
     right = np.logical_or.reduce([unpack_rows(scores.right["exact_match"]) for scores in by_end])
     best = max(by_end, key=lambda scores: scores["exact_match"])

@@ -70,7 +70,7 @@ def keep_scores(base: Base, asked: tuple[object, ...], scores: Scores, seconds: 
 
 
 def _stays_as_it_is(base: Base) -> bool:
-    return base.source in ("package", "hub") and bool(base.loaded)
+    return base.source in ("package", "hub") and bool(base.weights_fingerprint)
 
 
 def _file(base: Base, asked: tuple[object, ...]) -> Path:
@@ -78,7 +78,7 @@ def _file(base: Base, asked: tuple[object, ...]) -> Path:
     place = (str(base.model.device), hardware["processor"], hardware["threads"], hardware["gpu"])
     computed_on = (*place, sorted(machine.versions().items()))
     texts = (evaluation.general_text()[1], evaluation.everyday_facts())
-    everything = (asked, base.loaded, base.model.config.to_json_string(), computed_on, texts, _code())
+    everything = (asked, base.weights_fingerprint, base.model.config.to_json_string(), computed_on, texts, _code())
     return cache_dir() / "base_scores" / f"{hashlib.sha256(repr(everything).encode()).hexdigest()[:32]}.json"
 
 

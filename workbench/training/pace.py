@@ -43,11 +43,13 @@ class Pace:
         """What is said once, after the first step that is warm; None after every other step."""
         if self.done != min(WARM_UP + 1, self.steps):
             return None
-        scoring = f", {spoken(self.scoring)} of them for the scores" if self.scoring >= 1 else ""
-        return f"{self.steps} steps of {self.seconds_a_step:.2g} s: {spoken(self.seconds_left)} left{scoring}"
+        scoring = f", {duration_in_words(self.scoring)} of them for the scores" if self.scoring >= 1 else ""
+        return (
+            f"{self.steps} steps of {self.seconds_a_step:.2g} s: {duration_in_words(self.seconds_left)} left{scoring}"
+        )
 
 
-def spoken(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     """A duration as a person says it: "45 s", "3.9 minutes", "2.1 hours"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
