@@ -129,7 +129,8 @@ def test_one_row_of_many_with_signs_that_are_not_known_is_told(kind, capsys):
     rows = [Example(f"ask {word}", " yes") for word in ["the", "and", "of", "in"] * 50]
     rows[7] = Example("ask the", " \u4e2d")
     encode(rows, make_tokenizer(kind), 512, what="Train row")
-    assert "Train rows: 1 of 200 hold characters that this tokenizer does not know" in (words := capsys.readouterr().err)
+    words = capsys.readouterr().err
+    assert "Train rows: 1 of 200 hold characters that this tokenizer does not know" in words
     assert "first row 8." in words
     encode(rows[8:], make_tokenizer(kind), 512)
     assert "does not know" not in capsys.readouterr().err

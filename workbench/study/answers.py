@@ -21,6 +21,7 @@ from workbench.results.rows import Row, grouped
 from workbench.study.costs import costs
 
 NOT_YET = "Not measured yet."
+PARITY = f"Is LoRA as good as full fine-tuning (within {MARGIN:g} points)?"
 LENGTHS = {60: "", 200: ", 200 steps", 600: ", 600 steps"}  # steps -> the end of a setting's name
 LADDER = ("hybrid, norms", "hybrid", "hybrid, last block", "hybrid, largest gradients")
 
@@ -174,7 +175,7 @@ def _saving(study: Sequence[Row]) -> str:
 
 
 QUESTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
-    f"Is LoRA as good as full fine-tuning (within {MARGIN:g} points)?": _parity,
+    PARITY: _parity,
     "Is that so for classification and extraction?": _scoped,
     "Does a new format and way of reasoning call for full fine-tuning?": _behaviour,
     "Does LoRA catch up when it trains longer?": _longer,

@@ -10,7 +10,7 @@ from workbench.claims.study import compared
 from workbench.results import reference
 from workbench.results.rows import by_best_rate, grouped, mean_of, usable
 from workbench.serving.fleet import SHARED, WHOLE, Fleet
-from workbench.study.answers import answers
+from workbench.study.answers import PARITY, answers
 
 BLOCK = re.compile(r"(?<=<!-- findings -->\n).*?(?=<!-- end of findings -->)", re.DOTALL)
 SHARED_WITH_FINDINGS = ("Does LoRA forget less?", "How much larger is LoRA's best learning rate?")
@@ -22,7 +22,7 @@ def headlines() -> str:
     """The findings as a Markdown list."""
     answered = dict(answers(reference.paired_rows()))
     told = [f"**{question}** {answered[question]}" for question in SHARED_WITH_FINDINGS]
-    return "".join(f"- {one}\n" for one in (_scores(), *told, _memory(), _serving()))
+    return "".join(f"- {one}\n" for one in (_scores(answered[PARITY]), *told, _memory(), _serving()))
 
 
 def write_into(document: Path) -> None:
@@ -30,7 +30,8 @@ def write_into(document: Path) -> None:
     document.write_text(BLOCK.sub(lambda _: headlines(), document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def _scores() -> str:
+def _scores(decided: str) -> str:
+    """What both methods score. decided: on which tasks that tells them apart, as the study answers it."""
     told, methods = [], ("lora", "full")
     scored = usable(reference.study_rows(), "exact_match")
     for task, rows in grouped(scored, lambda row: row["task"]).items():
@@ -39,7 +40,7 @@ def _scores() -> str:
             found = [compared(rows, task, name) or best[name] for name in methods]
             lora, full = (mean_of(own, "exact_match") for own in found)
             told.append(f"{lora:.0%} and {full:.0%} on `{task}`")
-    return f"**Is LoRA as good?** It depends on the task. Right answers of LoRA and of full: {', '.join(told)}."
+    return f"**Is LoRA as good?** Right answers of LoRA and of full: {', '.join(told)}. {decided}"
 
 
 def _memory() -> str:

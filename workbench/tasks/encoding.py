@@ -101,8 +101,8 @@ def _tell_what_is_read(
     unknown = {tokenizer.unk_token_id} - {None, tokenizer.eos_token_id, tokenizer.bos_token_id}
     if odd := [number for number, (before, after) in enumerate(pairs, 1) if unknown & {*before, *after}]:
         say(
-            f"{what}s: {len(odd)} of {len(pairs)} hold characters that this tokenizer does not know and reads as "
-            f"{tokenizer.unk_token!r}, first row {odd[0]}."
+            f"{what}s: {len(odd)} of {len(pairs)} hold characters that this tokenizer does not know and reads "
+            f"as {tokenizer.unk_token!r}, first row {odd[0]}."
         )
     apart = max(1, len(examples) // COMPARED_ROWS)
     for example, (before, after) in list(zip(examples, pairs, strict=True))[::apart]:
