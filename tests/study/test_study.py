@@ -77,23 +77,56 @@ def test_rates_are_swept_on_one_seed_and_the_best_has_the_others(quick):
     assert plan.STUDY.read_bytes() == before, "what is stored is trained again"
 
 
-@pytest.mark.parametrize(("spread", "seeds"), [(0.0, 3), (0.1, 9)])
-def test_seeds_are_added_where_they_differ_too_much(tmp_path, monkeypatch, spread, seeds):
+@pytest.fixture
+def simulated(tmp_path, monkeypatch):
+    """The study with runs that take no time, whose score is a function of name, rate and seed."""
     monkeypatch.setattr(plan, "STUDY", tmp_path / "study.jsonl")
-    monkeypatch.setattr(plan, "method_of", lambda name, task, rate: name)
+    monkeypatch.setattr(plan, "method_of", lambda name, task, rate: rate)
 
-    def measured(task, name, method, seed):
-        score = {"lora": 0.7 + spread * (seed % 3 - 1), "full": 0.75}[name]
-        with plan.STUDY.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(run(task, name, score, seed)) + "\n")
+    def simulate(score):
+        def measured(task, name, rate, seed):
+            stored = {(row["name"], row["learning_rate"], row["seed"]) for row in plan.rows(task)}
+            if (name, rate, seed) not in stored:
+                row = run(task, name, score(name, rate, seed), seed, rate, forgot=1e3 * rate)
+                with plan.STUDY.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
 
-    monkeypatch.setattr(plan, "measure", measured)
+        monkeypatch.setattr(plan, "measure", measured)
+        return measured
+
+    return simulate
+
+
+@pytest.mark.parametrize(("spread", "seeds"), [(0.0, 3), (0.1, 9)])
+def test_seeds_are_added_where_they_differ_too_much(simulated, spread, seeds):
+    measured = simulated(lambda name, rate, seed: {"lora": 0.7 + spread * (seed % 3 - 1), "full": 0.75}[name])
     for seed in (plan.CHOOSING, *plan.COMPARING):
         for name in ("lora", "full"):
-            measured("tickets", name, None, seed)
+            measured("tickets", name, 1e-3, seed)
     plan.more_seeds("tickets")
     counts = Counter(row["name"] for row in plan.rows("tickets") if row["seed"] != plan.CHOOSING)
     assert counts == {"lora": seeds, "full": seeds}
+
+
+def test_forgetting_is_compared_below_the_lowest_rates_of_the_sweep(simulated):
+    """From 1e-3 down scores fall; at LoRA's second rate the seeds that did not choose it are worse."""
+    falls = {"lora": {1e-3: 0.9, 5e-4: 0.85}, "full": {1e-3: 0.9, 5e-4: 0.88, 2.5e-4: 0.86}}
+
+    def score(name, rate, seed):
+        return falls[name].get(rate, 0.5) - 0.2 * (name == "lora" and rate < 1e-3 and seed > 0)
+
+    measured = simulated(score)
+    for name in ("lora", "full"):
+        measured("tickets", name, 1e-3, plan.CHOOSING)
+    plan.gentler("tickets")
+    rows = plan.rows("tickets")
+    lowest = {name: min(row["learning_rate"] for row in rows if row["name"] == name) for name in falls}
+    assert lowest == {"lora": 2.5e-4, "full": 1.25e-4}
+    seeds = Counter((row["name"], row["learning_rate"]) for row in rows)
+    assert (
+        seeds["lora", 1e-3] == seeds["full", 2.5e-4] == 4
+    )  # where they are compared: LoRA's lower rate was one seed's luck
+    assert seeds["full", 1e-3] == 1
 
 
 @pytest.mark.slow

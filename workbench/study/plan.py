@@ -18,6 +18,7 @@ from workbench import Method, Run, RunStore, TrainConfig, train
 from workbench.analysis.forgetting import kl_from_base
 from workbench.claims.study import CHOOSING_SEED as CHOOSING, comparisons
 from workbench.paths import CHECKOUT
+from workbench.results.equal_score import at_equal_score
 from workbench.results.noise import rows_scored
 from workbench.results.reference import FIRST_STUDY, STUDY, read_rows
 from workbench.results.rows import best_rate, swept_rate, usable
@@ -36,6 +37,25 @@ FIRST_LOSSES = 5  # kept in full, to repeat the beginning of a run
 def main_rates(task: str) -> None:
     """LoRA and full fine-tuning: rates on one seed, then three more seeds at the best."""
     tune(task, "lora", "full")
+
+
+def gentler(task: str) -> None:
+    """LoRA and full at lower rates, until the gentlest that reaches the score they share is no longer the lowest tried.
+
+    What is forgotten is compared at these two rates (see `equal_score`), so they get the compared seeds as well. If
+    their mean no longer reaches the score, the next rate up gets them.
+    """
+    names = ("lora", "full")
+    for _ in range(2 * WIDENED):
+        settings = {name: usable(rows(task, name), "exact_match") for name in names}
+        _, least = at_equal_score(settings)
+        for name in names:
+            rate, tried = least[name].learning_rate, {swept_rate(row) for row in settings[name]}
+            if rate == min(tried):
+                measure(task, name, method_of(name, task, rate / 2), CHOOSING)
+            else:
+                for seed in COMPARING:
+                    measure(task, name, method_of(name, task, rate), seed)
 
 
 def others(task: str) -> None:
@@ -94,7 +114,8 @@ def closing(task: str) -> None:
 
 
 STAGES = {
-    stage.__name__: stage for stage in (main_rates, others, more_seeds, ladder, ranks, neighbours, longer, closing)
+    stage.__name__: stage
+    for stage in (main_rates, gentler, others, more_seeds, ladder, ranks, neighbours, longer, closing)
 }
 
 
