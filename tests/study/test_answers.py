@@ -34,9 +34,9 @@ def test_full_against_a_lora_that_scores_80_percent(tasks, words):
     assert words in told("Is LoRA as good", *rows)
 
 
-def test_a_small_difference_on_few_rows_is_called_undecided():
+def test_a_small_difference_on_few_rows_is_not_shown():
     few = [*runs("tickets", "lora", 0.5, rows=30), *runs("tickets", "full", 0.6, rows=30)]
-    assert told("Is LoRA as good", few).startswith("Undecided on `tickets` (")
+    assert told("Is LoRA as good", few).startswith("No difference shown on `tickets` (full ")
 
 
 def test_a_better_setting_of_lora_is_named():
@@ -55,7 +55,7 @@ def test_longer_runs_are_told_by_their_steps():
 def test_forgetting_is_told_as_a_factor_of_perplexity():
     rows = [*runs("tickets", "lora", 0.9, forgot=0.6931), *runs("tickets", "full", 0.9, forgot=1.0986)]
     answer = told("Does LoRA forget less", rows)
-    assert "less on 1 of 1 tasks" in answer and "x2 with LoRA, x3 with full" in answer
+    assert "less on 1 of 1 tasks" in answer and "2 times the base's with LoRA and 3 times with full" in answer
 
 
 def test_other_settings_are_counted_by_what_is_decided():

@@ -69,7 +69,8 @@ class Comparison:
             interval = f"95 % interval {low:.1f} to {high:.1f}"
             return f"{ahead} is {abs(self.difference):.1f} points better ({interval}, {sizes})"
         if self.rows_needed is None:
-            return f"undecided ({_span(self)}, {sizes}): the seeds differ too much; more seeds would decide, not rows"
+            why = "the seeds differ too much; more seeds are needed, more rows would not help"
+            return f"undecided ({_span(self)}, {sizes}): {why}"
         return f"undecided ({_span(self)}, {sizes}): about {two_digits(self.rows_needed):,} rows would decide"
 
 

@@ -60,9 +60,11 @@ def _against_full(found: Mapping[str, Comparison]) -> str:
         words.append(f"{'no' if words else 'No'}: full is ahead by {gaps}")
     if undecided := by_verdict.get("undecided"):
         spans = ", ".join(
-            f"`{task}` (full is {found[task].low:+.1f} to {found[task].high:+.1f} points ahead)" for task in undecided
+            f"`{task}` (full {found[task].difference:+.1f} points, 95 % interval {found[task].low:+.1f} to "
+            f"{found[task].high:+.1f})"
+            for task in undecided
         )
-        words.append(f"{'undecided' if words else 'Undecided'} on {spans}")
+        words.append(f"{'no' if words else 'No'} difference shown on {spans}")
     return "; ".join(words) + "."
 
 
@@ -103,12 +105,12 @@ def _forgetting(study: Sequence[Row]) -> str:
         return NOT_YET
     less = [task for task, (_, lora, full) in found.items() if lora < full]
     factors = ", ".join(
-        f"`{task}` x{math.exp(lora):.2g} with LoRA, x{math.exp(full):.2g} with full"
+        f"{math.exp(lora):.2g} times the base's with LoRA and {math.exp(full):.2g} times with full on `{task}`"
         for task, (_, lora, full) in found.items()
     )
     return (
-        f"At equal score LoRA forgets less on {len(less)} of {len(found)} tasks. Perplexity on other text, at the "
-        f"gentlest rate with {ENOUGH:.0%} of the score that both reach: {factors}."
+        f"LoRA forgets less on {len(less)} of {len(found)} tasks, each method at the learning rate that forgets least "
+        f"and keeps {ENOUGH:.0%} of the score that both reach. Perplexity on other text is then {factors}."
     )
 
 

@@ -39,7 +39,8 @@ def _scores(decided: str) -> str:
             best = by_best_rate(rows, "name")
             found = [compared(rows, task, name) or best[name] for name in methods]
             lora, full = (mean_of(own, "exact_match") for own in found)
-            told.append(f"{lora:.0%} and {full:.0%} on `{task}`")
+            source = " (first study)" if rows[0].get("first_study") else ""
+            told.append(f"{lora:.0%} and {full:.0%} on `{task}`{source}")
     return f"**Is LoRA as good?** Right answers of LoRA and of full: {', '.join(told)}. {decided}"
 
 
@@ -54,6 +55,6 @@ def _memory() -> str:
 def _serving() -> str:
     ways = FLEET.services
     return (
-        f"**What do adapters make cheap?** Many tasks: {FLEET.tasks} versions of {FLEET.model} ready on {FLEET.gpu} "
-        f"cards take {ways[SHARED].gpus} as adapters on one base, {ways[WHOLE].gpus} as whole models."
+        f"**What do adapters make cheap?** Many tasks: {FLEET.tasks} fine-tuned versions of {FLEET.model} take "
+        f"{ways[SHARED].gpus} {FLEET.gpu} GPUs as adapters on one base, and {ways[WHOLE].gpus} as whole models."
     )
