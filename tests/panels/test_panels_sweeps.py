@@ -175,8 +175,15 @@ def steps_of(runs, steps=3, later=0.0):
         for one in runs:
             if one.status == "finished":
                 one.history.append({"step": step, "loss": 3.0 - step / 2 - one.config["seed"]})
-        left = float(10 * (steps - step)) + later
-        yield {"step": step, "steps": steps, "seconds": 1.0, "seconds_left": left, "runs": runs}
+        left = float(10 * (steps - step) + 5) + later  # 5 s for the scores
+        yield {
+            "step": step,
+            "steps": steps,
+            "seconds": 1.0,
+            "seconds_left": left,
+            "passes_left": later > 0,
+            "runs": runs,
+        }
 
 
 @pytest.fixture
@@ -197,7 +204,7 @@ def pictures(monkeypatch):
 def test_a_sweep_is_drawn_as_it_goes_and_its_end_is_not_missed(pictures):
     live = LiveSweep(steps=3)
     assert [live.on_step(entry) for entry in steps_of([run(8), run(2)])] == [None] * 3, "True would stop the sweep"
-    assert pictures[0] == ("Training loss: about 20 s left", ["r = 2", "r = 8"])
+    assert pictures[0] == ("Training loss: about 25 s left", ["r = 2", "r = 8"])
     assert pictures[-1] == ("Training loss", ["r = 2", "r = 8"]) and len(pictures) == 3
     assert live.histories["r = 8"] == [{"step": step, "loss": 3.0 - step / 2} for step in (1, 2, 3)]
 
@@ -225,7 +232,7 @@ def test_the_curves_of_earlier_passes_stay_and_the_time_left_is_the_sweeps(pictu
     live = LiveSweep(steps=3)
     for entry in steps_of([run(16), run(1)], later=60.0):
         live.on_step(entry)
-    assert pictures[-1][0] == "Training loss: about 60 s left", "a pass has ended, the sweep has not"
+    assert pictures[-1][0] == "Training loss: about 65 s left", "a pass has ended, the sweep has not"
     for entry in steps_of([run(4)]):
         live.on_step(entry)
     assert pictures[-1] == ("Training loss", ["r = 1", "r = 4", "r = 16"])
@@ -246,12 +253,11 @@ def test_a_pass_that_begins_again_replaces_its_curves(pictures):
 def test_a_pass_that_diverges_whole_still_gets_its_last_picture(pictures, monkeypatch):
     monkeypatch.setenv("WORKBENCH_PROGRESS", "0")
     live = LiveSweep(steps=9)
-    live.on_step(
-        {"step": 2, "steps": 9, "seconds": 1.0, "seconds_left": 7.0, "runs": [run(1), run(2, status="diverged")]}
-    )
+    rest = {"steps": 9, "seconds": 1.0, "passes_left": 0}
+    live.on_step({"step": 2, "seconds_left": 7.0, "runs": [run(1), run(2, status="diverged")], **rest})
     assert not pictures
     runs = [run(1, status="diverged"), run(2, status="diverged")]
-    live.on_step({"step": 3, "steps": 9, "seconds": 1.0, "seconds_left": 6.0, "runs": runs})
+    live.on_step({"step": 3, "seconds_left": 6.0, "runs": runs, **rest})
     assert [labels for _, labels in pictures] == [["r = 1 (diverged)", "r = 2 (diverged)"]]
 
 

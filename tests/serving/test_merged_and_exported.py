@@ -94,7 +94,7 @@ def test_a_folder_that_holds_something_is_left_alone(small, saved, tmp_path):
 
 
 def test_another_base_is_refused_with_both_names(small, saved, tmp_path):
-    other = replace(small, name="another")
+    other = replace(small, name="another", revision="files of another model")
     with pytest.raises(RunError, match=rf"trained on {re.escape(small.name)} .*not on another"):
         export(saved, other, tmp_path / "new")
     with pytest.raises(RunError, match="not on another"):

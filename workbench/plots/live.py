@@ -101,7 +101,8 @@ class LiveSweep(LivePicture):
         runs = report["runs"]
         self._runs |= {run.id: run for run in runs}
         last = report["step"] == report["steps"] or all(run.status in FAILED for run in runs)
-        note = "" if last else f": about {report['seconds_left']:.0f} s left"
+        over = last and not report["passes_left"]
+        note = "" if over else f": about {report['seconds_left']:.0f} s left"
         self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note))
 
 

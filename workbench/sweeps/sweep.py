@@ -208,21 +208,21 @@ def _share(trials: list[Trial]) -> bool:
 def _here(passes: list[list[Trial]], on_step: OnStep | None) -> Iterator[Run]:
     """Train pass by pass; a stopped pass is the last one."""
     for number, trials in enumerate(passes):
-        later = sum(len(group) for group in passes[number + 1 :])
-        runs = run_trials(trials, _share(trials), _with_later_passes(on_step, len(trials), later))
+        runs = run_trials(trials, _share(trials), _with_later_passes(on_step, len(trials), passes[number + 1 :]))
         yield from runs
         if any(run.status == "interrupted" for run in runs):
             return
 
 
-def _with_later_passes(on_step: OnStep | None, present: int, later: int) -> OnStep | None:
-    """`on_step` with the time of the passes after this one, at this one's pace, added to seconds_left."""
+def _with_later_passes(on_step: OnStep | None, present: int, later: list[list[Trial]]) -> OnStep | None:
+    """`on_step` with the passes after this one of `present` trials, and their time at this one's pace."""
     if on_step is None:
         return None
+    trials = sum(map(len, later))
 
     def with_outlook(report: StepReport) -> bool | None:
-        ahead = report["seconds"] / present * report["steps"] * later
-        return on_step({**report, "seconds_left": report["seconds_left"] + ahead})
+        ahead = report["seconds"] / present * report["steps"] * trials
+        return on_step({**report, "seconds_left": report["seconds_left"] + ahead, "passes_left": len(later)})
 
     return with_outlook
 

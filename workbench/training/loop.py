@@ -51,7 +51,7 @@ class StepReport(TypedDict):
 
     loss (nats per completion token), learning_rate and model are those of the first run that still trains; the loss is
     NaN when none does. seconds: of this step. seconds_left: until the scores are there, at the pace of the last steps.
-    runs: the records of all that train together, with their history so far.
+    passes_left: of a sweep, after this one. runs: the records of all that train together, with their history so far.
     """
 
     step: int
@@ -60,6 +60,7 @@ class StepReport(TypedDict):
     learning_rate: float
     seconds: float
     seconds_left: float
+    passes_left: int
     model: Model
     runs: list[Run]
 
@@ -242,6 +243,7 @@ def _report(slots: Sequence[Slot], surviving: Sequence[Slot], step: int, seconds
         "learning_rate": first.optimizer.param_groups[0]["lr"],
         "seconds": seconds,
         "seconds_left": left,
+        "passes_left": 0,
         "model": first.model,
         "runs": [slot.run for slot in slots],
     }
