@@ -33,6 +33,7 @@ from workbench.models import linear_modules, shared_copy
         (lambda: full(learning_rate=float("nan")), "learning_rate=nan must be above 0 and finite"),
         (lambda: lora(learning_rate="1e-3"), "learning_rate='1e-3' must be a number"),
         (lambda: lora(layers=[0.5]), "layers=[0.5] must hold whole numbers"),
+        (lambda: lora(layers=[True]), "layers=[True] must hold whole numbers"),
         (lambda: lora(layers=5), "layers=5 must be a list: layers=[5]"),
         (lambda: lora(targets=["q_proj", None]), "targets=['q_proj', None] must hold the ends of modules' names"),
         (lambda: hybrid([3]), "full_modules=[3] must hold the ends"),

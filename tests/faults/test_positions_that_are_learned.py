@@ -4,6 +4,7 @@ import pytest
 
 from support.bases_on_disk import few_rows, write_base
 from workbench import TrainConfig, load_base, lora, train
+from workbench.analysis.forgetting import perplexity
 from workbench.errors import TaskError
 from workbench.models.checks import most_tokens
 from workbench.scoring.evaluation import answers
@@ -34,6 +35,7 @@ def test_a_table_of_positions_bounds_every_text(family, tmp_path, store):
         with pytest.raises(TaskError, match=f"{what} has .* tokens, and the model knows {MOST} positions"):
             train(base, task, lora(rank=2), CONFIG, store)
     assert len(answers(base, few_rows().test, 500)) == len(few_rows().test)
+    assert perplexity(base) > 1
 
 
 @pytest.mark.parametrize("family", ["llama", "bloom", "mamba"])

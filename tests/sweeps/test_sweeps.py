@@ -179,6 +179,7 @@ def test_what_cannot_share_a_pass_is_trained_alone_in_the_same_call(small, store
         ([lora(rank=2)], {"seeds": []}, "at least one seed"),
         ([lora(rank=2), lora(rank=2, targets=["nowhere"])], {}, "no such linear layer"),
         ([qlora(rank=2)], {}, "does not go with this unquantized base"),
+        ([lora(rank=2)], {"max_memory": "8 GB"}, "max_memory='8 GB' must be a number of bytes"),
         ([lora(rank=2), full()], {"max_memory": 10**12}, "full is trained alone, where max_memory has no effect"),
         ([lora(rank=2)], {"executor": ThreadPoolExecutor(1), "on_step": print}, "leave out on_step, or the executor"),
     ],

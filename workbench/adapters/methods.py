@@ -114,7 +114,7 @@ class Method:
         if (self.init_seed or 0) not in TORCH_SEEDS:
             raise MethodError(f"init_seed={self.init_seed} must be smaller; 0, 1, 2 do.")
         if self.layers is not None:
-            if not all(isinstance(layer, Integral) for layer in self.layers):
+            if not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in self.layers):
                 raise MethodError(f"layers={list(self.layers)!r} must hold whole numbers, the indices of blocks.")
             object.__setattr__(self, "layers", tuple(map(int, self.layers)))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workbench.errors import ModelError, TaskError
 from workbench.models.base import Base
-from workbench.models.checks import check_ids
+from workbench.models.checks import check_ids, most_tokens
 from workbench.models.padding_free import completion_logits
 from workbench.models.sharing import in_float32, own_precision, shared_copy
 from workbench.scoring.evaluation import general_rows, score
@@ -67,7 +67,7 @@ def perplexity(model: Base, texts: Sequence[str] | None = None) -> float:
     for texts of less than two tokens.
     """
     if texts is None:
-        rows = general_rows(model.tokenizer)
+        rows = general_rows(model.tokenizer, most_tokens(model.model))
     else:
         rows = [Encoded(tuple(ids), 1) for ids in _tokens(model, texts, fewest=2)]
     return math.exp(score(shared_copy(in_float32(model.model)).eval(), rows)["loss"])

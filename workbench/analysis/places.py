@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from workbench.analysis.forgetting import kl_from_base
 from workbench.errors import TaskError
 from workbench.models.base import Base
+from workbench.models.checks import most_tokens
 from workbench.models.sharing import in_float32, own_precision, shared_copy
 from workbench.scoring.evaluation import answers, general_rows, score
 from workbench.scoring.scores import Scores
@@ -67,7 +68,7 @@ def yardstick(base: Base, task: Task, rows: int, prompts: int, sentence: str, pi
             "to rows."
         )
     encoded = encode(task.test[:rows], base.tokenizer, LONGEST, what="Test row")
-    general = general_rows(base.tokenizer)[:pieces]
+    general = general_rows(base.tokenizer, most_tokens(base.model))[:pieces]
     loss = _loss(base, general)
     texts = [example.prompt for example in task.test[:prompts]]
     return Yardstick(base, encoded, general, texts, sentence, loss)

@@ -18,6 +18,7 @@ from workbench.adapters.methods import ATTENTION, MLP
 from workbench.errors import RunError
 from workbench.memory.steps.real_steps import quantization_tensors
 from workbench.models.base import Base, load_again
+from workbench.models.checks import most_tokens
 from workbench.models.quantized import QUANTIZATIONS
 from workbench.models.sharing import in_float32
 from workbench.panels.base import LABEL, SlowPanel, View, choice, slider, steps_slider, switch
@@ -62,7 +63,7 @@ class AdapterLab(SlowPanel):
         self.base, self.run = base, run
         self.rank, self.alpha = rank, alpha
         self.rows = encode(task.test[:rows], base.tokenizer, run.config["max_length"])
-        self.general = evaluation.general_rows(base.tokenizer)[:GENERAL_CHUNKS]
+        self.general = evaluation.general_rows(base.tokenizer, most_tokens(base.model))[:GENERAL_CHUNKS]
         self._loaded: dict[str | None, tuple[PeftModel, int]] = {}
         self._scores: dict[State, dict[str, float]] = {}
         self._answers: dict[tuple[State, str], str] = {}

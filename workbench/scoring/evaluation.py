@@ -48,8 +48,8 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")
     choices = label_choices(base.tokenizer, task, rows, limit)
-    general, facts = general_rows(base.tokenizer)[:limit], fact_rows(base.tokenizer)[:limit]
-    general = [replace(row, ids=row.ids[: most_tokens(model)]) for row in general]
+    general = general_rows(base.tokenizer, most_tokens(model))[:limit]
+    facts = fact_rows(base.tokenizer)[:limit]
     tokens = sum(len(row.ids) for row in (*rows, *general, *facts))
     with ScoringProgress(f"{len(rows):,} test rows, general text and facts", tokens) as progress:
         firsts = [[label[0] for label in choice.labels] for choice in choices]
@@ -201,14 +201,17 @@ def general_text() -> tuple[str, str]:
     return text, hashlib.sha256(text.encode()).hexdigest()
 
 
-def general_rows(tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    """Evenly spaced chunks of the general text; the loss is on every token but the first."""
+def general_rows(tokenizer: PreTrainedTokenizerBase, most: int | None = None) -> list[Encoded]:
+    """Evenly spaced chunks of the general text; the loss is on every token but the first.
+
+    most: tokens of a chunk that the model has positions for; None where they are not counted (see `most_tokens`).
+    """
     text = general_text()[0]
     stride = len(text) // GENERAL_CHUNKS
     pieces = [text[i * stride : i * stride + 8 * GENERAL_CHUNK_TOKENS] for i in range(GENERAL_CHUNKS)]
     start = start_ids(tokenizer)
     chunks = [(*start, *ids[:GENERAL_CHUNK_TOKENS]) for ids in token_ids(pieces, tokenizer)]
-    return [Encoded(chunk, 1) for chunk in chunks]
+    return [Encoded(chunk[:most], 1) for chunk in chunks]
 
 
 @cache

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
@@ -146,6 +147,8 @@ def _check_methods(base: Base, methods: list[Method], seeds: list[int], max_memo
         raise SweepError("Give at least one method, e.g. [lora(rank=r) for r in (1, 4, 16)].")
     if not seeds:
         raise SweepError("Give at least one seed, e.g. seeds=[0, 1, 2], or leave seeds out.")
+    if not isinstance(max_memory, Real | None) or isinstance(max_memory, bool):
+        raise SweepError(f"max_memory={max_memory!r} must be a number of bytes, e.g. 8 * 10**9.")
     for method in methods:
         check_kinds(method=method)
         check_method(base, method)
