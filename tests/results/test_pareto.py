@@ -46,11 +46,11 @@ def test_runs_of_all_sources_are_one_table():
 
 def test_the_table_as_csv_holds_every_row_and_no_lists(tmp_path):
     rows = gathered([run("lora"), run("full", memory=3e9)])
-    file = write_csv([row | {"losses": [1.0]} for row in rows], tmp_path / "runs.csv")
+    file = write_csv([row | {"losses": [1.0]} for row in rows], tmp_path / "new" / "runs.csv")
     with file.open(encoding="utf-8") as opened:
         read = list(csv.DictReader(opened))
     assert [float(row["peak_memory_mb"]) for row in read] == [1000.0, 3000.0] and "losses" not in read[0]
     with pytest.raises(RunError, match="no rows to write"):
         write_csv([], tmp_path / "runs.csv")
     with pytest.raises(RunError, match="cannot be written"):
-        write_csv(rows, tmp_path / "no" / "runs.csv")
+        write_csv(rows, file / "runs.csv")

@@ -77,6 +77,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> Path:
         raise RunError("There are no rows to write.")
     columns = dict.fromkeys(name for row in rows for name, value in row.items() if not isinstance(value, list | dict))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(columns), extrasaction="ignore")
             writer.writeheader()
