@@ -244,3 +244,9 @@ def test_two_rates_of_one_seed_are_not_two_seeds():
         compare_rows([row, row], [row])
     with pytest.raises(ValueError, match="no row of one"):
         compare_rows([], [row])
+
+
+def test_an_interval_of_few_rows_stays_within_what_a_difference_can_be():
+    right = np.array([[True, False, False, False]])
+    found = compare(right, ~right)
+    assert -100 <= found.low < found.difference < found.high <= 100

@@ -107,7 +107,7 @@ def compare(first: Array, second: Array, margin: float = MARGIN) -> Comparison:
     if not margin > 0:
         raise ValueError(f"margin={margin} must be above 0 points.")
     spread = _spread(first, second)
-    low, high = (100 * float(end) for end in _ends(spread))
+    low, high = (min(max(100 * float(end), -100.0), 100.0) for end in _ends(spread))
     p = _mcnemar(first[0], second[0]) if len(first) == len(second) == 1 else None
     difference, seeds = 100 * float(first.mean() - second.mean()), (len(first), len(second))
     found = Comparison(difference, low, high, spread.rows, seeds, margin, p, None)
