@@ -211,3 +211,11 @@ def test_folders_that_it_cannot_use(course, tmp_path, monkeypatch):
     with pytest.raises(WorkbenchError, match=r"may need 1000000 GB, and [\d.]+ are free"):
         make_box(tmp_path / "box", targets, course)
     assert not (tmp_path / "box").exists()
+
+
+def test_the_command_names_the_platforms_and_versions_that_there_are(capsys):
+    """It writes them out, because importing them would slow every command down."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["prefetch", "--help"])
+    told = capsys.readouterr().out
+    assert ",".join(module.TAGS) in told and ",".join(module.PYTHONS) in told

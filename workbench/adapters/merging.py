@@ -56,14 +56,7 @@ def check_same_logits(first: Any, second: Any, words: str, tokens: tuple[int, ..
 
     tokens: to be among them. In float32 no position may differ; in less, one of two may, since routers of experts flip.
     """
-    device = next(first.parameters()).device
-    rows = first.get_input_embeddings().weight.shape[0]
-    drawn = torch.randint(rows, (PROBE_TOKENS,), generator=torch.Generator().manual_seed(0)).tolist()
-    ids = torch.tensor([[*drawn, *tokens]], device=device)
-    lower = {each.dtype for each in first.parameters() if each.is_floating_point()} - {torch.float32, torch.float64}
-    # A hybrid on a bfloat16 base has modules of both dtypes, which only autocast brings together.
-    with torch.no_grad(), torch.autocast(device.type, next(iter(lower), torch.bfloat16), enabled=bool(lower)):
-        one, two = (model(input_ids=ids, use_cache=False).logits for model in (first, second))
+    one, two = logits_on_random_tokens(first, second, tokens=tokens)
     if one.shape != two.shape:
         raise AdapterError(f"{words}: {one.shape[-1]} logits a token, and {two.shape[-1]}.")
     one, two = (each[0].float().clamp(min=-1e9) for each in (one, two))  # a few predict -inf for what is no text
@@ -73,6 +66,19 @@ def check_same_logits(first: Any, second: Any, words: str, tokens: tuple[int, ..
     worst = (apart.max() if coarsest < 1e-4 else apart.median()).item()
     if not worst <= coarsest**0.5 * size:  # also if it is no number
         raise AdapterError(f"{words}: on random tokens their logits, of up to {size:.2g}, differ by {worst:.2g}.")
+
+
+def logits_on_random_tokens(*models: Any, tokens: tuple[int, ...] = ()) -> list[Tensor]:
+    """Logits (1, tokens, vocabulary) of each model on random tokens and `tokens`, in the precision of the first."""
+    first = models[0]
+    device = next(first.parameters()).device
+    rows = first.get_input_embeddings().weight.shape[0]
+    drawn = torch.randint(rows, (PROBE_TOKENS,), generator=torch.Generator().manual_seed(0)).tolist()
+    ids = torch.tensor([[*drawn, *tokens]], device=device)
+    lower = {each.dtype for each in first.parameters() if each.is_floating_point()} - {torch.float32, torch.float64}
+    # A hybrid on a bfloat16 base has modules of both dtypes, which only autocast brings together.
+    with torch.no_grad(), torch.autocast(device.type, next(iter(lower), torch.bfloat16), enabled=bool(lower)):
+        return [model(input_ids=ids, use_cache=False).logits for model in models]
 
 
 def _check_is_a_sum(config: LoraConfig, model: PeftModel) -> None:

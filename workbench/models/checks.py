@@ -159,7 +159,9 @@ def check_causal(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     _check_finite(name, model)
     logits, reached = _probe(name, model, _probe_rows(model, tokenizer))
     if logits.isnan().any():
-        raise ModelError(f"{name} computes no numbers in {_spoken(model.dtype)}: {_no_numbers(model)}.")
+        raise ModelError(
+            f"{name} computes no numbers in {str(model.dtype).removeprefix('torch.')}: {_no_numbers(model)}."
+        )
     if sees_ahead(logits, model.dtype):
         said = next((key for key in ("is_causal", "causal") if getattr(model.config, key, None) is False), "is_decoder")
         raise ModelError(
@@ -187,10 +189,6 @@ def _no_numbers(model: PreTrainedModel) -> str:
     if model.dtype == torch.float32:
         return "its weights are damaged; download them again, or save them from a model that computes"
     return "its weights are damaged, or too large for this dtype; load it with dtype='float32'"
-
-
-def _spoken(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def is_unreached(model: nn.Module, name: str) -> bool:

@@ -78,13 +78,13 @@ def forgetting(before: dict[str, float], after: dict[str, float]) -> dict[str, f
 def answers(base: Base, examples: Sequence[Example], max_new_tokens: int = 48) -> list[str]:
     """The model's answer to each prompt by greedy decoding, one prompt at a time, so that nothing is padded."""
     model = in_float32(base.model)
+    most = most_tokens(model) or sys.maxsize
     written = []
     for example in examples:
         ids = prompt_ids(example.prompt, base.tokenizer)
         check_ids(model, base.tokenizer, [ids], "Prompt")
         with head_lock:
-            room = (most_tokens(model) or sys.maxsize) - len(ids)
-            tokens = _greedy(model, ids, base.tokenizer.eos_token_id, min(max_new_tokens, room))
+            tokens = _greedy(model, ids, base.tokenizer.eos_token_id, min(max_new_tokens, most - len(ids)))
         written.append(base.tokenizer.decode(tokens, skip_special_tokens=True).strip())
     return written
 
@@ -99,6 +99,7 @@ def _greedy(model: PreTrainedModel, ids: list[int], end: int, count: int) -> lis
     try:
         return _decode(model, ids, end, count, from_cache=not with_prefix)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):  # a cache of another kind
+        # Any other fault comes again here, and is raised.
         return _decode(model, ids, end, count, from_cache=False)
 
 

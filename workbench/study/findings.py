@@ -13,14 +13,15 @@ from pathlib import Path
 from workbench.claims.book import stored_sweeps
 from workbench.claims.ledger import UNTESTED, claims
 from workbench.claims.rules import verdicts
-from workbench.claims.study import compared, comparisons
+from workbench.claims.study import comparisons
 from workbench.paths import CHECKOUT, DATA
 from workbench.plots.runs import pareto
 from workbench.plots.style import to_png
 from workbench.results import reference
 from workbench.results.paired import MARGIN, Comparison
-from workbench.results.rows import Row, at_best_rate, grouped, mean_and_range, swept_rate, usable
+from workbench.results.rows import Row, grouped, mean_and_range, swept_rate
 from workbench.study import answers, costs, headlines
+from workbench.study.headlines import at_best, by_task
 
 FINDINGS = DATA / "reference" / "FINDINGS.md"
 OPENING = """# Findings
@@ -152,9 +153,9 @@ def table(study: Sequence[Row], names: Sequence[str]) -> str:
     lines = [head, "| --- " * 8 + "|"]
     for task, rows in by_task(study).items():
         lines.append(f"| {task} | base | | | {rows[0]['base_exact_match']:.0%} | | | |")
-        settings = grouped(rows, lambda row: row["name"])
-        for name in (name for name in names if at_best_rate(settings.get(name, ()))):
-            own = compared(rows, task, name) or at_best_rate(settings[name])
+        for name in names:
+            if not (own := at_best(rows, task, name)):
+                continue
             found = comparisons(rows, name, "lora", [task]) if name != "lora" else {}
             lines.append(
                 f"| {task} | {name} | {swept_rate(own[0]):g} | {rates_tried(study, task, name)} "
@@ -162,11 +163,6 @@ def table(study: Sequence[Row], names: Sequence[str]) -> str:
                 f"| {spread(own, 'forgetting', '{:+.2f}')} | {seeds_in_words(own)} |"
             )
     return "\n".join(lines)
-
-
-def by_task(study: Sequence[Row]) -> dict[str, list[Row]]:
-    """Task -> its scored rows."""
-    return grouped(usable(study, "exact_match"), lambda row: row["task"])
 
 
 def rates_tried(study: Sequence[Row], task: str, name: str) -> str:

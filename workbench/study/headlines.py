@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from workbench.advice.fits_my_gpu import METHODS, needs, smallest
 from workbench.claims.study import compared
 from workbench.results import reference
-from workbench.results.rows import by_best_rate, grouped, mean_of, usable
+from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
 from workbench.serving.fleet import SHARED, WHOLE, Fleet
 from workbench.study.answers import PARITY, answers
 
@@ -33,15 +34,22 @@ def write_into(document: Path) -> None:
 def _scores(decided: str) -> str:
     """What both methods score. decided: on which tasks that tells them apart, as the study answers it."""
     told, methods = [], ("lora", "full")
-    scored = usable(reference.study_rows(), "exact_match")
-    for task, rows in grouped(scored, lambda row: row["task"]).items():
+    for task, rows in by_task(reference.study_rows()).items():
         if reference.have_seeds(rows, methods):
-            best = by_best_rate(rows, "name")
-            found = [compared(rows, task, name) or best[name] for name in methods]
-            lora, full = (mean_of(own, "exact_match") for own in found)
+            lora, full = (mean_of(at_best(rows, task, name), "exact_match") for name in methods)
             source = " (first study)" if rows[0].get("first_study") else ""
             told.append(f"{lora:.0%} and {full:.0%} on `{task}`{source}")
     return f"**Is LoRA as good?** Right answers of LoRA and of full: {', '.join(told)}. {decided}"
+
+
+def by_task(study: Sequence[Row]) -> dict[str, list[Row]]:
+    """Task -> its scored rows."""
+    return grouped(usable(study, "exact_match"), lambda row: row["task"])
+
+
+def at_best(rows: Sequence[Row], task: str, name: str) -> list[Row]:
+    """A setting's rows of a task at its best rate: those that are compared, or, of the first study, all."""
+    return compared(rows, task, name) or at_best_rate([row for row in rows if row["name"] == name])
 
 
 def _memory() -> str:

@@ -156,7 +156,6 @@ def fit(
     try:
         for step in range(config.steps):
             for slot in active:
-                slot.model.train()  # on_step may have scored it
                 slot.next_step()
             if not groups:
                 groups = batched(base, active) if together else [alone(accelerator, base, active[0], numbers)]
@@ -169,8 +168,11 @@ def fit(
             pace.tick()
             if (words := pace.announcement) and accelerator.is_main_process:
                 say(f"{_together(slots)}: {words}{_padding(slots)}")
-            if on_step and on_step(_report(slots, surviving, step, seconds, pace.seconds_left)):
-                raise KeyboardInterrupt
+            if on_step:
+                if on_step(_report(slots, surviving, step, seconds, pace.seconds_left)):
+                    raise KeyboardInterrupt
+                for slot in surviving:
+                    slot.model.train()  # on_step may have scored it
             surviving = choose(step + 1, surviving) if choose and surviving else surviving
             if not surviving:
                 break
