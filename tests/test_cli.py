@@ -14,7 +14,7 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from workbench import machine
+from workbench import host_memory, machine
 from workbench.adapters.methods import lora
 from workbench.cli import main, parser
 from workbench.course import doctor, runner
@@ -383,8 +383,9 @@ def test_the_doctor_looks_at_the_disk_of_the_runs_too(tmp_path, monkeypatch):
 
 
 def test_the_doctor_looks_at_the_container_not_at_its_host(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    for name, content in zip(machine.CGROUP_FILES[0], (2_000_000_000, 500_000_000, "inactive_file 0"), strict=False):
+    monkeypatch.setattr(host_memory, "CGROUP", tmp_path)
+    contents = 2_000_000_000, 500_000_000, "inactive_file 0"
+    for name, content in zip(host_memory.CGROUP_FILES[0], contents, strict=False):
         (tmp_path / name).write_text(str(content))
     memory = doctor.CHECKS["Memory"]()
     assert (memory.level, memory.value) == ("blocked", "1.5 GB free of 2.0")

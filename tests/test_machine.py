@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from workbench import TrainConfig, full, hybrid, load_base, load_task, lora, machine, sweep, train
+from workbench import TrainConfig, full, host_memory, hybrid, load_base, load_task, lora, machine, sweep, train
 from workbench.adapters.inject import apply
 from workbench.console import first_line
 from workbench.errors import ModelError
@@ -158,7 +158,7 @@ def test_the_record_of_hardware_and_versions_is_complete():
 
 
 MB, NO_LIMIT = 1_000_000, 9_223_372_036_854_771_712
-V2, V1 = machine.CGROUP_FILES
+V2, V1 = host_memory.CGROUP_FILES
 
 
 @pytest.mark.parametrize(
@@ -172,21 +172,21 @@ V2, V1 = machine.CGROUP_FILES
     ],
 )
 def test_a_container_has_what_its_limit_leaves(files, limit, free, total, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(host_memory, "CGROUP", tmp_path)
     (tmp_path / "memory").mkdir()
     *names, cache = files
     contents = (limit, 400 * MB, f"active_file {9 * MB}\n{cache} {40 * MB}")
     for name, content in zip(names, contents, strict=True):
         (tmp_path / name).write_text(f"{content}\n")
     of_the_host = psutil.virtual_memory().total
-    assert machine.total_memory() == (of_the_host if total is None else total)
-    available = machine.available_memory(torch.device("cpu"))
+    assert host_memory.total() == (of_the_host if total is None else total)
+    available = host_memory.available()
     assert available > 500 * MB if free is None else available == free
 
 
 def test_without_a_container_the_whole_machine_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    assert machine.total_memory() == psutil.virtual_memory().total
+    monkeypatch.setattr(host_memory, "CGROUP", tmp_path)
+    assert host_memory.total() == psutil.virtual_memory().total
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import NotRequired, TypedDict, TypeGuard
 import psutil
 import torch
 
+from workbench import host_memory
 from workbench.console import say
 from workbench.errors import DamagedError, ModelError
 from workbench.paths import cache_dir, write_json
@@ -21,12 +22,6 @@ from workbench.stored import check_shape, read_json
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LONG = 1.0  # seconds for a layer
-CGROUP, OWN_GROUPS, MOUNTS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")
-# version 2 and version 1: the limit, what is in use, and the line that tells how much of that is unused file cache
-CGROUP_FILES = (
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
-)
 
 
 class HardwareRecord(TypedDict):
@@ -76,61 +71,7 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    left = [max(limit - used, 0) for limit, used in _limits()]
-    return min([psutil.virtual_memory().available, *left])
-
-
-def total_memory() -> int:
-    """Memory in bytes: that of this machine, or the lowest limit of the control groups that this process is in."""
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits())])
-
-
-def _limits() -> list[tuple[int, int]]:
-    """Limit and use, in bytes, of each control group with a limit: this process's own, and all that it lies in.
-
-    A container has one; a Slurm job, a service of systemd or a user of JupyterHub has one within others. The kernel
-    counts cached files as used though it drops them when memory is needed: they are subtracted.
-    """
-    found = []
-    for kind, (limit, used, statistics, cache) in zip(("", "memory"), CGROUP_FILES, strict=True):
-        for group in _nested_groups(kind):
-            folder = (CGROUP / limit).parent / group
-            lines = {name: _text(folder / Path(name).name) for name in (limit, used, statistics)}
-            cached = dict(line.split(" ", 1) for line in lines[statistics].splitlines()).get(cache, "0")
-            try:
-                found.append((int(lines[limit]), int(lines[used] or 0) - int(cached)))
-            except ValueError:  # no such file, or the word "max" as the limit
-                continue
-    return found
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:
-        return ""
-
-
-def _nested_groups(kind: str) -> list[Path]:
-    """Folders of this process's control group and of all around it, relative to where control groups are mounted.
-
-    kind: "memory" for version 1, "" for version 2. The outermost is always there.
-    """
-    try:
-        entries = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
-        path = next(path for _, controllers, path in entries if kind in controllers.split(","))
-        root = _mounted_root(CGROUP / kind)
-        own = Path(path).relative_to(root) if path.startswith(root) else Path()
-    except (OSError, ValueError, StopIteration):  # another system than Linux, or no such kind
-        return [Path()]
-    parts = [] if ".." in own.parts else [part for part in own.parts if part != "/"]  # "..": outside of the container
-    return [Path(*parts[:length]) for length in range(len(parts), -1, -1)]
-
-
-def _mounted_root(folder: Path) -> str:
-    """The control group that is mounted at `folder`: in a container it may be the container's own."""
-    fields = (line.split() for line in MOUNTS.read_text().splitlines())
-    return next((root for _, _, _, root, place, *_ in fields if place == str(folder)), "/")
+    return host_memory.available()
 
 
 def _processor_name() -> str:

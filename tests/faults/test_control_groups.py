@@ -5,12 +5,11 @@ Public reports: rstudio/rstudio#13690 (Slurm, version 1), KimMachineGun/automeml
 
 import psutil
 import pytest
-import torch
 
-from workbench import machine
+from workbench import host_memory
 
 MB = 1_000_000
-V2, V1 = machine.CGROUP_FILES
+V2, V1 = host_memory.CGROUP_FILES
 
 
 @pytest.fixture
@@ -27,9 +26,9 @@ def groups(tmp_path, monkeypatch):
         (tmp_path / "own").write_text(f"4:cpu,cpuacct:/elsewhere\n3:pids:/\n{'9' if kind else '0'}:{kind}:{own}\n")
         (tmp_path / "mounts").write_text(f"31 23 0:28 {root} {place} rw,relatime - cgroup2 cgroup2 rw\n")
 
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(machine, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(host_memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(host_memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(host_memory, "MOUNTS", tmp_path / "mounts")
     return make
 
 
@@ -73,32 +72,32 @@ def test_the_lowest_limit_of_the_groups_around_this_process_counts(files, own, l
         for group, values in limits.items()
     }
     groups(files, own, numbers, root)
-    assert machine.total_memory() == total * MB
-    assert machine.available_memory(torch.device("cpu")) == free * MB
+    assert host_memory.total() == total * MB
+    assert host_memory.available() == free * MB
 
 
 def test_the_group_of_another_process_does_not_count(groups):
     groups(V2, "/mine", {"mine": (800 * MB, 0, 0), "yours": (100 * MB, 0, 0), "mine/child": (50 * MB, 0, 0)})
-    assert machine.total_memory() == 800 * MB
+    assert host_memory.total() == 800 * MB
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "0::", "1:memory", "0::/\n0::/"])
 def test_an_odd_or_missing_list_of_groups_leaves_the_root(text, groups, tmp_path):
     groups(V2, "/", {"": (800 * MB, 0, 0)})
     (tmp_path / "own").write_text(text)
-    assert machine.total_memory() == 800 * MB
+    assert host_memory.total() == 800 * MB
     (tmp_path / "own").unlink()
     (tmp_path / "mounts").write_bytes(b"\n")
-    assert machine.total_memory() == 800 * MB
+    assert host_memory.total() == 800 * MB
 
 
 def test_a_group_without_statistics_has_a_limit_too(groups, tmp_path):
     groups(V2, "/job", {"job": (300 * MB, 100 * MB, 0)})
     (tmp_path / "job" / V2[2]).unlink()
-    assert machine.total_memory() == 300 * MB and machine.available_memory(torch.device("cpu")) == 200 * MB
+    assert host_memory.total() == 300 * MB and host_memory.available() == 200 * MB
     (tmp_path / "job" / V2[1]).unlink()
-    assert machine.available_memory(torch.device("cpu")) == 300 * MB
+    assert host_memory.available() == 300 * MB
 
 
 def test_without_any_control_group_the_machine_counts(groups):
-    assert machine.total_memory() == psutil.virtual_memory().total
+    assert host_memory.total() == psutil.virtual_memory().total

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from workbench import machine
+from workbench import host_memory, machine
 from workbench.console import first_line
 from workbench.errors import WorkbenchError
 from workbench.paths import cache_dir
@@ -72,7 +72,7 @@ def _cores() -> Finding:
 
 
 def _memory() -> Finding:
-    free, total = machine.available_memory(torch.device("cpu")), machine.total_memory()
+    free, total = host_memory.available(), host_memory.total()
     value = f"{free / GB:.1f} GB free of {total / GB:.1f}"
     if free < NEEDED_MEMORY_GB * GB:
         level = "blocked" if total < NEEDED_MEMORY_GB * GB else "warning"

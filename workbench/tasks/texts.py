@@ -7,11 +7,9 @@ import gzip
 import zlib
 from pathlib import Path
 
-import torch
-
+from workbench import host_memory
 from workbench.console import first_line
 from workbench.errors import TaskError
-from workbench.machine import available_memory
 
 GZIP = b"\x1f\x8b"  # the first bytes of every gzip file
 AT_ONCE = 16_000_000  # bytes that are unpacked
@@ -51,7 +49,7 @@ def unpacked(path: Path) -> bytes:
 
 
 def _check_size(path: Path, size: int) -> None:
-    if MEMORY_A_BYTE * size > available_memory(torch.device("cpu")):
+    if MEMORY_A_BYTE * size > host_memory.available():
         raise TaskError(
             f"{path}: {size / 1e9:.1f} GB or more of data, whose rows do not fit into the memory of this computer. "
             "Give a part of it."
