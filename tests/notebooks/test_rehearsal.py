@@ -1,8 +1,11 @@
-"""The gpu tier, rehearsed on the CPU: the same cells, small random models in the place of the 1B models."""
+"""The gpu tier, rehearsed on the CPU: the same cells, small random models in the place of the large ones."""
+
+from pathlib import Path
 
 import pytest
 
 from support.small_models import write_model
+from support.tiny_pages import page_rows, save_pages, save_tiny_page_encoder
 from workbench.course.runner import find_notebooks, run_notebook
 
 # lesson: (architecture, a piece of its source, what stands there in the rehearsed copy). The gpu tier scores every test
@@ -26,5 +29,19 @@ def test_a_lesson_runs_on_other_architectures(lesson, base, tmp_path):
     copy.write_text(source.replace(quoted, short.replace('"', '\\"')), encoding="utf-8")
     parameters = {"model": str(folder)} | ({"steps": 2} if lesson in ("06", "07") else {})
     result = run_notebook(copy, tmp_path / "executed", tier="gpu", parameters=parameters)
+    if not result.passed:
+        pytest.fail(str(result.failure), pytrace=False)
+
+
+def test_lesson_09_searches_pages(tmp_path, monkeypatch):
+    """The processor without videos, see `support.tiny_pages`, has to be registered in the kernel as well."""
+    (tmp_path / "sitecustomize.py").write_text("import support.tiny_pages\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[1]}:{Path(__file__).parents[2]}")
+    parameters = {
+        "encoder": str(save_tiny_page_encoder(tmp_path)),
+        "pages": str(save_pages(tmp_path / "pages", page_rows(96))),
+    }
+    (path,) = find_notebooks(["09"])
+    result = run_notebook(path, tmp_path / "executed", tier="gpu", parameters=parameters)
     if not result.passed:
         pytest.fail(str(result.failure), pytrace=False)

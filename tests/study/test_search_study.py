@@ -16,14 +16,11 @@ def small(monkeypatch, tmp_path):
     """The study on a tiny encoder, with its rows in a file of its own."""
     experiment = Experiment(small_corpus(), str(save_tiny_encoder(tmp_path)), rows=16, batch=8)
     monkeypatch.setattr("workbench.retrieval.tuning.MARGIN", 0.0)
-    monkeypatch.setattr(study, "experiment", lambda part: experiment)
-    monkeypatch.setattr(study, "RETRIEVAL", tmp_path / "retrieval.jsonl")
     settings = {
         LORA: study.Setting(lambda rate, _: lora(2, 4, rate), (1e-3, 2e-3)),
         "full": study.Setting(lambda rate, _: full(rate), (1e-4, 2e-4)),
     }
-    monkeypatch.setattr(study, "SETTINGS", settings)
-    return study.RETRIEVAL
+    return study.Study(settings, tmp_path / "retrieval.jsonl", lambda part: experiment)
 
 
 @pytest.mark.slow
@@ -38,12 +35,12 @@ def test_it_goes_on_where_it_stopped_and_every_setting_can_be_compared(small, mo
 
     monkeypatch.setattr(Experiment, "run", stopped_once)
     with pytest.raises(KeyboardInterrupt):
-        study.main()
-    before, most[0] = small.read_text(encoding="utf-8"), 1000
-    study.main()
-    assert small.read_text(encoding="utf-8").startswith(before)
+        study.run(small)
+    before, most[0] = small.file.read_text(encoding="utf-8"), 1000
+    study.run(small)
+    assert small.file.read_text(encoding="utf-8").startswith(before)
     assert len({json.dumps([method.to_dict(), seed]) for method, seed in runs}) == len(runs), "trained twice"
-    rows = retrieval_rows(small)
+    rows = retrieval_rows(small.file)
     assert names(rows) == [BASE, LORA, "full"]
     for name in (LORA, "full"):
         assert [row["seed"] for row in at_chosen_rate(rows, name)] == list(COMPARING)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from workbench.claims.retrieval import in_words
 from workbench.course.lessons import as_quote
-from workbench.retrieval.corpus import Corpus
+from workbench.retrieval.corpus import Corpus, Document, Page
 from workbench.retrieval.experiment import Measured
 from workbench.retrieval.metrics import Interval, Ranks, bootstrap
 from workbench.retrieval.rows import BASE, FULL, LORA, MARGIN, Row, at_chosen_rate, compare, names, scores
 
-NOT_YET = "The stored study has not come so far yet; `python -m workbench.study.retrieval` goes on with it."
-WHOLE = 384  # numbers in a vector of MiniLM
+NOT_YET = "The stored study has not come so far yet; `python -m workbench.study.retrieval`, of pages with --pages, goes on."
+SMALL = 240  # pixels of a page's longer side, as shown
 MEASURES = (("NDCG@10", "ndcg"), ("recall@10", "recall"), ("MRR", "reciprocal"))
 
 Array = np.ndarray[Any, Any]
@@ -26,11 +28,33 @@ def hits(corpus: Corpus, query: int, ranked: Sequence[int], count: int = 3) -> s
     answer = corpus.answers[query]
     place = list(ranked).index(answer) + 1
     rows = [
-        f"| {rank} | {as_quote(corpus.documents[found], 90)} | {'the answer' if found == answer else ''} |"
+        f"| {rank} | {_shown(corpus.documents[found], rank)} | {'the answer' if found == answer else ''} |"
         for rank, found in enumerate(ranked[:count], start=1)
     ]
     head = [f"> {corpus.queries[query]}", "", "| rank | document | |", "| --- | --- | --- |"]
     return "\n".join([*head, *rows, "", f"The answer is at rank {place} of {len(ranked):,}."])
+
+
+def _shown(document: Document, number: int) -> str:
+    """A text quoted, a page as a small picture."""
+    if isinstance(document, str):
+        return as_quote(document, 90)
+    image, file = document.image(), BytesIO()
+    image.thumbnail((SMALL, SMALL))
+    image.save(file, "png")
+    return f'<img alt="page {number}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+
+
+def training_row(row: Mapping[str, Any]) -> str:
+    """A Markdown list: the query, the document and the hard negative of a training row, texts or images."""
+    lines = []
+    for number, (name, value) in enumerate(row.items()):
+        if not isinstance(value, str):
+            file = BytesIO()
+            value.save(file, "png")
+            value = _shown(Page(file.getvalue()), number)
+        lines.append(f"- **{name}**: {value}")
+    return "\n".join(lines)
 
 
 def before_and_after(before: Ranks, after: Ranks) -> str:
@@ -62,9 +86,9 @@ def gains(rows: Sequence[Row]) -> dict[str, Array]:
 
 def gain_and_kept(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
     """Setting -> (gain of NDCG@10, rank correlation of other text's similarities with the base's) of each seed."""
-    (start,) = at_chosen_rate(rows, BASE)
     return {
         name: [(row["ndcg"] - start["ndcg"], row["kept"]) for row in at_chosen_rate(rows, name)]
+        for start in at_chosen_rate(rows, BASE)  # one, or none where nothing is stored
         for name in names(rows)
         if name != BASE
     }
@@ -76,19 +100,25 @@ def cut_vectors(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
     for name in names(rows):
         own = at_chosen_rate(rows, name)
         sizes = {int(size): float(np.mean([row["cut"][size] for row in own])) for size in own[0]["cut"]}
-        found[name] = sizes | {WHOLE: float(np.mean([row["ndcg"] for row in own]))}
+        found[name] = sizes | {_whole(sizes): float(np.mean([row["ndcg"] for row in own]))}
     return {name: own for name, own in found.items() if name != BASE}
 
 
 def by_size(measured: Measured) -> dict[int, float]:
     """Numbers kept of each vector -> NDCG@10, of one encoder."""
     cut = {size: own.means()["ndcg@10"] for size, own in measured.cut.items()}
-    return cut | {WHOLE: measured.ranks.means()["ndcg@10"]}
+    return cut | {_whole(cut): measured.ranks.means()["ndcg@10"]}
+
+
+def _whole(cut: Mapping[int, float]) -> int:
+    """The numbers of a whole vector: the longest cut one keeps a half."""
+    return 2 * max(cut)
 
 
 def cut_title(own: Mapping[int, float]) -> str:
     """What half of each vector costs, and an eighth."""
-    half, eighth = (own[WHOLE] - own[WHOLE // share] for share in (2, 8))
+    whole = max(own)
+    half, eighth = (own[whole] - own[whole // share] for share in (2, 8))
     return f"Half of each vector costs {half:.3f} NDCG@10, seven eighths {eighth:.3f}"
 
 

@@ -14,35 +14,38 @@ if TYPE_CHECKING:
     from workbench.retrieval.experiment import Experiment, Outcome
 
 RATES = {"full": 1e-4, "lora": 1e-3, "hybrid": 1e-3}
+PAGE_RATES = {"full": 2e-5, "lora": 2e-4, "hybrid": 2e-4}
 
 
 def add(commands: Commands) -> None:
     """Add the command to those of `workbench`."""
     parser = commands.add_parser("retrieval", help="fine-tune an encoder for search, and compare before and after")
-    parser.add_argument("--model", default="all-minilm-l6-v2", help=f"a packaged encoder, folder or Hub id; {DEFAULT}")
+    parser.add_argument("--model", help="an encoder: a folder or Hub id; default: the packaged all-minilm-l6-v2, or "
+                        "Qwen/Qwen3-VL-Embedding-2B for pages")  # fmt: skip
+    parser.add_argument("--pages", nargs="?", const="", metavar="DATA", help="search pages as images, not texts: a "
+                        "folder that datasets saved or a Hub id; needs a GPU, torchvision and, without DATA, the "
+                        "Hub")  # fmt: skip
     parser.add_argument("--method", default="lora", choices=tuple(RATES), help=DEFAULT)
     parser.add_argument("--rank", type=int, help="default: 8")
     parser.add_argument("--alpha", type=float, help="default: twice the rank")
-    parser.add_argument("--learning-rate", type=float, help="default: 1e-4 for full, 1e-3 for the others")
+    parser.add_argument("--learning-rate", type=float, help="default: 1e-4 for full and 1e-3 for the others; for pages "
+                        "2e-5 and 2e-4")  # fmt: skip
     parser.add_argument(
         "--full-modules", help="hybrid: modules to train whole, e.g. layer.5.intermediate,layer.5.output"
     )
     parser.add_argument("--full-learning-rate", type=float, help="hybrid: of these modules (default: a tenth)")
-    parser.add_argument("--rows", type=int, default=1280, help=f"training rows; {DEFAULT}")
+    parser.add_argument("--rows", type=int, help="training rows; default: 1280, of pages 2560")
     parser.add_argument("--seed", type=int, default=0, help=DEFAULT)
     parser.add_argument("--json", action="store_true", help="print the whole record")
     parser.set_defaults(command=_retrieval)
 
 
 def _retrieval(options: argparse.Namespace) -> int:
-    from workbench.retrieval.corpus import read_corpus
-    from workbench.retrieval.experiment import Experiment
-
     method = _method(options)
-    experiment = Experiment(read_corpus(), options.model, options.rows)
+    experiment = _experiment(options)
     say(f"Searching {len(experiment.corpus.documents):,} documents with the encoder as it is.")
     _ = experiment.before
-    say(f"Training on {options.rows:,} rows: {method.label}, learning rate {method.learning_rate:g}.")
+    say(f"Training on {experiment.rows:,} rows: {method.label}, learning rate {method.learning_rate:g}.")
     outcome, _ = experiment.run(method, options.seed)
     if options.json:
         print(json.dumps(experiment.record(outcome), indent=1))
@@ -51,11 +54,22 @@ def _retrieval(options: argparse.Namespace) -> int:
     return 0
 
 
+def _experiment(options: argparse.Namespace) -> Experiment:
+    from workbench.retrieval.corpus import read_corpus
+    from workbench.retrieval.experiment import Experiment
+    from workbench.retrieval.pages import page_experiment
+
+    chosen = {"encoder": options.model, "rows": options.rows, "pages": options.pages}
+    chosen = {name: value for name, value in chosen.items() if value not in (None, "")}
+    return Experiment(read_corpus(), **chosen) if options.pages is None else page_experiment(**chosen)
+
+
 def _method(options: argparse.Namespace) -> Method:
     from workbench.adapters.methods import Method
 
     own = given(options, ("rank", "alpha", "full_learning_rate"))
-    rate = RATES[options.method] if options.learning_rate is None else options.learning_rate
+    usual = RATES if options.pages is None else PAGE_RATES
+    rate = usual[options.method] if options.learning_rate is None else options.learning_rate
     if options.method == "full":
         refuse_unused([*own, *given(options, ("full_modules",))], "full")
         return Method.from_options("full", learning_rate=rate)

@@ -1,8 +1,9 @@
 """Something to search: documents, and queries that one document each answers.
 
-`read_corpus` makes one of the documentation of installed packages: a query is the summary of a docstring, the name of
-what it documents taken out; the document is the prose after it. A module's pairs are all for training, all for the
-validation that chooses learning rates, or all for the test.
+Documents are texts, or pages as images (see `retrieval.pages`). `read_corpus` makes a corpus of the documentation of
+installed packages: a query is the summary of a docstring, the name of what it documents taken out; the document is the
+prose after it. A module's pairs are all for training, all for the validation that chooses learning rates, or all for
+the test.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from io import BytesIO
+from typing import TYPE_CHECKING, TypedDict
 
+from workbench.console import first_line
 from workbench.errors import DamagedError, RetrievalError
 from workbench.stored import read_json
 from workbench.tasks import docstrings
 from workbench.tasks.docstrings import distinct, mixed_order, source_files
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
 
 NAME, READER = "retrieval", "The search corpus"
 # Pinned packages that every install has with the extra `retrieval`; not the standard library, which is not pinned.
@@ -39,18 +46,45 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Page:
+    """A page as an image, kept as the bytes of its file: decoded, thousands of pages would fill the memory."""
+
+    content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes: pages that are the same have the same."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def image(self) -> Image:
+        """The page decoded, in RGB. Raises RetrievalError if the bytes are no image."""
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            return Image.open(BytesIO(self.content)).convert("RGB")
+        except (UnidentifiedImageError, OSError) as error:
+            raise RetrievalError(f"A page is not a whole image ({first_line(error)}); leave it out.") from error
+
+
+Document = str | Page
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Documents to search, queries, and for each query the place of the document that answers it.
 
-    train: pairs to fine-tune on. source: where the texts are from. Raises RetrievalError for documents or queries that
-    are empty or given twice, for a query without its document, and for a document that is also in train.
+    train: pairs to fine-tune on, whose hard negatives are mined; or triplets: rows (query, document, negative) that
+    come with theirs. source: where the documents are from. Raises RetrievalError for documents or queries that are
+    empty or given twice, for a query without its document, and for a document that is also in train.
     """
 
-    documents: tuple[str, ...]
+    documents: tuple[Document, ...]
     queries: tuple[str, ...]
     answers: tuple[int, ...]
     train: tuple[Pair, ...] = ()
     source: str = ""
+    triplets: Dataset | None = None
+    triplets_sha256: str = ""
 
     def __post_init__(self) -> None:
         for name, texts in (("document", self.documents), ("query", self.queries)):
@@ -73,7 +107,7 @@ class Corpus:
         """The same with only the first documents and, of the queries that they answer, the first ones."""
         asked = [place for place, answer in enumerate(self.answers) if answer < documents][:queries]
         kept = (tuple(self.queries[place] for place in asked), tuple(self.answers[place] for place in asked))
-        return Corpus(self.documents[:documents], *kept, self.train, self.source)
+        return Corpus(self.documents[:documents], *kept, self.train, self.source, self.triplets, self.triplets_sha256)
 
     @property
     def sha256(self) -> str:
@@ -82,17 +116,17 @@ class Corpus:
 
     @property
     def train_sha256(self) -> str:
-        """Of the training pairs in order."""
-        return _digest([[pair.query, pair.document] for pair in self.train])
+        """Of the training pairs, or of the rows that came with their negatives, in order."""
+        return self.triplets_sha256 or _digest([[pair.query, pair.document] for pair in self.train])
 
 
-def _check_texts(name: str, texts: Sequence[str]) -> None:
+def _check_texts(name: str, texts: Sequence[Document]) -> None:
     plural = {"document": "documents", "query": "queries"}[name]
     if not texts:
         raise RetrievalError(f"There are no {plural}; give at least one.")
-    first: dict[str, int] = {}
+    first: dict[Document, int] = {}
     for number, text in enumerate(texts, start=1):
-        if not text.strip():
+        if not (text.strip() if isinstance(text, str) else text.content):
             raise RetrievalError(f"{name.capitalize()} {number} is empty; leave it out.")
         if text in first:
             raise RetrievalError(
@@ -103,7 +137,7 @@ def _check_texts(name: str, texts: Sequence[str]) -> None:
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, default=lambda page: page.sha256).encode()).hexdigest()
 
 
 class _Stored(TypedDict):

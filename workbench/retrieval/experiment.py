@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from workbench.adapters.methods import Method
+from workbench.errors import RetrievalError
 from workbench.machine import hardware, versions
 from workbench.retrieval.corpus import Corpus
 from workbench.retrieval.encoder import MINILM, embed, load_encoder
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 MESSAGES = 300  # customer messages, whose similarities say what is forgotten
-DIMENSIONS = (192, 96, 48, 16)  # to which vectors are cut, if they are longer
+SHARES = (2, 4, 8, 24)  # of a vector's numbers, of which one is kept
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,13 @@ class Experiment:
 
     @cached_property
     def training_rows(self) -> Dataset:
-        """The triplets that every method trains on."""
-        return triplets(self.base, self.corpus.train, self.rows)
+        """The triplets that every method trains on: those of the corpus, or mined ones."""
+        if self.corpus.triplets is None:
+            return triplets(self.base, self.corpus.train, self.rows)
+        if len(self.corpus.triplets) < self.rows:
+            have = f"{self.corpus.source} has {len(self.corpus.triplets):,} rows to train on"
+            raise RetrievalError(f"{have}, and {self.rows:,} were asked for; ask for fewer rows.")
+        return self.corpus.triplets.select(range(self.rows))
 
     def measure(self, encoder: SentenceTransformer) -> Measured:
         """Embed all documents and queries, and rank."""
@@ -105,7 +111,7 @@ class Experiment:
         def search(size: int | None) -> Ranks:
             return ranks(similarities(queries, documents, size), self.corpus.answers)
 
-        cuts = [size for size in DIMENSIONS if size < queries.shape[1]]
+        cuts = [queries.shape[1] // share for share in SHARES]
         return Measured(search(None), {size: search(size) for size in cuts}, message_pairs(encoder))
 
     def run(self, method: Method, seed: int = 0) -> tuple[Outcome, SentenceTransformer]:

@@ -18,6 +18,7 @@ from workbench.retrieval.metrics import Interval, unpack_ranks
 from workbench.stored import read_json_lines
 
 RETRIEVAL = DATA / "reference" / "retrieval.jsonl"
+PAGE_STUDY = DATA / "reference" / "pages.jsonl"  # the same for pages as images: needs a GPU, not run yet
 BASE, FULL, LORA = "base", "full", "lora r=8"
 CHOOSING, COMPARING = 0, (1, 2, 3)  # seeds
 MARGIN = 0.01  # NDCG@10: methods that are closer are on par

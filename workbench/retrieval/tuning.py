@@ -17,7 +17,7 @@ from workbench.adapters.inject import ends_with, lies_within
 from workbench.adapters.methods import Method
 from workbench.errors import MethodError, RetrievalError
 from workbench.retrieval.corpus import Pair
-from workbench.retrieval.encoder import embed
+from workbench.retrieval.encoder import embed, quick_bfloat16, reads_images
 from workbench.retrieval.index import similarities
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ ROWS, BATCH = 1_280, 32
 SPARE = 1.5  # times the rows whose negatives are looked for: where there is none that is safe, the row is dropped
 MARGIN = 0.05  # of its similarity, by which a document is nearer to its query than a hard negative
 WARM_UP = 0.1  # of the steps
+PAGES_AT_ONCE = 4  # of a batch, in the cached loss
 # An unused head of BERT's, and the vision tower of a multimodal model
 NOT_ADAPTED = ("pooler", "visual", "vision", "vision_model", "vision_tower")
 
@@ -133,17 +134,22 @@ def fine_tune(
 ) -> Tuned:
     """Train an encoder in place on triplets, with the multiple-negatives ranking loss.
 
-    Each query has to pick its document among all documents and hard negatives of the batch (arXiv 1705.00652).
+    Each query has to pick its document among all documents and hard negatives of the batch (arXiv 1705.00652). A batch
+    of pages does not fit in memory: its gradient is computed in pieces (arXiv 2101.06983).
     """
     from sentence_transformers import SentenceTransformerTrainer
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer import losses
     from transformers import PrinterCallback, set_seed
 
     set_seed(seed)
     count = prepare(encoder, method)
     encoder.model_card_data.widget = [{"text": ""}]  # else it computes examples for the Hub, with a progress bar
     with tempfile.TemporaryDirectory() as folder:
-        loss = MultipleNegativesRankingLoss(encoder)
+        loss = (
+            losses.CachedMultipleNegativesRankingLoss(encoder, mini_batch_size=PAGES_AT_ONCE)
+            if reads_images(encoder)
+            else losses.MultipleNegativesRankingLoss(encoder)
+        )
         arguments = _arguments(folder, method, seed, batch, epochs, len(rows))
         trainer = SentenceTransformerTrainer(model=encoder, args=arguments, train_dataset=rows, loss=loss)
         trainer.remove_callback(PrinterCallback)
@@ -164,9 +170,10 @@ def _arguments(folder: str, method: Method, seed: int, batch: int, epochs: int, 
         per_device_train_batch_size=batch,
         learning_rate=method.learning_rate,
         learning_rate_mapping=opened,
-        warmup_steps=max(1, round(WARM_UP * epochs * rows / batch)),
+        warmup_steps=round(WARM_UP * epochs * rows / batch),  # none of few steps: the first would train nothing
         batch_sampler="no_duplicates",  # the same text twice would be its own negative
         seed=seed,
+        bf16=quick_bfloat16(),
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=1,
         save_strategy="no",
