@@ -16,7 +16,7 @@ from workbench.retrieval.experiment import Measured
 from workbench.retrieval.metrics import Interval, Ranks, bootstrap
 from workbench.retrieval.rows import BASE, FULL, LORA, MARGIN, Row, at_chosen_rate, compare, names, scores
 
-NOT_YET = "The stored study has not come so far yet; `python -m workbench.study.retrieval`, of pages with --pages, goes on."
+NOT_YET = "The stored study has not come so far; `python -m workbench.study.retrieval [--pages]` goes on with it."
 SMALL = 240  # pixels of a page's longer side, as shown
 MEASURES = (("NDCG@10", "ndcg"), ("recall@10", "recall"), ("MRR", "reciprocal"))
 
