@@ -71,7 +71,10 @@ def published() -> None:
 
 
 def others() -> None:
-    """Print predictions for runs of other programs, by program, and what each does differently."""
+    """Print predictions for runs of other programs, by program, and what each does differently.
+
+    Rows of the same settings and peak, a model and its tuned version for example, count once in the medians.
+    """
     for program, told in PROGRAMS.items():
         runs = [run for run in other_runs() if run.program == program]
         print(f"\n### {program}\n\n{told.differences}\n")
@@ -86,15 +89,17 @@ def others() -> None:
                 cells = [f"{(1 + errors[place]) * run.peak_bytes / GIB:.2f}", f"{errors[place]:+.1%}"]
             words = "; ".join(filter(None, remarks))
             print(f"| {run.label} | {run.memory} | {run.peak_bytes / GIB:.2f} | {' | '.join(cells)} | {words} |")
-        sound = [abs(error) for place, error in errors.items() if not runs[place].suspicious]
-        plain = [abs(errors[place]) for place in errors if not (runs[place].suspicious or runs[place].not_modelled)]
-        print(
-            f"\nMedian error {median(sound):.1%} of {len(sound)} rows that are not suspicious, worst {max(sound):.1%}."
-        )
-        if plain:
-            print(
-                f"Of the {len(plain)} that do nothing unmodelled: median {median(plain):.1%}, worst {max(plain):.1%}."
-            )
+        counted = {(run.label, run.peak_bytes): place for place, run in enumerate(runs) if not run.suspicious}
+        sound = [place for place in counted.values() if place in errors]
+        _print_errors("runs that are not suspicious", [errors[place] for place in sound])
+        plain = [errors[place] for place in sound if not runs[place].not_modelled]
+        _print_errors("that do nothing unmodelled", plain)
+
+
+def _print_errors(which: str, errors: list[float]) -> None:
+    sizes = list(map(abs, errors))
+    if sizes:
+        print(f"\nMedian error {median(sizes):.1%} of the {len(sizes)} {which}, worst {max(sizes):.1%}.")
 
 
 def error_of(run: OtherRun) -> float | None:
