@@ -4,7 +4,7 @@ from workbench.advice import one_base as say
 from workbench.cost.gpus import gpus
 from workbench.cost.roofline import serve
 from workbench.serving.measure import Merging, Several
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 
 SEVERAL = Several(4, 40_000_000, 500_000_000, 0.002, 1.0, True, True)
 SPEEDS = {"one batch": 300.0, "adapter by adapter": 150.0, "one by one": 100.0}

@@ -11,7 +11,7 @@ from workbench.analysis import Cuts, along, interpolate, kl_from_base, perplexit
 from workbench.errors import TaskError
 from workbench.scoring.evaluation import answers, evaluate
 from workbench.scoring.scores import unpack_rows
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 
 TASK = rows()
 SENTENCE = "The number after 3 is"

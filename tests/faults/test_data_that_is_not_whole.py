@@ -6,7 +6,8 @@ import json
 import pytest
 
 from workbench.errors import TaskError
-from workbench.tasks import load_task, texts
+from workbench.tasks import load_task
+from workbench.tasks.reading import texts
 
 ROWS = [{"prompt": f"Ask {letter * 3}", "completion": f" say {letter}"} for letter in "abcdefgh"]
 

@@ -19,7 +19,7 @@ from workbench import RunStore, TrainConfig, adapters, full, load_base, lora, tr
 from workbench.errors import AdapterError, MethodError, ModelError, TaskError
 from workbench.models.checks import carries_adapter, check_plain
 from workbench.scoring.evaluation import answers
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own
 LORA = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj"], "init_lora_weights": False}

@@ -8,7 +8,7 @@ from workbench.analysis.forgetting import perplexity
 from workbench.errors import TaskError
 from workbench.models.checks import most_tokens
 from workbench.scoring.evaluation import answers
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task
 
 MOST = 64  # positions: fewer than the tokens of a piece of general text

@@ -4,7 +4,7 @@ import pytest
 
 from workbench.course import lessons
 from workbench.scoring.scores import Scores, pack_rows
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 
 WANTED = '{"item": "skirt"}'
 

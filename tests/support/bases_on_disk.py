@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from support.small_tokenizers import make_tokenizer
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task
 
 SIZES = {

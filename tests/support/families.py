@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from support.small_tokenizers import make_tokenizer
 from workbench import RunStore, TrainConfig, adapters, load_base, lora, memory, qlora, sweep, train
 from workbench.errors import WorkbenchError
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task
 
 TABLE = Path(__file__).resolve().parents[2] / "FAMILIES.md"

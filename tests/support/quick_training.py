@@ -11,7 +11,7 @@ from support.random_bases import random_base
 from support.small_tokenizers import KINDS, make_tokenizer
 from workbench import TrainConfig
 from workbench.models.base import Base
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task
 
 CONFIG = TrainConfig(steps=4, batch_size=4, test_limit=2, evaluate=False, save=False)

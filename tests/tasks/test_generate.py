@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 import generate_tasks as generate
 from workbench.paths import DATA
-from workbench.tasks.files import SHIPPED
+from workbench.tasks.example import SHIPPED
 from workbench.tasks.tasks import LIVE_ROWS, information_bits, load_task
 
 SIZES = {"orders": (1000, 1000), "tickets": (900, 1008), "facts": (192, 192), "protocol": (1200, 1000)}

@@ -17,7 +17,7 @@ from workbench.results.paired import Comparison, compare_rows
 from workbench.results.rows import Row, at_best_rate
 from workbench.scoring.evaluation import answers, everyday_facts, fact_rows, score
 from workbench.scoring.scores import unpack_rows
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.training.runs import Run, comparable_row
 
 SENTENCES, WORDS = 3, 6  # broken sentences shown, and tokens of each

@@ -8,7 +8,7 @@ from workbench.cost.roofline import Service
 from workbench.course.lessons import START_MODELS, START_RANK, as_quote
 from workbench.serving.fleet import SHARED, WHOLE, Fleet
 from workbench.serving.measure import Merging, Several
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task
 
 TIMES = "times"

@@ -18,7 +18,7 @@ from workbench.models.sharing import in_float32, shared_copy
 from workbench.results.reference import learning_rate_for
 from workbench.scoring.evaluation import score
 from workbench.tasks.encoding import encode
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task, information_bits
 from workbench.training.runs import Run, table
 from workbench.training.step import TrainConfig

@@ -14,7 +14,7 @@ from workbench.models.sharing import in_float32, own_precision, shared_copy
 from workbench.scoring.evaluation import answers, general_rows, score
 from workbench.scoring.scores import Scores
 from workbench.tasks.encoding import Encoded, encode
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task
 
 ANSWER_TOKENS = 6

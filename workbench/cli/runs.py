@@ -54,7 +54,7 @@ def announce(options: argparse.Namespace) -> None:
 
 def config(options: argparse.Namespace) -> TrainConfig:
     """The training configuration that was asked for; of a shipped task the first LIVE_ROWS test rows are scored."""
-    from workbench.tasks.files import BUILT_IN
+    from workbench.tasks.example import BUILT_IN
     from workbench.tasks.tasks import LIVE_ROWS
     from workbench.training.step import TrainConfig
 

@@ -54,7 +54,7 @@ def _export(options: argparse.Namespace) -> int:
     from workbench.adapters.checkpoints import directory_bytes
     from workbench.serving.exported import export
     from workbench.serving.merged import base_of, check_has_adapter, new_folder
-    from workbench.tasks.files import SHIPPED
+    from workbench.tasks.example import SHIPPED
     from workbench.tasks.tasks import load_task
 
     run = _run(options, options.run)

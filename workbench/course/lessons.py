@@ -12,7 +12,7 @@ from workbench.models.base import Base
 from workbench.results.noise import two_standard_errors
 from workbench.scoring.evaluation import answers
 from workbench.scoring.scores import Scores, unpack_rows
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 
 # Where to begin on a job of one's own, with adapters on every linear layer: common in the documentation of PEFT and of
 # QLoRA (arXiv 2305.14314), and near the rule 5e-5 x 10 x (2000 / hidden)^0.78 of tinker-cookbook.

@@ -26,7 +26,7 @@ from workbench.plots.adapters import adapter_lab
 from workbench.plots.style import Figure, described
 from workbench.scoring import evaluation
 from workbench.tasks.encoding import encode
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task
 from workbench.training.peak_memory import LiveBytes
 from workbench.training.runs import Run

@@ -24,7 +24,7 @@ from workbench.scoring.progress import ScoringProgress
 from workbench.scoring.row_scores import RowScores, score_rows
 from workbench.scoring.scores import Scores, pack_rows
 from workbench.tasks.encoding import Encoded, encode, ended
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.joining import pair_ids, prompt_ids, start_ids, token_ids
 from workbench.tasks.tasks import Task
 

@@ -13,7 +13,7 @@ from workbench.models.sharing import in_float32, own_precision, shared_copy
 from workbench.scoring.evaluation import score
 from workbench.scoring.scores import Scores, pack_rows, unpack_rows
 from workbench.tasks.encoding import encode
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.joining import pair_ids
 from workbench.tasks.tasks import Task
 

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "LIVE_ROWS": "tasks",
         "SWEEP_FACTS": "tasks",
         "Encoded": "encoding",
-        "Example": "files",
+        "Example": "example",
         "Task": "tasks",
         "batches": "encoding",
         "collate": "encoding",

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from workbench.tasks.contents import Contents
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.joining import pair_ids
-from workbench.tasks.layouts import counted_rows
+from workbench.tasks.reading.contents import Contents
+from workbench.tasks.reading.layouts import counted_rows
 from workbench.tasks.splitting import near_duplicates
 from workbench.tasks.tasks import Task
 

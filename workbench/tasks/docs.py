@@ -15,9 +15,9 @@ from pathlib import Path
 from workbench.errors import DamagedError
 from workbench.stored import read_json
 from workbench.tasks import docstrings
-from workbench.tasks.contents import Contents
 from workbench.tasks.docstrings import MASK, distinct, mixed_order, source_files
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
+from workbench.tasks.reading.contents import Contents
 
 NAME, READER = "docs", 'The task "docs"'
 # Every install has these packages. The standard library is left out: it is not pinned, and forgetting is measured on

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.console import say
 from workbench.errors import TaskError
-from workbench.tasks.files import Example
+from workbench.tasks.example import Example
 from workbench.tasks.joining import pair_ids, plain, start_ids
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.tasks.checks import findings
-from workbench.tasks.contents import SHOWN_ROWS, Mapping
-from workbench.tasks.tables import Row
+from workbench.tasks.reading.contents import SHOWN_ROWS, Mapping
+from workbench.tasks.reading.tables import Row
 from workbench.tasks.tasks import TEST_FRACTION, as_task, find_contents
 
 if TYPE_CHECKING:

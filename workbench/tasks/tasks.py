@@ -17,8 +17,9 @@ from workbench.console import say
 from workbench.errors import TaskError
 from workbench.paths import DATA
 from workbench.tasks import docs
-from workbench.tasks.contents import Contents, Mapping, read_contents
-from workbench.tasks.files import BUILT_IN, SHIPPED, Example, shortened
+from workbench.tasks.example import BUILT_IN, SHIPPED, Example
+from workbench.tasks.reading.contents import Contents, Mapping, read_contents
+from workbench.tasks.reading.files import shortened
 from workbench.tasks.splitting import hold_out, normal_form
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.console import first_line
 from workbench.errors import TaskError
-from workbench.tasks.files import listed
-from workbench.tasks.layouts import half_character, refuse
-from workbench.tasks.tables import Row, Table
+from workbench.tasks.reading.files import listed
+from workbench.tasks.reading.layouts import half_character, refuse
+from workbench.tasks.reading.tables import Row, Table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import TaskError
-from workbench.tasks.tables import Row, Table
+from workbench.tasks.reading.tables import Row, Table
 
 CHATS = ("messages", "conversations")  # the names by which chats are recognised
 LABELS = ("label", "labels", "class", "category", "intent")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.console import first_line
 from workbench.errors import TaskError
-from workbench.tasks.texts import read_text, unpacked
+from workbench.tasks.reading.texts import read_text, unpacked
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,10 +10,9 @@ from typing import Any
 
 from workbench.console import first_line
 from workbench.errors import TaskError
-from workbench.tasks.tables import READERS, Table, kind_of, read_table, rows_of
+from workbench.tasks.example import BUILT_IN
+from workbench.tasks.reading.tables import READERS, Table, kind_of, read_table, rows_of
 
-SHIPPED = ("orders", "tickets", "facts", "protocol")  # each is a folder of data/tasks
-BUILT_IN = (*SHIPPED, "docs")
 SUFFIXES = (*READERS, ".gz")
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev", "evaluation", "eval")  # the first that there is, is used
 SPLIT_WORD = re.compile("|".join(("training", "train", *TEST_SPLITS)))
@@ -23,14 +22,6 @@ MOST_PARTS = 10_000  # that are looked for
 DESCRIPTIONS = (".md", ".rst")  # files beside the data that are none
 SAVED = ("dataset_dict.json", "state.json")  # which `save_to_disk` of datasets leaves in its folder
 LISTED = 6  # names in one message
-
-
-@dataclass(frozen=True)
-class Example:
-    """One pair: the model reads `prompt` and learns to write `completion`. Both are joined as they are."""
-
-    prompt: str
-    completion: str
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING
 
 from workbench.console import first_line
 from workbench.errors import TaskError
-from workbench.tasks.chats import PLAIN, chat_pairs, check_template
-from workbench.tasks.files import (
-    BUILT_IN,
-    SUFFIXES,
-    Example,
-    Found,
-    listed,
-    read_file,
-    read_folder,
-    read_hub,
-    shortened,
-)
-from workbench.tasks.layouts import Layout, check_rows, find_layout, with_label_names
-from workbench.tasks.tables import Row, Table
+from workbench.tasks.example import BUILT_IN, Example
+from workbench.tasks.reading.chats import PLAIN, chat_pairs, check_template
+from workbench.tasks.reading.files import SUFFIXES, Found, listed, read_file, read_folder, read_hub, shortened
+from workbench.tasks.reading.layouts import Layout, check_rows, find_layout, with_label_names
+from workbench.tasks.reading.tables import Row, Table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
