@@ -94,8 +94,8 @@ function drawChart(pen, scene, chart, box) {
 }
 
 function drawBar(pen, plot, one, chart, legend) {
-  const [x0, x1] = one.x.map(plot.toX).sort((a, b) => a - b);
-  const [y0, y1] = one.y.map(plot.toY).sort((a, b) => a - b);
+  const [x0, x1] = one.x.map(plot.toX).toSorted((a, b) => a - b);
+  const [y0, y1] = one.y.map(plot.toY).toSorted((a, b) => a - b);
   if (one.colour) {
     pen.ctx.fillStyle = colour(pen, one.colour);
     pen.ctx.fillRect(x0, y0, x1 - x0, y1 - y0);
