@@ -60,14 +60,15 @@ def test_training_test_and_validation_rows_follow_each_other(source):
 def test_pages_and_queries_that_stand_twice_are_kept_once_and_not_trained_on(tmp_path):
     rows = [{"query": f"query {n}", "image": page(f"{n}"), "negative_0": page(f"other {n}")} for n in range(20)]
     rows[16]["query"] = rows[15]["query"]
+    rows[8]["image"] = rows[19]["image"]  # of the validation
     rows[17]["negative_0"] = rows[18]["image"]  # one page, two queries' rows
     rows[3]["image"] = rows[17]["image"]
     rows[4]["negative_0"] = rows[15]["image"]
-    rows[5]["query"] = None
+    rows[5]["query"], rows[6]["image"], rows[7]["negative_0"] = None, None, None
     corpus = read_pages(str(save_pages(tmp_path / "pages", rows)))
-    # 19 rows with a query: 14 to train on (0 to 14 without 5), 3 of the test (15, 16, 17)
+    # 19 rows with a query: 14 to train on (0 to 14 without 5), 3 of the test (15 to 17), 2 of the validation
     assert corpus.queries == ("query 15", "query 17") and len(corpus.documents) == len(set(corpus.documents)) == 6
-    assert list(corpus.triplets["query"]) == [f"query {n}" for n in range(15) if n not in (3, 4, 5)]
+    assert list(corpus.triplets["query"]) == [f"query {n}" for n in range(15) if n not in (3, 4, 5, 6, 7, 8)]
 
 
 def test_what_a_corpus_depends_on_is_its_pages(source, tmp_path):

@@ -40,25 +40,27 @@ def read_pages(source: str = PAGES, part: str = "test") -> Corpus:
     """The corpus of a data set of pages: rows for training, then those of the test, then those of the validation.
 
     source: a Hub id, or a folder that `datasets` saved, with the columns query, image and negative_0, which is an image
-    too; further negatives are further pages to search among. part: "test" or "validation". A query or page that stands
-    twice is kept once, and rows with a page of the part are not trained on. Raises RetrievalError for what is not such
-    a data set.
+    too; further negatives are further pages to search among. part: "test" or "validation", whose training rows
+    are the same: those without a page of either. A query or page that stands twice is kept once. Raises RetrievalError
+    for what is not such a data set.
     """
     rows = _columns_of(_load(source), source)
     rows = rows.select([place for place, query in enumerate(rows[QUERY]) if query])
     train = min(TRAIN, len(rows) * 3 // 4)
     test = min(TEST, (len(rows) - train) * 3 // 5)
     validation = min(VALIDATION, len(rows) - train - test)
-    start, count = (train, test) if part == "test" else (train + test, validation)
-    held = rows.select(range(start, start + count))
+    asked = range(test) if part == "test" else range(test, test + validation)
     documents: dict[Page, int] = {}
     queries: dict[str, int] = {}
-    for row in held:
-        places = [documents.setdefault(Page(content), len(documents)) for content in _contents(row)]
-        queries.setdefault(row[QUERY], places[0])
-    known = {page.sha256 for page in documents}
+    held_out: set[str] = set()
+    for place, row in enumerate(rows.select(range(train, train + test + validation))):
+        pages = [Page(content) for content in _contents(row)]
+        held_out.update(page.sha256 for page in pages)
+        if place in asked and row[PAGE]:
+            places = [documents.setdefault(page, len(documents)) for page in pages]
+            queries.setdefault(row[QUERY], places[0])
     digests = list(_digests(rows.select(range(train))))
-    kept = [place for place, (_, *pages) in enumerate(digests) if len(pages) == 2 and known.isdisjoint(pages)]
+    kept = [place for place, (_, *pages) in enumerate(digests) if len(pages) == 2 and held_out.isdisjoint(pages)]
     return Corpus(
         tuple(documents),
         tuple(queries),
