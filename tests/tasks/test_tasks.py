@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -259,3 +261,10 @@ def test_gathered_loss_equals_the_models_own_masked_loss(base):
         whole = base.model(input_ids=batch["input_ids"], labels=labels)
     gathered = whole.logits[batch["rows"], batch["columns"]].float()
     assert nn.functional.cross_entropy(gathered, batch["targets"]).item() == pytest.approx(whole.loss.item(), rel=1e-5)
+
+
+def test_reading_a_task_imports_no_torch():
+    """Reading and checking data is quick to start, and `docs` reads packages that it must not import."""
+    code = "import sys; from workbench.tasks import load_task; load_task('orders'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
