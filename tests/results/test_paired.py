@@ -159,7 +159,7 @@ def test_seeds_that_differ_too_much_ask_for_more_seeds():
     first = np.stack([runs(right, 1000)[0] for right in (500, 700, 900)])
     found = compare(first, runs(690, 1000, 3))
     assert found.verdict == "undecided" and found.rows_needed is None
-    assert "more seeds are needed, more rows would not help" in found.in_words("full", "lora")
+    assert "more seeds are needed, not more rows" in found.in_words("full", "lora")
 
 
 def test_one_seed_of_each_has_the_exact_test():

@@ -68,10 +68,10 @@ class Comparison:
         if self.excludes_zero:
             interval = f"95 % interval {low:.1f} to {high:.1f}"
             return f"{ahead} is {abs(self.difference):.1f} points better ({interval}, {sizes})"
-        if self.rows_needed is None:
-            why = "the seeds differ too much; more seeds are needed, more rows would not help"
-            return f"undecided ({_span(self)}, {sizes}): {why}"
-        return f"undecided ({_span(self)}, {sizes}): about {two_digits(self.rows_needed):,} rows would decide"
+        needed = "more seeds are needed, not more rows"
+        if self.rows_needed is not None:
+            needed = f"about {two_digits(self.rows_needed):,} rows would decide"
+        return f"{first} and {second} are not told apart ({_span(self)} points, {sizes}; {needed})"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _behaviour(study: Sequence[Row]) -> str:
             f"not (full is {against.difference:+.1f} points ahead of it, {against.low:+.1f} to {against.high:+.1f})."
         )
     if usual.verdict == "undecided":
-        return f"On `{HARD}`, full and LoRA: {usual.in_words('full', 'LoRA')}."
+        return f"On `{HARD}`, {usual.in_words('full', 'LoRA')}."
     return f"No: on `{HARD}` full is {usual.difference:+.1f} points ahead ({usual.low:+.1f} to {usual.high:+.1f})."
 
 
