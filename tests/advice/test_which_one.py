@@ -60,7 +60,11 @@ def test_a_winner_is_named_only_where_the_rows_tell_them_apart(lora, full, promp
 
 @pytest.mark.parametrize(
     ("prompting", "trained", "expected"),
-    [(0.05, 0.7, "fewer than 1 in 10"), (0.3, 0.7, "about a third"), (0.8, 0.7, "more than after training")],
+    [
+        (0.05, 0.7, "fewer than 1 in 10"),
+        (0.5, 0.7, "more, but fewer than after training"),
+        (0.7, 0.7, "as many as after training, or more"),
+    ],
 )
 def test_the_share_is_said_as_the_prediction_words_it(prompting, trained, expected):
     assert say.share_in_words(prompting, trained) == expected

@@ -137,9 +137,9 @@ def published_rows() -> list[Row]:
 
 def share_in_words(prompting: float, trained: float) -> str:
     """What prompting scores, as the lesson's prediction words it."""
-    if prompting > trained:
-        return "more than after training"
-    return "fewer than 1 in 10" if prompting < 0.1 else "about a third"
+    if prompting >= trained:
+        return "as many as after training, or more"
+    return "fewer than 1 in 10" if prompting < 0.1 else "more, but fewer than after training"
 
 
 def write_report(runs: Sequence[Run], store: RunStore) -> str:

@@ -149,4 +149,5 @@ def as_markdown(listed: Sequence[Entry]) -> str:
 def _why_not(one: Entry) -> str:
     reasons = [verdict.evidence for verdict in one.found.values()]
     lessons = " and ".join(one.claim.notebooks)
-    return " ".join(reasons) or f"No evidence is stored; lesson {lessons} measures it."
+    where = f"lesson {lessons} measures it" if len(one.claim.notebooks) == 1 else f"lessons {lessons} measure it"
+    return " ".join(reasons) or f"No evidence is stored; {where}."
