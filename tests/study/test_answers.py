@@ -1,4 +1,4 @@
-"""The ten answers, on simulated rows whose truth is known, and on none."""
+"""The answers, on simulated rows whose truth is known, and on none."""
 
 import pytest
 
@@ -13,9 +13,9 @@ def told(start: str, *rows: list) -> str:
     return found
 
 
-def test_there_are_ten_and_without_rows_they_say_so():
-    assert len(QUESTIONS) == 10
-    assert [answer for _, answer in answers([])][:9] == [NOT_YET] * 9
+def test_without_rows_they_say_so():
+    """The last two are of other rows: costs, and the study of search."""
+    assert [answer for _, answer in answers([])][:-2] == [NOT_YET] * (len(QUESTIONS) - 2)
     assert page([]).startswith("1. **Is LoRA as good")
 
 

@@ -1,4 +1,4 @@
-"""Ten questions that people ask about LoRA, each answered by the reference study in one line with one number."""
+"""Questions that people ask about LoRA, each answered by the reference study in one line with one number."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import geometric_mean
 
+from workbench.claims.retrieval import in_words
 from workbench.claims.study import (
     HARD,
     LORA_SETTINGS,
@@ -18,6 +19,7 @@ from workbench.claims.study import (
 from workbench.results.equal_score import ENOUGH
 from workbench.results.paired import MARGIN, Comparison
 from workbench.results.rows import Row, grouped
+from workbench.retrieval.rows import BASE, FULL, LORA, compare, names, retrieval_rows
 from workbench.study.costs import costs
 
 NOT_YET = "Not measured yet."
@@ -176,6 +178,15 @@ def _saving(study: Sequence[Row]) -> str:
     )
 
 
+def _search(study: Sequence[Row]) -> str:
+    rows = retrieval_rows()
+    if not {BASE, LORA, FULL} <= set(names(rows)):
+        return NOT_YET
+    gain, gap = compare(rows, LORA, BASE), compare(rows, LORA, FULL)
+    verb = {"better": "No, it gains", "worse": "Yes", "undecided": "No change is seen"}[gain.verdict]
+    return f"{verb}: LoRA is {in_words(gain)} NDCG@10 from the untuned encoder, and {in_words(gap)} from full."
+
+
 QUESTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
     PARITY: _parity,
     "Is that so for classification and extraction?": _scoped,
@@ -187,4 +198,5 @@ QUESTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
     "How much larger is LoRA's best learning rate?": _rates,
     "Do rank, alpha and the variants of LoRA matter once the rate is tuned?": _ranks,
     "What does LoRA save?": _saving,
+    "Does LoRA cost an encoder search quality (lesson 09)?": _search,
 }
