@@ -1,4 +1,4 @@
-"""Five findings for the README, each with its numbers, computed from the reference study and the predictions."""
+"""A few findings for the README, each with its numbers, computed from the reference study and the predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from workbench.serving.fleet import SHARED, WHOLE, Fleet
 from workbench.study.answers import PARITY, answers
 
 BLOCK = re.compile(r"(?<=<!-- findings -->\n).*?(?=<!-- end of findings -->)", re.DOTALL)
-SHARED_WITH_FINDINGS = ("Does LoRA forget less?", "How much larger is LoRA's best learning rate?")
+SHARED_WITH_FINDINGS = (
+    "Does LoRA cost an encoder search quality (lesson 09)?",
+    "Does LoRA forget less?",
+    "How much larger is LoRA's best learning rate?",
+)
 SIZE, TOKENS = "8B", 1024  # of the prediction
 FLEET = Fleet(20, "llama-3.1-8b", 16, "L4")
 
