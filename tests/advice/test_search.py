@@ -52,6 +52,18 @@ def test_so_does_the_title_of_the_study():
     assert title(base=0.5, lora=0.7, full=0.72, queries=50) == "LoRA gains x NDCG@10, which is not told apart from full"
 
 
+def test_what_other_text_keeps_is_said_beside_full():
+    rows = search_rows(base=0.5, lora=0.7, full=0.8)
+    for row in rows:
+        row["kept"] = {"lora r=8": 0.9, "full": 0.8}.get(row["name"], 1.0)
+    assert say.kept_title(rows) == "LoRA gains less than full, and keeps more of other text"
+    assert "keeps more of other text (0.900 against 0.800). A test" in say.answer(rows, HALF, 100, 0.02)
+    for row in rows:
+        row["kept"] = 0.9 + 0.01 * row["seed"]
+    assert say.kept_title(rows) == "LoRA gains less than full, and keeps about as much of other text"
+    assert say.kept_title(search_rows(lora=0.7)) == "What search gains, and what other text keeps"
+
+
 def test_what_a_cut_vector_costs_is_said():
     measured = Measured(ranks(0.5, 1), {192: ranks(0.45, 1), 48: ranks(0.3, 1)}, np.zeros(1))
     found = say.by_size(measured)
