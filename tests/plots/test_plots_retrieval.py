@@ -3,7 +3,7 @@
 import numpy as np
 
 from support.search_rows import search_rows
-from workbench.advice import search as say
+from workbench.commentary import search as say
 from workbench.plots import retrieval as figures
 from workbench.retrieval.metrics import bootstrap
 from workbench.retrieval.published import published_scores

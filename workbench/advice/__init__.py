@@ -1,1 +1,1 @@
-"""Recommendations: which method, rank and learning rate; and what the lessons say in words about their numbers."""
+"""Recommendations: which method, rank and learning rate to start with, by a rule, by trying, or by stated needs."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from workbench.advice.lora_or_full import study_gap
 from workbench.claims.study import best_setting, compared, comparisons
+from workbench.commentary.lora_or_full import study_gap
 from workbench.results import equal_score
 from workbench.results.rows import Row, at_best_rate, usable
 

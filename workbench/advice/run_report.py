@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
-from workbench.advice.lora_or_full import lead_in_words, row_by_row
 from workbench.claims.book import LIMITS, OWN
 from workbench.claims.ledger import UNTESTED
 from workbench.claims.rules import verdicts
+from workbench.commentary.lora_or_full import lead_in_words, row_by_row
 from workbench.errors import RunError
 from workbench.plots.comparisons import paired_differences
 from workbench.plots.runs import costs

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.advice.fits_my_gpu import METHODS, needs, smallest
 from workbench.claims.study import compared
+from workbench.commentary.fits_my_gpu import METHODS, needs, smallest
 from workbench.results import reference
 from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
 from workbench.serving.fleet import SHARED, WHOLE, Fleet

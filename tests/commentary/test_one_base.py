@@ -1,6 +1,6 @@
 """What lesson 08 says follows its numbers, whichever way they fall."""
 
-from workbench.advice import one_base as say
+from workbench.commentary import one_base as say
 from workbench.cost.gpus import gpus
 from workbench.cost.roofline import serve
 from workbench.serving.measure import Merging, Several

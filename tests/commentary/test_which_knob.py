@@ -7,7 +7,7 @@ import pytest
 
 from support.records import run
 from support.rows import RANKS, row
-from workbench.advice import which_knob as say
+from workbench.commentary import which_knob as say
 from workbench.results import reference
 from workbench.scoring.scores import pack_rows
 

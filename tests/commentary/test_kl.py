@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from workbench.advice import kl
 from workbench.analysis.places import Place
+from workbench.commentary import kl
 
 
 def place(exact_match: float, forgotten: float, value: float) -> Place:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.advice import fits_my_gpu as say
+from workbench.commentary import fits_my_gpu as say
 from workbench.cost.gpus import gpus, priced
 from workbench.cost.published import published_runs
 

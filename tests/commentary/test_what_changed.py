@@ -5,8 +5,8 @@ import pytest
 from support.places import BASE, DROP, KEEP, SCALE, TUNED, WAYS, place
 from support.records import run
 from support.study_rows import runs
-from workbench.advice import what_changed as say
 from workbench.analysis import Cuts
+from workbench.commentary import what_changed as say
 from workbench.results import reference
 
 CUTS = Cuts(base=0.0, whole=0.75, by_rank={0: 0.1, 8: 0.6, 64: 0.75}, rows=64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from support.search_rows import ranks, search_rows
-from workbench.advice import search as say
+from workbench.commentary import search as say
 from workbench.retrieval.corpus import Corpus
 from workbench.retrieval.experiment import Measured
 from workbench.retrieval.metrics import bootstrap

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from support.records import run
-from workbench.advice import lora_or_full as say
+from workbench.commentary import lora_or_full as say
 from workbench.results import reference
 from workbench.results.equal_score import AtRate
 from workbench.results.paired import compare
