@@ -55,7 +55,10 @@ def test_longer_runs_are_told_by_their_steps():
 def test_forgetting_is_told_as_a_factor_of_perplexity():
     rows = [*runs("tickets", "lora", 0.9, forgot=0.6931), *runs("tickets", "full", 0.9, forgot=1.0986)]
     answer = told("Does LoRA forget less", rows)
-    assert "less on 1 of 1 tasks" in answer and "2 times the base's with LoRA and 3 times with full" in answer
+    assert answer.startswith("Yes. ") and "2 times the base's with LoRA and 3 times with full" in answer
+    more = [*runs("docs", "lora", 0.9, forgot=1.0986), *runs("docs", "full", 0.9, forgot=0.6931)]
+    assert told("Does LoRA forget less", more).startswith("No, it forgets more. ")
+    assert told("Does LoRA forget less", rows, more).startswith("On 1 of 2 tasks. ")
 
 
 def test_other_settings_are_counted_by_what_is_decided():

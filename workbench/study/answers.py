@@ -105,14 +105,15 @@ def _forgetting(study: Sequence[Row]) -> str:
     found = {task: at_equal_score(study, task) for task in comparisons(study, "full", "lora")}
     if not found:
         return NOT_YET
-    less = [task for task, (_, lora, full) in found.items() if lora < full]
+    less = sum(lora < full for _, lora, full in found.values())
+    verdict = {0: "No, it forgets more", len(found): "Yes"}.get(less, f"On {less} of {len(found)} tasks")
     factors = ", ".join(
         f"{math.exp(lora):.2g} times the base's with LoRA and {math.exp(full):.2g} times with full on `{task}`"
         for task, (_, lora, full) in found.items()
     )
     return (
-        f"LoRA forgets less on {len(less)} of {len(found)} tasks, each method at the learning rate that forgets least "
-        f"and keeps {ENOUGH:.0%} of the score that both reach. Perplexity on other text is then {factors}."
+        f"{verdict}. Perplexity on other text is {factors}: each method at the learning rate that forgets least and "
+        f"keeps {ENOUGH:.0%} of the score that both reach."
     )
 
 
