@@ -85,7 +85,8 @@ class LivePage:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the picture is final."""
+        """Wait until the picture is final. What was just asked for is drawn in the next frame, so two are awaited."""
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         self.page.wait_for_function("frames.length && frames.at(-1).final && performance.now() - frames.at(-1).at > 60")
 
     def compute(self, states: list[dict]) -> list[dict]:
