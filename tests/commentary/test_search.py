@@ -52,6 +52,14 @@ def test_so_does_the_title_of_the_study():
     assert title(base=0.5, lora=0.7, full=0.72, queries=50) == "LoRA gains x NDCG@10, which is not told apart from full"
 
 
+def test_of_several_ranks_the_best_is_named():
+    rows = search_rows(lora=0.7, full=0.8, **{"lora r=32": 0.8})
+    assert "Of 2 ranks, 32 searches best; it is not told apart from full" in say.answer(rows, HALF, 100, 0.02)
+    rows = search_rows(lora=0.7, full=0.8, **{"lora r=32": 0.6})
+    assert "Of 2 ranks, 8 searches best; it is worse than full" in say.answer(rows, HALF, 100, 0.02)
+    assert "ranks" not in say.answer(search_rows(lora=0.7, full=0.8), HALF, 100, 0.02)
+
+
 def test_what_other_text_keeps_is_said_beside_full():
     rows = search_rows(base=0.5, lora=0.7, full=0.8)
     for row in rows:

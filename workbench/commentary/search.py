@@ -160,8 +160,8 @@ def answer(rows: Sequence[Row], own: Interval, queries: int, half_width: float) 
     else:
         found = f"{costs[own.verdict]}: {yours}"
     return (
-        f"**The answer:** {found}. {against_full(rows)}. A test of 300 queries sees a difference of this kind only "
-        f"from {half_width:.3f} on.\n\n"
+        f"**The answer:** {found}. {against_full(rows)}. {_of_ranks(rows)}A test of 300 queries sees a difference of "
+        f"this kind only from {half_width:.3f} on.\n\n"
         "What would change it: a domain further from what the encoder knows, many more rows, or a rate that was not "
         "swept for each method."
     )
@@ -171,9 +171,22 @@ def against_full(rows: Sequence[Row]) -> str:
     """LoRA against full fine-tuning, as far as the study has come."""
     if not {LORA, FULL} <= set(names(rows)):
         return "Full fine-tuning has not been measured to the end here"
-    gap = compare(rows, LORA, FULL)
+    return f"It is {_beside_full(rows, LORA)}, and {_kept_than_full(rows)}"
+
+
+def _beside_full(rows: Sequence[Row], name: str) -> str:
+    gap = compare(rows, name, FULL)
     than = {"better": "better than", "worse": "worse than", "undecided": "not told apart from"}[gap.verdict]
-    return f"It is {than} full fine-tuning, {in_words(gap)}, and {_kept_than_full(rows)}"
+    return f"{than} full fine-tuning, {in_words(gap)}"
+
+
+def _of_ranks(rows: Sequence[Row]) -> str:
+    """A sentence on the rank of LoRA that searches best, if full and several ranks were measured."""
+    ranks = [name for name in names(rows) if name.startswith("lora r=")]
+    if len(ranks) < 2 or FULL not in names(rows):
+        return ""
+    best = max(ranks, key=lambda name: scores(rows, name).mean())
+    return f"Of {len(ranks)} ranks, {best.removeprefix('lora r=')} searches best; it is {_beside_full(rows, best)}. "
 
 
 def kept_title(rows: Sequence[Row]) -> str:
