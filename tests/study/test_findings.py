@@ -39,6 +39,15 @@ def test_the_claims_told_are_of_the_ledger():
     assert TESTABLE <= set(findings.by_claim()) <= set(claims())
 
 
+def test_seeds_that_are_missing_are_told(stored):
+    three = [row for row in read_rows(STUDY) if row["task"] == "tickets"]
+    stored(three)
+    assert not headlines.seeds_missing()
+    stored([*three, *({**row, "seed": row["seed"] + 3} for row in three if row["name"] == "lora" and row["seed"])])
+    (told,) = headlines.seeds_missing()
+    assert "on `tickets` LoRA has 6 and full 3 of 9 planned seeds" in told
+
+
 def completed(task, **scores):
     """Rows of a study that has these settings on a task, each with four seeds: name -> its true score."""
     template = read_rows(STUDY)[0]

@@ -128,6 +128,7 @@ def findings() -> str:
     parts = [
         OPENING,
         f"## Answers\n\n{answers.page(reference.paired_rows())}",
+        *headlines.seeds_missing(),
         ABOUT,
         f"## On each task\n\n{NAMES}\n\n{measured}",
         *pictures,

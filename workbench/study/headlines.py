@@ -12,6 +12,8 @@ from workbench.results import reference
 from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
 from workbench.serving.fleet import SHARED, WHOLE, Fleet
 from workbench.study.answers import PARITY, answers
+from workbench.study.plan import MORE_SEEDS
+from workbench.study.settings import COMPARING
 
 BLOCK = re.compile(r"(?<=<!-- findings -->\n).*?(?=<!-- end of findings -->)", re.DOTALL)
 SHARED_WITH_FINDINGS = (
@@ -43,7 +45,22 @@ def _scores(decided: str) -> str:
             lora, full = (mean_of(at_best(rows, task, name), "exact_match") for name in methods)
             source = " (first study)" if rows[0].get("first_study") else ""
             told.append(f"{lora:.0%} and {full:.0%} on `{task}`{source}")
-    return f"**Is LoRA as good?** Right answers of LoRA and of full: {', '.join(told)}. {decided}"
+    scored = f"**Is LoRA as good?** Right answers of LoRA and of full: {', '.join(told)}."
+    return " ".join([scored, decided, *seeds_missing()])
+
+
+def seeds_missing() -> list[str]:
+    """A warning for each task whose further seeds are still coming in, and whose comparison is looked at before."""
+    planned, rows = len(COMPARING) + len(MORE_SEEDS), reference.paired_rows()
+    told = []
+    for task in by_task(rows):
+        lora, full = (len(compared(rows, task, name)) for name in ("lora", "full"))
+        if max(lora, full) > len(COMPARING) and min(lora, full) < planned:
+            told.append(
+                f"**Preliminary:** on `{task}` LoRA has {lora} and full {full} of {planned} planned seeds. "
+                "Whoever looks while seeds come in finds differences too easily."
+            )
+    return told
 
 
 def by_task(study: Sequence[Row]) -> dict[str, list[Row]]:
