@@ -95,7 +95,7 @@ def preferred_dtype() -> torch.dtype:
             raise ModelError(f"WORKBENCH_DTYPE={asked!r} must be float32, bfloat16 or float16, or not be set.")
         return DTYPES[asked]
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+        return torch.bfloat16 if gpu_has_bfloat16() else torch.float16
     record = step_times()
     if record is None:
         record = {name: layer_seconds(DTYPES[name]) for name in ("float32", "bfloat16")}
@@ -103,6 +103,11 @@ def preferred_dtype() -> torch.dtype:
             save_step_times(record)
         say(_chosen(record))
     return torch.bfloat16 if _bfloat16_pays(record) else torch.float32
+
+
+def gpu_has_bfloat16() -> bool:
+    """Whether there is a GPU that computes in bfloat16."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
 
 
 def _bfloat16_pays(record: dict[str, float | None]) -> bool:

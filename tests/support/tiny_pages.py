@@ -1,8 +1,8 @@
 """Pages drawn here, and an encoder of the architecture of Qwen3-VL with random weights that reads them.
 
 Model, tokenizer and image processor are transformers' own. The processor of Qwen3-VL also holds one for videos, which
-cannot be made without torchvision: `PageProcessor` is the same without it. Run as a script, this registers it: the
-kernel of a notebook does so by a start-up file.
+cannot be made without torchvision: `PageProcessor` is the same without it. Importing this module registers it; the
+kernel of a notebook imports it by a file sitecustomize.py.
 """
 
 from itertools import product

@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.claims.retrieval import in_words
 from workbench.course.lessons import as_quote
-from workbench.retrieval.corpus import Corpus, Document, Page
+from workbench.retrieval.corpus import Corpus, Document
 from workbench.retrieval.experiment import Measured
 from workbench.retrieval.metrics import Interval, Ranks, bootstrap
 from workbench.retrieval.rows import BASE, FULL, LORA, MARGIN, Row, at_chosen_rate, compare, names, scores
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 NOT_YET = "The stored study has not come so far; `python -m workbench.study.retrieval [--pages]` goes on with it."
 SMALL = 240  # pixels of a page's longer side, as shown
@@ -39,22 +42,21 @@ def _shown(document: Document, number: int) -> str:
     """A text quoted, a page as a small picture."""
     if isinstance(document, str):
         return as_quote(document, 90)
-    image, file = document.image(), BytesIO()
-    image.thumbnail((SMALL, SMALL))
-    image.save(file, "png")
+    return _picture(document.image(), number)
+
+
+def _picture(image: Image, number: int) -> str:
+    """A page as a small picture in HTML."""
+    small, file = image.convert("RGB"), BytesIO()
+    small.thumbnail((SMALL, SMALL))
+    small.save(file, "png")
     return f'<img alt="page {number}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
 def training_row(row: Mapping[str, Any]) -> str:
     """A Markdown list: the query, the document and the hard negative of a training row, texts or images."""
-    lines = []
-    for number, (name, value) in enumerate(row.items()):
-        if not isinstance(value, str):
-            file = BytesIO()
-            value.save(file, "png")
-            value = _shown(Page(file.getvalue()), number)
-        lines.append(f"- **{name}**: {value}")
-    return "\n".join(lines)
+    shown = [value if isinstance(value, str) else _picture(value, at) for at, value in enumerate(row.values())]
+    return "\n".join(f"- **{name}**: {text}" for name, text in zip(row, shown, strict=True))
 
 
 def before_and_after(before: Ranks, after: Ranks) -> str:

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, TypedDict
 
@@ -51,7 +52,7 @@ class Page:
 
     content: bytes
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the bytes: pages that are the same have the same."""
         return hashlib.sha256(self.content).hexdigest()
@@ -109,7 +110,7 @@ class Corpus:
         kept = (tuple(self.queries[place] for place in asked), tuple(self.answers[place] for place in asked))
         return Corpus(self.documents[:documents], *kept, self.train, self.source, self.triplets, self.triplets_sha256)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the documents, queries and answers in order: what scores depend on."""
         return _digest([self.documents, self.queries, self.answers])

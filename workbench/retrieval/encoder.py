@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from workbench.console import first_line
 from workbench.errors import RetrievalError
+from workbench.machine import gpu_has_bfloat16
 from workbench.retrieval.corpus import Document, Page
 
 if TYPE_CHECKING:
@@ -76,12 +77,15 @@ def _packaged() -> Path:
 
 
 def embed(encoder: SentenceTransformer, documents: Sequence[Document]) -> NDArray[np.float32]:
-    """The embeddings (documents, dimensions) of texts or pages, in bfloat16 on a GPU that has it."""
+    """The embeddings (documents, dimensions) of texts or pages, in bfloat16 on a GPU that has it.
+
+    The weights stay in float32, as training needs them.
+    """
     images = any(isinstance(document, Page) for document in documents)
     if images and not reads_images(encoder):
         raise RetrievalError("These documents are pages, and this encoder reads text only; name one that reads images.")
     size = PAGES_AT_ONCE if images else max(1, len(documents))
-    with torch.autocast("cuda", torch.bfloat16, enabled=quick_bfloat16()):
+    with torch.autocast("cuda", torch.bfloat16, enabled=gpu_has_bfloat16()):
         found = [_embed(encoder, documents[start : start + size]) for start in range(0, len(documents), size)]
     return np.concatenate(found)
 
@@ -90,8 +94,3 @@ def _embed(encoder: SentenceTransformer, documents: Sequence[Document]) -> NDArr
     inputs: list[Any] = [item.image() if isinstance(item, Page) else item for item in documents]
     found = encoder.encode(inputs, batch_size=64, show_progress_bar=False, convert_to_numpy=True)
     return np.asarray(found, dtype=np.float32)
-
-
-def quick_bfloat16() -> bool:
-    """Whether there is a GPU that computes in bfloat16; weights stay in float32 there, as training needs them."""
-    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8

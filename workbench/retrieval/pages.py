@@ -118,6 +118,6 @@ def _contents(row: dict[str, Any]) -> list[bytes]:
 
 
 def _digests(rows: Dataset) -> Iterator[list[str]]:
-    """Of each row the SHA-256 of its query, its page and its first negative."""
+    """Of each row its query, and the SHA-256 of its page and of its first negative."""
     for row in rows.select_columns([QUERY, PAGE, NEGATIVES[0]]):
-        yield [hashlib.sha256(content).hexdigest() for content in (row[QUERY].encode(), *_contents(row))]
+        yield [row[QUERY], *(Page(content).sha256 for content in _contents(row))]

@@ -16,8 +16,9 @@ from torch import nn
 from workbench.adapters.inject import ends_with, lies_within
 from workbench.adapters.methods import Method
 from workbench.errors import MethodError, RetrievalError
+from workbench.machine import gpu_has_bfloat16
 from workbench.retrieval.corpus import Pair
-from workbench.retrieval.encoder import embed, quick_bfloat16, reads_images
+from workbench.retrieval.encoder import embed, reads_images
 from workbench.retrieval.index import similarities
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _arguments(folder: str, method: Method, seed: int, batch: int, epochs: int, 
         warmup_steps=round(WARM_UP * epochs * rows / batch),  # none of few steps: the first would train nothing
         batch_sampler="no_duplicates",  # the same text twice would be its own negative
         seed=seed,
-        bf16=quick_bfloat16(),
+        bf16=gpu_has_bfloat16(),
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=1,
         save_strategy="no",
