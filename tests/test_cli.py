@@ -178,7 +178,7 @@ def test_a_run_that_finds_the_disk_full_is_exit_1(small_directory, tmp_path, cap
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("workbench.adapters.checkpoints.save", full)
+    monkeypatch.setattr("workbench.adapters.saved.checkpoints.save", full)
     arguments = ["--model", str(small_directory), "--task", "facts", "--steps", "1", "--batch-size", "2"]
     arguments += ["--test-limit", "2", "--out", str(tmp_path), "--dtype", "float32", "--json"]
     assert main([*command, *arguments]) == 1

@@ -16,8 +16,8 @@ from support.tuned_bases import adapter
 from workbench.adapters import load, lora
 from workbench.adapters.batched import multi_adapter_model, set_slices
 from workbench.adapters.merging import merge
-from workbench.adapters.origin import ORIGIN_FILE, write_origin
-from workbench.adapters.several import BASE, attach, combine
+from workbench.adapters.saved.origin import ORIGIN_FILE, write_origin
+from workbench.adapters.saved.several import BASE, attach, combine
 from workbench.errors import AdapterError
 from workbench.models.identity import config_sha256, fingerprint
 

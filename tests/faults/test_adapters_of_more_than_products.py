@@ -10,7 +10,7 @@ from support.bases_on_disk import few_rows, write_base
 from support.random_bases import logits, random_base, stock_adapter
 from workbench import load_base
 from workbench.adapters import load
-from workbench.adapters.several import attach
+from workbench.adapters.saved.several import attach
 from workbench.adapters.updates import change, spectra
 from workbench.analysis import layer_spectra
 from workbench.errors import AdapterError

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from support.random_bases import logits, random_base, stock_adapter
 from workbench.adapters import apply, hybrid, load, lora, merge, save
-from workbench.adapters.checkpoints import check_saved
 from workbench.adapters.methods import full
+from workbench.adapters.saved.checkpoints import check_saved
 from workbench.errors import AdapterError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own

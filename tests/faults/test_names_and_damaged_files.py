@@ -15,7 +15,7 @@ from support.bases_on_disk import write_base
 from support.random_bases import random_base
 from workbench import RunStore, adapters, load_base
 from workbench.errors import AdapterError, ModelError, RunError, WorkbenchError
-from workbench.models import hub
+from workbench.models.sources import hub
 from workbench.paths import cache_dir
 
 NAMES = {

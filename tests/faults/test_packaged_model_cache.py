@@ -8,8 +8,8 @@ import pytest
 from filelock import FileLock
 
 from workbench.errors import ModelError
-from workbench.models import packaged
 from workbench.models.identity import file_hash
+from workbench.models.sources import packaged
 
 NAMES = sorted(packaged.FILES)
 

@@ -220,8 +220,8 @@ def test_what_another_process_finishes_while_this_one_is_at_its_end_stays(store,
 
         return call
 
-    place = ("workbench.adapters.checkpoints.save") if at == "saving" else "workbench.training.keeping.scores_of"
-    from workbench.adapters import checkpoints
+    place = ("workbench.adapters.saved.checkpoints.save") if at == "saving" else "workbench.training.keeping.scores_of"
+    from workbench.adapters.saved import checkpoints
     from workbench.training import keeping
 
     monkeypatch.setattr(place, other_finishes(checkpoints.save if at == "saving" else keeping.scores_of))

@@ -18,7 +18,7 @@ import torch
 
 from support.quick_training import CONFIG, readable_base, rows
 from workbench import RunStore, TrainConfig, full, hybrid, lora, sweep, train
-from workbench.adapters import checkpoints
+from workbench.adapters.saved import checkpoints
 from workbench.console import say
 from workbench.errors import RunError, SweepError, TrainingError
 from workbench.scoring import Scores, evaluation

@@ -6,8 +6,9 @@ from workbench import load_base, lora
 from workbench.errors import MemoryModelError, ModelError
 from workbench.memory import estimate, shipped
 from workbench.memory.configs import model_config
-from workbench.models import base, catalogue, packaged
+from workbench.models import base, catalogue
 from workbench.models.base import locate
+from workbench.models.sources import packaged
 
 NAMES = catalogue.names()
 

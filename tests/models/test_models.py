@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from support.small_models import CONFIGS, write_model
 from workbench.errors import ModelError
-from workbench.models import completion_logits, in_float32, linear_modules, load_base, packaged, shared_copy
+from workbench.models import completion_logits, in_float32, linear_modules, load_base, shared_copy
+from workbench.models.sources import packaged
 from workbench.paths import cache_dir
 from workbench.scoring.evaluation import score
 from workbench.tasks import Encoded, collate, encode, load_task
@@ -42,7 +43,7 @@ def test_two_processes_repair_a_damaged_copy_once(tmp_path, base, monkeypatch, c
         file.seek(middle)
         file.write(bytes([byte ^ 1]))
     environment = os.environ | {"WORKBENCH_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from workbench.models.packaged import packaged_model as p; print(p())"]
+    command = [sys.executable, "-c", "from workbench.models.sources.packaged import packaged_model as p; print(p())"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
     outcomes = [process.communicate() for process in processes]

@@ -5,7 +5,7 @@ import pytest
 from support.saved_runs import saved_run
 from workbench import load_base, load_task
 from workbench.adapters import lora
-from workbench.adapters.several import attach
+from workbench.adapters.saved.several import attach
 from workbench.models.identity import fingerprint
 from workbench.serving.measure import decoding_speeds, merging, several
 from workbench.tasks import encode

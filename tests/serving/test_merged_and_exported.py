@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from support.saved_runs import saved_run
 from workbench import load_base, load_task
 from workbench.adapters import full, hybrid, qlora
-from workbench.adapters.origin import ORIGIN_FILE
+from workbench.adapters.saved.origin import ORIGIN_FILE
 from workbench.errors import AdapterError, RunError, ServingError
 from workbench.serving import base_of, export, merge_run, write_merged
 from workbench.serving.exported import card

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from support.quick_training import rows
-from workbench.adapters.checkpoints import save
 from workbench.adapters.inject import apply
 from workbench.adapters.methods import Method, lora
+from workbench.adapters.saved.checkpoints import save
 from workbench.models.base import Base
 from workbench.tasks.tasks import Task
 from workbench.training.runs import Run

@@ -321,7 +321,8 @@ def test_ctrl_c_while_scoring_leaves_the_later_ones_to_be_done(small, store, mon
 
 def test_an_adapter_that_finds_the_disk_full_takes_no_other_with_it(small, store, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("workbench.adapters.checkpoints.save", breaks_off(OSError(28, "No space left on device"), at=2))
+        full = OSError(28, "No space left on device")
+        patch.setattr("workbench.adapters.saved.checkpoints.save", breaks_off(full, at=2))
         runs = sweep(small, FACTS, VARIED[:3], replace(QUICK, save=True), store)
     assert [run.status for run in runs] == ["finished"] * 3
     assert [bool(run.artifact) for run in runs] == [True, False, True]
@@ -334,7 +335,7 @@ def test_an_adapter_that_finds_the_disk_full_takes_no_other_with_it(small, store
 def test_ctrl_c_while_saving_keeps_the_others(small, store, monkeypatch, evaluated):
     config = replace(QUICK, save=True, evaluate=evaluated, test_limit=3)
     with monkeypatch.context() as patch:
-        patch.setattr("workbench.adapters.checkpoints.save", breaks_off(KeyboardInterrupt(), at=2))
+        patch.setattr("workbench.adapters.saved.checkpoints.save", breaks_off(KeyboardInterrupt(), at=2))
         runs = sweep(small, FACTS, VARIED[:3], config, store)
     last = "interrupted" if evaluated else "finished"  # what has no scores to wait for is whole
     assert [run.status for run in runs] == ["finished", "interrupted", last]

@@ -379,7 +379,7 @@ def test_stopping_while_scoring_keeps_the_run(small, store, monkeypatch):
     [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
 )
 def test_what_cannot_be_saved_is_scored_and_recorded_with_advice(small, store, monkeypatch, error):
-    monkeypatch.setattr("workbench.adapters.checkpoints.save", breaks_off(error))
+    monkeypatch.setattr("workbench.adapters.saved.checkpoints.save", breaks_off(error))
     run = train(small, FACTS, lora(rank=2), replace(QUICK, evaluate=True, save=True, test_limit=3), store)
     assert run.status == "finished" and run.metrics and run.artifact is run.artifact_bytes is None
     assert re.fullmatch("Trained, but not saved: .*No space left.*; free some space and train again.", run.advice)
@@ -387,7 +387,7 @@ def test_what_cannot_be_saved_is_scored_and_recorded_with_advice(small, store, m
 
 
 def test_stopping_while_saving_keeps_the_record_without_half_an_adapter(small, store, monkeypatch):
-    monkeypatch.setattr("workbench.adapters.checkpoints.save", breaks_off(KeyboardInterrupt()))
+    monkeypatch.setattr("workbench.adapters.saved.checkpoints.save", breaks_off(KeyboardInterrupt()))
     run = train(small, FACTS, lora(rank=2), replace(QUICK, evaluate=True, save=True, test_limit=3), store)
     assert run.status == "interrupted" and run.artifact is None and not run.metrics and len(run.history) == 4
     assert store.get(run.id) == run and not (store.path / run.id).exists()

@@ -12,11 +12,11 @@ __getattr__, __dir__, __all__ = attach(
         "change": "updates",
         "full": "methods",
         "hybrid": "methods",
-        "load": "checkpoints",
+        "load": "saved.checkpoints",
         "lora": "methods",
         "merge": "merging",
         "qlora": "methods",
-        "save": "checkpoints",
+        "save": "saved.checkpoints",
         "spectra": "updates",
     },
 )

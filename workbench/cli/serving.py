@@ -51,7 +51,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from workbench.adapters.checkpoints import directory_bytes
+    from workbench.adapters.saved.checkpoints import directory_bytes
     from workbench.serving.exported import export
     from workbench.serving.merged import base_of, check_has_adapter, new_folder
     from workbench.tasks.example import SHIPPED

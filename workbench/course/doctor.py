@@ -137,7 +137,7 @@ def _kernel() -> Finding:
 
 def _model() -> Finding:
     from workbench.errors import ModelError
-    from workbench.models.packaged import PACKAGED, packaged_model
+    from workbench.models.sources.packaged import PACKAGED, packaged_model
 
     try:
         return Finding("Model", "ok", f"{PACKAGED} at {packaged_model()}")

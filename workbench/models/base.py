@@ -21,12 +21,10 @@ from transformers.pytorch_utils import Conv1D
 
 from workbench.errors import ModelError
 from workbench.machine import preferred_dtype
-from workbench.models import catalogue, folders, hub
+from workbench.models import catalogue
 from workbench.models.checks import check_causal, check_plain, check_tokenizer, check_weights, is_unreached
 from workbench.models.cpu_kernels import quicken
-from workbench.models.explain import explain
 from workbench.models.identity import directory_revision, fingerprint, sampled_revision, tokenizer_fingerprint
-from workbench.models.packaged import PACKAGED, REVISION, packaged_model
 from workbench.models.padding_free import use_row_attention
 from workbench.models.quantized import (
     QUANTIZATIONS,
@@ -37,6 +35,9 @@ from workbench.models.quantized import (
 )
 from workbench.models.sharing import own_precision
 from workbench.models.sizes import check_sizes, folder_of_download
+from workbench.models.sources import folders, hub
+from workbench.models.sources.explain import explain
+from workbench.models.sources.packaged import PACKAGED, REVISION, packaged_model
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from workbench.adapters import checkpoints
 from workbench.adapters.methods import ATTENTION, MLP
+from workbench.adapters.saved import checkpoints
 from workbench.errors import RunError
 from workbench.memory.steps.real_steps import quantization_tensors
 from workbench.models.base import Base, load_again

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import ipywidgets as widgets
 
-from workbench.adapters.several import How, attach, combine
+from workbench.adapters.saved.several import How, attach, combine
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32
 from workbench.panels.base import SlowPanel, View, choice, steps_slider

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 from peft import PeftConfig
 
-from workbench.adapters.origin import write_origin
+from workbench.adapters.saved.origin import write_origin
 from workbench.errors import ServingError
 from workbench.models import catalogue
 from workbench.models.base import Base

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from workbench.adapters.checkpoints import save
+from workbench.adapters.saved.checkpoints import save
 from workbench.errors import ServingError
 from workbench.models.base import Base, locate
 from workbench.serving.merged import new_folder

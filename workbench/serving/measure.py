@@ -17,10 +17,10 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from workbench.adapters.checkpoints import directory_bytes
 from workbench.adapters.quantization import dequantize
 from workbench.adapters.quantized_models import read_bitsandbytes
-from workbench.adapters.several import BASE, attach
+from workbench.adapters.saved.checkpoints import directory_bytes
+from workbench.adapters.saved.several import BASE, attach
 from workbench.models.base import Base, load_again
 from workbench.models.identity import fingerprint
 from workbench.models.sharing import in_float32

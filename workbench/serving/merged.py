@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from workbench.adapters.checkpoints import directory_bytes
 from workbench.adapters.merging import merge
 from workbench.adapters.quantized_models import dequantize_base
+from workbench.adapters.saved.checkpoints import directory_bytes
 from workbench.errors import ServingError
 from workbench.models.base import Base, load_base
 from workbench.paths import folder_of

@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from accelerate import Accelerator
 
-from workbench.adapters import checkpoints
+from workbench.adapters.saved import checkpoints
 from workbench.console import first_line, say
 from workbench.errors import TrainingError
 from workbench.models.base import Base

@@ -195,7 +195,7 @@ class Run:
 
         Raises RunError for a run that was not saved and for another base, AdapterError for damaged files.
         """
-        from workbench.adapters import checkpoints
+        from workbench.adapters.saved import checkpoints
 
         if self.artifact_dir is None or not self.artifact_dir.is_dir():
             raise RunError(

@@ -25,7 +25,7 @@ from workbench.errors import HardwareError
 from workbench.memory.closed_form import estimate
 from workbench.memory.report import MemoryReport
 from workbench.memory.simulation import simulate
-from workbench.models import hub
+from workbench.models.sources import hub
 from workbench.paths import CHECKOUT, write_json
 
 LESSONS = ("03_quantization", "05_rank_sweep", "06_lora_vs_full")

@@ -9,9 +9,9 @@ from typing import Literal, get_args
 from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 
 from workbench.adapters.carriers import quiet_peft
-from workbench.adapters.checkpoints import load
 from workbench.adapters.guard import own_parameters, unmoved
 from workbench.adapters.merging import check_same_logits
+from workbench.adapters.saved.checkpoints import load
 from workbench.adapters.updates import besides_products, plain_lora
 from workbench.errors import AdapterError
 from workbench.models.base import Base

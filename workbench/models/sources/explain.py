@@ -7,9 +7,9 @@ import pickle
 from pathlib import Path
 
 from workbench.console import first_line
-from workbench.models.folders import odd_json
-from workbench.models.hub import is_transport_error
-from workbench.models.packaged import PACKAGED
+from workbench.models.sources.folders import odd_json
+from workbench.models.sources.hub import is_transport_error
+from workbench.models.sources.packaged import PACKAGED
 
 PICKLE = (
     "its weights are a pickle with other things than tensors in it, or no file of weights at all; reading it could run "
