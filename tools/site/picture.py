@@ -8,7 +8,10 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -22,10 +25,20 @@ COLOURS = 192  # enough for the panel, and half of the size
 
 
 def main() -> None:
-    """Open the lesson, run it, scroll to its panel, and take the picture."""
+    """Take the picture, and store it with few colours."""
+    target = ROOT / "data" / "pictures" / "lab.png"
+    with live_panel() as (page, _):
+        page.screenshot(path=target)
+    with Image.open(target) as picture:
+        picture.convert("RGB").quantize(COLOURS).save(target, optimize=True)
+    print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1000:.0f} KB")
+
+
+@contextmanager
+def live_panel() -> Iterator[tuple[Any, Any]]:
+    """Lesson 01 in JupyterLab, run to its end and scrolled to its first panel: the page, and the panel on it."""
     if CHROMIUM is None:
         sys.exit(SKIP_REASON)
-    target = ROOT / "data" / "pictures" / "lab.png"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "notebooks")
         shutil.copytree(ROOT / "notebooks", folder)
@@ -39,10 +52,7 @@ def main() -> None:
             for _ in range(3):  # cells above it get their height only when they come into view
                 panel.evaluate("panel => panel.scrollIntoView({block: 'start'})")
                 page.wait_for_timeout(1000)
-            page.screenshot(path=target)
-    with Image.open(target) as picture:
-        picture.convert("RGB").quantize(COLOURS).save(target, optimize=True)
-    print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1000:.0f} KB")
+            yield page, panel
 
 
 if __name__ == "__main__":
