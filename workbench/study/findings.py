@@ -14,7 +14,7 @@ from workbench.claims.book import stored_sweeps
 from workbench.claims.ledger import UNTESTED, claims
 from workbench.claims.retrieval import in_words
 from workbench.claims.rules import verdicts
-from workbench.claims.study import comparisons
+from workbench.claims.study import compared, comparisons
 from workbench.paths import CHECKOUT, DATA
 from workbench.plots.runs import pareto
 from workbench.plots.style import to_png
@@ -124,7 +124,6 @@ def findings() -> str:
         for task in complete()
     ]
     measured = table(reference.study_rows(), METHODS)
-    varied = [row for row in reference.study_rows(*OF_LORA, needed=OF_LORA) if row["task"] == VARIED]
     parts = [
         OPENING,
         f"## Answers\n\n{answers.page(reference.paired_rows())}",
@@ -132,13 +131,22 @@ def findings() -> str:
         ABOUT,
         f"## On each task\n\n{NAMES}\n\n{measured}",
         *pictures,
-        f"## Settings of LoRA\n\n{SETTINGS}\n\n{table(varied, OF_LORA)}",
+        f"## Settings of LoRA\n\n{SETTINGS}\n\n{table(of_lora(), OF_LORA)}",
         f"## Search with an encoder\n{SEARCH}\n{search_table()}",
         f"## Costs, each method alone on `{costs.TASK}`\n\n{costs.cost_table()}",
         "## By claim\n\n" + "\n".join(lines),
         CLOSING,
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def of_lora() -> list[Row]:
+    """The rows of each of these settings on VARIED: of the study where it can be compared, else of the first one."""
+    study = reference.paired_rows()
+    done = [name for name in OF_LORA if compared(study, VARIED, name)]
+    rows = [row for row in study if row["name"] in done]
+    rows += [row for row in reference.study_rows(*OF_LORA, needed=OF_LORA) if row["name"] not in done]
+    return [row for row in rows if row["task"] == VARIED]
 
 
 def by_claim() -> dict[str, str]:
