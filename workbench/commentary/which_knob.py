@@ -9,7 +9,7 @@ from workbench.claims.ranks import one_step_off, points, recall_by, seed_range, 
 from workbench.claims.study import comparisons
 from workbench.course.lessons import START_MODELS, adapter_size
 from workbench.results.paired import Comparison, compare_rows
-from workbench.results.reference import spread_in_words, study_rows
+from workbench.results.reference import paired_rows, spread_in_words, study_rows
 from workbench.results.rows import Row, by_best_rate, grouped, mean_of, usable
 from workbench.training.runs import Run, comparable_row
 
@@ -93,17 +93,19 @@ def size_title(rows: Sequence[Row], information_bits: float) -> str:
 def study_knobs(task: str) -> str:
     """A Markdown list: other ranks and alphas against rank 8 with alpha 32 in the study, each at its own best rate.
 
-    Row by row where the study stored rows; in one sentence with the range of the seeds where it did not.
+    Row by row where the study stored rows; in one sentence with the range of the seeds where only the first one has it.
     """
-    names = ("lora", *KNOBS.values())
-    study, lines = study_rows(*names, needed=names), []
-    for label, name in KNOBS.items():
-        found = comparisons(study, name, "lora", [task])
-        lines += [f"- {label} against rank 8, alpha 32: {found[task].in_words(label, 'rank 8')}."] if found else []
-    if lines:
-        return "\n".join(lines)
-    settings = [row for row in study if row["task"] == task]
-    return spread_in_words(settings, "exact_match", f"In the study, on `{task}` (lora is rank 8, alpha 32)")
+    study = paired_rows()
+    found = {label: comparisons(study, name, "lora", [task]).get(task) for label, name in KNOBS.items()}
+    told = "\n".join(
+        f"- {label} against rank 8, alpha 32: {one.in_words(label, 'rank 8')}." for label, one in found.items() if one
+    )
+    if not (lacking := [name for label, name in KNOBS.items() if not found[label]]):
+        return told
+    earlier = study_rows("lora", *lacking, needed=("lora", *KNOBS.values()))
+    where = f"In {'a first' if told else 'the'} study, on `{task}` (lora is rank 8, alpha 32)"
+    words = spread_in_words([row for row in earlier if row["task"] == task], "exact_match", where)
+    return f"{told}\n\n{words}" if told else words
 
 
 def two_passes_in_words(alphas: Sequence[Row], targets: Sequence[Row]) -> str:
