@@ -1,4 +1,6 @@
-"""Writes the four data sets under data/ from hand-written wordings and one seed: `python tools/generate_tasks.py`.
+"""Writes the data sets under data/ from hand-written wordings and one seed.
+
+    .venv/bin/python tools/generate_tasks.py
 
 Every set is drawn by its own `random.Random`, so that a change to one leaves the others byte for byte as they were.
 Train and test are built from different wordings and different fillers; a test row that still shares more than

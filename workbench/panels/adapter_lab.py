@@ -13,8 +13,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from workbench.adapters import updates
 from workbench.adapters.methods import ATTENTION, MLP
-from workbench.adapters.saved import checkpoints
 from workbench.errors import RunError
 from workbench.memory.steps.real_steps import quantization_tensors
 from workbench.models.base import Base, load_again
@@ -68,7 +68,7 @@ class AdapterLab(SlowPanel):
         self._scores: dict[State, dict[str, float]] = {}
         self._answers: dict[tuple[State, str], str] = {}
         self._changed_model = lru_cache(maxsize=8)(self._change)  # copying the tree of modules takes time
-        self.spectra = checkpoints.spectra(self._tuned(base.quantization)[0])
+        self.spectra = updates.spectra(self._tuned(base.quantization)[0])
         self.kinds = tuple(sorted({name.rpartition(".")[2] for name in self.spectra}))
         super().__init__(
             f"{run.label}, trained on {task.name}: what is in it?",
@@ -189,7 +189,7 @@ class AdapterLab(SlowPanel):
         return self._loaded[quantization]
 
     def _change(self, state: State) -> PeftModel:
-        return checkpoints.change(self._tuned(state.quantization)[0], state.rank, state.alpha, state.kinds)
+        return updates.change(self._tuned(state.quantization)[0], state.rank, state.alpha, state.kinds)
 
     def _measure(self, state: State, raise_if_stale: Callable[[], None]) -> dict[str, float]:
         """The scores of a state on the test rows and, as general_loss, on general text."""

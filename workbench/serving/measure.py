@@ -50,7 +50,7 @@ class Several:
 
 
 def several(base: Base, model: PeftModel, folders: Mapping[str, Path]) -> Several:
-    """Measure a model of `adapters.several.attach`. Loads the base once more, as a server without adapters would."""
+    """Measure a model of `saved.several.attach`. Loads the base once more, as a server without adapters would."""
     before = fingerprint(base.model)
     names, active = list(folders), model.active_adapter
     turns = [name for _ in range(5) for name in names]

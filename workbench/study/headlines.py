@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.claims.study import compared
+from workbench.claims.study import CHOOSING_SEED, compared, comparisons
 from workbench.commentary.fits_my_gpu import METHODS, needs, smallest
 from workbench.results import reference
 from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
@@ -29,7 +29,8 @@ def headlines() -> str:
     """The findings as a Markdown list."""
     answered = dict(answers(reference.paired_rows()))
     told = [f"**{question}** {answered[question]}" for question in SHARED_WITH_FINDINGS]
-    return "".join(f"- {one}\n" for one in (_scores(answered[PARITY]), *told, _memory(), _serving()))
+    found = (_scores(answered[PARITY]), *told, _memory(), _serving(), _decision(reference.paired_rows()))
+    return "".join(f"- {one}\n" for one in found)
 
 
 def write_into(document: Path) -> None:
@@ -47,6 +48,37 @@ def _scores(decided: str) -> str:
             told.append(f"{lora:.0%} and {full:.0%} on `{task}`{source}")
     scored = f"**Is LoRA as good?** Right answers of LoRA and of full: {', '.join(told)}."
     return " ".join([scored, decided, *seeds_missing()])
+
+
+def _decision(study: Sequence[Row]) -> str:
+    """What follows for the choice of a method: what a wrong rate, 4 bits, and doing without full cost, in points."""
+    told = "Prompting if its score is enough; else LoRA on all linear layers, its learning rate swept first"
+    if off := {task: lost for task in by_task(study) if (lost := _off_the_best_rate(study, task)) is not None}:
+        task = max(off, key=lambda task: off[task])
+        told += f": twice or half the best rate cost up to {off[task]:.0f} points on `{task}`"
+    told += ". QLoRA where LoRA does not fit"
+    if quantized := comparisons(study, "qlora", "lora").values():
+        behind = [-one.difference for one in quantized]
+        told += f": it scored {min(behind):.1f} to {max(behind):.1f} points less here"
+        told += ", which may be luck" if all(one.verdict == "undecided" for one in quantized) else ""
+    gaps = {task: one.difference for task, one in comparisons(study, "full", "lora").items() if one.verdict == "better"}
+    better = ", ".join(f"{gap:.1f} points on `{task}`" for task, gap in gaps.items()) or "on none of these tasks"
+    told += f". Full where it was measured to be better ({better}) and fits"
+    return f"**Which one should I use?** {told}. Lesson 10 decides on your own rows."
+
+
+def _off_the_best_rate(study: Sequence[Row], task: str) -> float | None:
+    """Points that LoRA loses at the worse of half and twice its best rate, on the seed that chose the rate.
+
+    None if neither was tried.
+    """
+    own = [row for row in usable(study, "exact_match") if (row["task"], row["name"]) == (task, "lora")]
+    scores = {row["learning_rate"]: row["exact_match"] for row in own if row["seed"] == CHOOSING_SEED}
+    if not scores:
+        return None
+    best = max(scores, key=lambda rate: scores[rate])
+    worse = [scores[rate] for rate in (best / 2, best * 2) if rate in scores]
+    return 100 * (scores[best] - min(worse)) if worse else None
 
 
 def seeds_missing() -> list[str]:

@@ -34,9 +34,8 @@ from workbench.adapters.adapter_files import (
 )
 from workbench.adapters.carriers import quiet_peft
 from workbench.adapters.guard import own_parameters, unmoved
-from workbench.adapters.merging import check_same_logits, logits_on_random_tokens, merge
+from workbench.adapters.merging import check_same_logits, logits_on_random_tokens
 from workbench.adapters.saved.origin import check_origin
-from workbench.adapters.updates import change, spectra
 from workbench.errors import AdapterError, ModelError
 from workbench.models.base import Base
 from workbench.models.checks import check_weights
@@ -46,8 +45,6 @@ from workbench.models.sharing import shared_copy
 from workbench.models.sizes import check_sizes
 from workbench.models.sources.explain import in_words
 from workbench.paths import folder_of
-
-__all__ = ["change", "check_saved", "directory_bytes", "gives_numbers", "load", "merge", "save", "spectra"]
 
 # What PEFT, transformers and safetensors raise for damaged or unsuitable files.
 DAMAGES = (
