@@ -1,5 +1,6 @@
 """The words of lesson 05 say what the rows say, whichever way these fall."""
 
+import json
 import re
 
 import numpy as np
@@ -110,6 +111,16 @@ def test_the_stored_study_is_told_with_its_spread():
     assert "rank 64" in text or "lora r=64" in text
     two = say.two_passes_in_words(reference.stored_sweeps("alpha"), reference.stored_sweeps("targets"))
     assert two == "83% and 90%"
+
+
+def test_a_setting_is_told_row_by_row_as_soon_as_the_study_has_it(tmp_path, monkeypatch):
+    own = [row for row in reference.paired_rows() if (row["task"], row["name"]) == ("protocol", "lora")]
+    rows = [*own, *(row | {"name": "alpha=128"} for row in own)]
+    (tmp_path / "study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setattr(reference, "STUDY", tmp_path / "study.jsonl")
+    compared, earlier = say.study_knobs("protocol").split("\n\n")
+    assert compared.startswith("- alpha 128 against rank 8, alpha 32:") and "\n" not in compared
+    assert earlier.startswith("In a first study") and "lora r=64 83%" in earlier and "alpha=128" not in earlier
 
 
 def test_starting_values_hold_three_sizes_and_rates_around_the_usual_one():
