@@ -24,9 +24,9 @@ def test_without_rows_they_say_so():
     [
         ({"tickets": 0.8}, "Yes on `tickets`: full is at most"),
         ({"tickets": 0.7}, "Yes on `tickets`: full is at most 0.0 points better"),
-        ({"protocol": 0.9}, "No: full is ahead by 1"),
+        ({"protocol": 0.9}, "No: full is ahead of rank 8, alpha 32 by 1"),
         ({"tickets": 0.8, "protocol": 0.9}, "Yes on `tickets`: full is at most"),
-        ({"tickets": 0.8, "protocol": 0.9}, "; no: full is ahead by 1"),
+        ({"tickets": 0.8, "protocol": 0.9}, "; no: full is ahead of rank 8, alpha 32 by 1"),
     ],
 )
 def test_full_against_a_lora_that_scores_80_percent(tasks, words):
@@ -42,6 +42,7 @@ def test_a_small_difference_on_few_rows_is_not_shown():
 def test_a_better_setting_of_lora_is_named():
     rows = [*runs("protocol", "lora", 0.8), *runs("protocol", "full", 0.95), *runs("protocol", "alpha=128", 0.95)]
     assert "a better one (alpha=128) does not" in told("Does a new format", rows)
+    assert "but on par with the best setting of LoRA there, alpha=128" in told("Is LoRA as good", rows)
     assert told("Does a new format", rows[:8]).startswith("Yes: on `protocol` full is 1")
 
 

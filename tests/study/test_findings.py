@@ -76,7 +76,7 @@ def test_the_findings_can_be_told_however_far_the_study_is(stored, scores):
     stored(completed("protocol", **scores))
     text = findings.findings()
     assert f"| protocol | full | {0.0008 if not scores else 0.0001:g} |" in text
-    assert ("full is ahead by" in text) == bool(scores)
+    assert ("full is ahead of" in text) == bool(scores)
     assert headlines.headlines()
 
 

@@ -1,6 +1,6 @@
 """Rules on the claims that are decisions: is full fine-tuning still needed? Lesson 10 uses them.
 
-Full fine-tuning is compared with the best setting of LoRA, which the seed chose that is not compared.
+Full fine-tuning is compared with the setting of LoRA that scores best.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from workbench.claims.study import comparisons
+from workbench.claims.study import and_against_best, comparisons
 from workbench.course.lessons import START_ALPHA, START_MODELS, START_RANK
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32
@@ -107,7 +107,7 @@ def study_gap(study: Sequence[Row], task: str) -> Gap:
     """
     if found := comparisons(study, "full", "lora", [task]):
         one = found[task]
-        return Gap(one.difference, one.verdict, one.in_words("full", "LoRA"))
+        return Gap(one.difference, one.verdict, one.in_words("full", "LoRA") + and_against_best(study, task))
     best = (at_best_rate(_rows(study, task, name)) for name in ("full", "lora"))
     high, low = ([row["exact_match"] for row in rows] for rows in best)
     verdict = "better" if min(high) > max(low) else "worse" if min(low) > max(high) else "undecided"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import geometric_mean
 
 from workbench.claims.retrieval import in_words
@@ -40,15 +40,16 @@ def page(study: Sequence[Row]) -> str:
 
 
 def _parity(study: Sequence[Row]) -> str:
-    return _against_full(comparisons(study, "full", "lora"))
+    return _against_full(study)
 
 
 def _scoped(study: Sequence[Row]) -> str:
-    return _against_full(comparisons(study, "full", "lora", SCOPED))
+    return _against_full(study, SCOPED)
 
 
-def _against_full(found: Mapping[str, Comparison]) -> str:
+def _against_full(study: Sequence[Row], tasks: Iterable[str] | None = None) -> str:
     """How LoRA stands against full on several tasks: what is decided first, with the largest difference."""
+    found = comparisons(study, "full", "lora", tasks)
     if not found:
         return NOT_YET
     by_verdict = grouped(found, lambda task: found[task].verdict)
@@ -58,8 +59,10 @@ def _against_full(found: Mapping[str, Comparison]) -> str:
         names = ", ".join(f"`{task}`" for task in close)
         words.append(f"Yes on {names}: full is at most {max(found[widest].high, 0):.1f} points better (95 %)")
     if ahead := by_verdict.get("better"):
-        gaps = ", ".join(f"{found[task].difference:.1f} points on `{task}`" for task in ahead)
-        words.append(f"{'no' if words else 'No'}: full is ahead by {gaps}")
+        gaps = ", ".join(
+            f"{found[task].difference:.1f} points on `{task}`{_of_best_setting(study, task)}" for task in ahead
+        )
+        words.append(f"{'no' if words else 'No'}: full is ahead of rank 8, alpha 32 by {gaps}")
     if undecided := by_verdict.get("undecided"):
         spans = ", ".join(
             f"`{task}` (full {found[task].difference:+.1f} points, 95 % interval {found[task].low:+.1f} to "
@@ -68,6 +71,22 @@ def _against_full(found: Mapping[str, Comparison]) -> str:
         )
         words.append(f"{'no' if words else 'No'} difference shown on {spans}")
     return "; ".join(words) + "."
+
+
+def _of_best_setting(study: Sequence[Row], task: str) -> str:
+    """How full stands against the best setting of LoRA, in brackets; nothing where that is the usual one."""
+    best = best_setting(study, task)
+    if best == "lora":
+        return ""
+    one = comparisons(study, "full", best, [task])[task]
+    stands = {
+        "on par": "but on par with",
+        "better": "and ahead of",
+        "worse": "but behind",
+        "undecided": "but not told apart from",
+    }
+    numbers = f"{one.difference:+.1f}, {one.low:+.1f} to {one.high:+.1f}"
+    return f" ({stands[one.verdict]} the best setting of LoRA there, {best}: {numbers})"
 
 
 def _behaviour(study: Sequence[Row]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.claims.study import CHOOSING_SEED, compared, comparisons
+from workbench.claims.study import CHOOSING_SEED, best_setting, compared, comparisons
 from workbench.commentary.fits_my_gpu import METHODS, needs, smallest
 from workbench.results import reference
 from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
@@ -61,9 +61,11 @@ def _decision(study: Sequence[Row]) -> str:
         behind = [-one.difference for one in quantized]
         told += f": it scored {min(behind):.1f} to {max(behind):.1f} points less here"
         told += ", which may be luck" if all(one.verdict == "undecided" for one in quantized) else ""
-    gaps = {task: one.difference for task, one in comparisons(study, "full", "lora").items() if one.verdict == "better"}
-    better = ", ".join(f"{gap:.1f} points on `{task}`" for task, gap in gaps.items()) or "on none of these tasks"
-    told += f". Full where it was measured to be better ({better}) and fits"
+    best = {task: best_setting(study, task) for task in comparisons(study, "full", "lora")}
+    against = {task: comparisons(study, "full", name, [task])[task] for task, name in best.items()}
+    ahead = [f"{one.difference:.1f} points on `{task}`" for task, one in against.items() if one.verdict == "better"]
+    lead = f"by {', '.join(ahead)}" if ahead else "it is ahead of the best setting of LoRA on no task"
+    told += f". Full where it fits and is better: here {lead}"
     return f"**Which one should I use?** {told}. Lesson 10 decides on your own rows."
 
 
