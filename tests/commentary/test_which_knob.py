@@ -46,7 +46,7 @@ def test_the_knob_that_costs_most_comes_first(rows, outcome, words):
     assert say.outcome(rows) == outcome
     text = say.answer(rows, FULL)
     assert text.startswith(f"**The answer:** {words}: in the stored runs, half or twice the best")
-    assert "Start at about 10 times the rate that suits full fine-tuning" in text
+    assert "LoRA's best rates are 10 times those that suit full fine-tuning" in text
 
 
 def test_a_jump_is_found_where_it_is_and_a_fall_is_none():
@@ -89,9 +89,7 @@ def test_runs_are_compared_with_the_first_row_by_row():
         "twice the rate": True,
     }
     title = say.row_by_row_title(found)
-    assert re.fullmatch(
-        r"Least changes with rank 1 \([+-]\d points\), most with twice the rate \(\+\d\d points\)", title
-    )
+    assert re.fullmatch(r"The score moves: another rate by up to \d\d points, another rank by up to \d points", title)
     assert say.row_by_row({"failed": run("failed", status="diverged")} | runs) == {}
 
 
@@ -103,7 +101,13 @@ def test_titles_name_the_rates_with_the_most_bits():
     alphas = [row(8, alpha=alpha, learning_rate=1 / alpha, memorised_bits=1.0) for alpha in (4, 256)]
     assert say.alpha_title(alphas) == "Best rate at alpha 4: 0.25; at alpha 256: 0.00390625"
     sizes = [row(rank, memorised_bits=bits) for rank, bits in ((1, 400.0), (8, 950.0), (64, 1000.0))]
-    assert say.size_title(sizes, 1276).startswith("From 2,442,240 parameters on")
+    matrix = [one | {"targets": "down_proj", "memorised_bits": 12.0} for one in sizes]
+    title = say.size_title([*sizes, *matrix])
+    assert title.startswith("Where they are counts: 12 bits in ") and "1,000 bits in 19,537,920 numbers" in title
+    tied = [*FULL, row(None, learning_rate=4e-4, memorised_bits=1199.0)]
+    assert say.best_rates_title(rows, tied).endswith("of full fine-tuning: 0.0002 to 0.0004")
+    table = say.recall_table(grid(by_rate=0.1), FULL[:0])
+    assert table.count("\n") == 1 + len(RANKS) and "| rank 1 | 40% | **50%** | 40% |" in table
 
 
 def test_the_stored_study_is_told_with_its_spread():

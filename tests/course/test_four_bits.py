@@ -34,13 +34,13 @@ def test_the_interval_widens_with_the_spread_between_texts():
 
 def test_a_title_names_the_worst_setting_only_if_it_is_worse():
     cost = {"int8": Change(0.001, -0.01, 0.012), "int4": Change(0.5, 0.4, 0.6)}
-    assert four_bits.title_of_settings(cost).startswith("Perplexity: int8 ")
-    assert four_bits.title_of_settings(cost).endswith("int4 +50%"), "the worst stands last"
+    assert four_bits.title_of_settings(cost) == "Perplexity rises least with int8 (+0 %), most with int4 (+50 %)"
+    assert four_bits.title_of_settings({"int4": cost["int4"]}) == "Perplexity rises least with int4 (+50 %)"
 
 
 def test_what_to_ship_follows_from_what_each_merge_loses():
     merges = {"bf16": Change(-0.01, -0.05, 0.02), "NF4 again": Change(1114.0, 740.0, 1677.0)}
-    assert four_bits.title_of_merges(merges) == "Training is lost when it is NF4 again"
+    assert four_bits.title_of_merges(merges) == "What loses the training: NF4 again"
     words = four_bits.merge_advice(merges)
     assert "No loss is visible for *bf16*: merge in 16 bits. But *NF4 again* has 1,115 times the perplexity" in words
     assert four_bits.title_of_merges({"bf16": merges["bf16"]}) == "No way to merge loses anything for certain"

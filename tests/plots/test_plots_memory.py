@@ -81,7 +81,7 @@ def test_the_claimed_range_and_the_published_pair_are_there():
 def test_the_speeds_of_published_pairs_are_drawn_beside_the_bound():
     figure = FIGURES["speed_ratios"]()
     assert (
-        figure.axes[0].get_title(loc="left").startswith("With many tokens in a step LoRA is 1.7 to 3.1 times as fast")
+        figure.axes[0].get_title(loc="left").startswith("The bound: with many tokens LoRA is at most 1.7 to 3.1 times")
     )
     assert {"PEFT", "torchtune"} <= set(figure.axes[0].get_legend_handles_labels()[1])
     assert "published, PEFT: 3.1 at 840" in figure.alt
@@ -93,6 +93,6 @@ def test_what_does_not_fit_is_an_empty_bar_and_the_cheapest_that_fits_is_the_tit
     assert [bar.get_width() for bar in found] == [money for money, _, _ in GPUS.values()]
     assert [bar.get_facecolor()[:3] == (1, 1, 1) for bar in found] == [n <= 6 for n in range(12)]
     assert figure.axes[0].get_title(loc="left").endswith("cheapest on GPU 7, $10.00")
-    assert "GPU 3 $6.00, 9 hours, does not fit" in figure.alt
+    assert "GPU 3 $6.00, 9 h at $0.67 an hour, does not fit" in figure.alt
     alone = plots_cost.money_on_gpus({"T4": (9.0, 2.0, False)}, "T4", "a job")
     assert "fits none of them" in alone.alt

@@ -8,10 +8,11 @@ from dataclasses import replace
 from workbench.adapters.quantization import stored_bytes
 from workbench.cost.flops import meta_base
 from workbench.cost.gpus import Gpu, gpus, priced
-from workbench.cost.grid import FULL_MASTER, LORA, QLORA, SETTINGS
+from workbench.cost.grid import FULL_BF16, FULL_MASTER, LORA, QLORA, SETTINGS
 from workbench.cost.published import PublishedRun, predicted_job
 from workbench.memory.closed_form import estimate
 from workbench.memory.report import MemoryReport
+from workbench.models.base import linear_modules
 
 MODELS = {"1B": "llama-3.2-1b", "3B": "llama-3.2-3b", "7B": "mistral-7b-v0.3", "8B": "llama-3.1-8b"}
 METHODS = {"QLoRA": QLORA, "LoRA": LORA, "full": FULL_MASTER}  # from the least memory to the most
@@ -21,18 +22,22 @@ Needs = Mapping[str, Mapping[str, MemoryReport]]  # size -> method -> what it ne
 
 
 def sum_in_words(rank: int = 16) -> str:
-    """A Markdown table: model states at rest, by the sum of 16 bytes a trained number and 2 a frozen one."""
+    """A Markdown table: model states at rest, by the sum of 16 bytes a trained number and 2 a frozen one.
+
+    QLoRA's linear layers are in 4 bits, all other weights in float32, as PEFT prepares them.
+    """
     lines = [
-        "| model | full: 16 bytes each | LoRA: 2 each, adapters 16 | QLoRA: 0.52 each, adapters 16 |",
+        "| model | full: 16 bytes each | LoRA: 2, adapters 16 | QLoRA: 0.52 in linear layers, else 4; adapters 16 |",
         "|---" * 4 + "|",
     ]
     for size, name in MODELS.items():
-        numbers = meta_base(name).model.num_parameters()
+        model = meta_base(name).model
+        numbers, linear = model.num_parameters(), sum(out * into for out, into in linear_modules(model).values())
         adapters = estimate(name, replace(SETTINGS[LORA], batch_size=1, sequence_length=1)).trainable_parameters
         cells = [
             TRAINED_BYTES * numbers,
             FROZEN_BYTES * numbers + TRAINED_BYTES * adapters,
-            stored_bytes(numbers, "nf4", double_quantization=True) + TRAINED_BYTES * adapters,
+            stored_bytes(linear, "nf4", double_quantization=True) + 4 * (numbers - linear) + TRAINED_BYTES * adapters,
         ]
         shown = " | ".join(f"{cell / 1e9:.1f} GB" for cell in cells)
         lines.append(f"| {size} ({numbers / 1e9:.2f} billion numbers) | {shown} |")
@@ -57,7 +62,8 @@ def needs(batch_size: int, sequence_length: int, checkpointing: bool = True) -> 
 
 def needs_in_words(found: Needs) -> str:
     """A Markdown table: gigabytes for each size and method, and the smallest GPU of the table that has them."""
-    lines = [f"| model | {' | '.join(METHODS)} |", "|---" * (len(METHODS) + 1) + "|"]
+    heads = [f"{name}, float32 weights" if name == "full" else name for name in METHODS]
+    lines = [f"| model | {' | '.join(heads)} |", "|---" * (len(METHODS) + 1) + "|"]
     for size, reports in found.items():
         cells = [f"{one.total_bytes / 1e9:.0f} GB: {smallest(one.total_bytes)}" for one in reports.values()]
         lines.append(f"| {size} | {' | '.join(cells)} |")
@@ -72,12 +78,12 @@ def smallest(total_bytes: float) -> str:
 
 def checkpointing_title(reports: Mapping[str, MemoryReport]) -> str:
     """A title for bars that are labelled "METHOD" and "METHOD, checkpointing": how many times less memory it is."""
-    ratios = [
-        reports[name].total_bytes / reports[f"{name}, checkpointing"].total_bytes
+    ratios = {
+        name: reports[name].total_bytes / reports[f"{name}, checkpointing"].total_bytes
         for name in METHODS
         if name in reports and f"{name}, checkpointing" in reports
-    ]
-    return f"Checkpointing cuts memory {min(ratios):.2g} to {max(ratios):.2g} times"
+    }
+    return f"Checkpointing cuts memory {', '.join(f'{ratio:.2g} times ({name})' for name, ratio in ratios.items())}"
 
 
 def published_in_words(runs: Sequence[PublishedRun]) -> tuple[str, float, float]:
@@ -96,25 +102,36 @@ def published_in_words(runs: Sequence[PublishedRun]) -> tuple[str, float, float]
 
 def answer(gpu: Gpu, found: Needs, memory_error: float) -> str:
     """The answer of lesson 04, in Markdown: what fits the learner's GPU."""
-    largest = {
-        method: max((size for size in found if gpu.fits(found[size][method].total_bytes)), default=None, key=_billions)
-        for method in METHODS
+    setup = next(iter(found.values()))["LoRA"].setup
+    shape = {name: getattr(setup, name) for name in ("batch_size", "sequence_length", "checkpointing")}
+    in_bf16 = {size: estimate(MODELS[size], replace(SETTINGS[FULL_BF16], **shape)).total_bytes for size in found}
+    needed = {
+        "QLoRA": {size: reports["QLoRA"].total_bytes for size, reports in found.items()},
+        "LoRA": {size: reports["LoRA"].total_bytes for size, reports in found.items()},
+        "full with float32 weights": {size: reports["full"].total_bytes for size, reports in found.items()},
+        "full in bfloat16": in_bf16,
     }
+    told = ", ".join(f"{method} {_largest(sizes, gpu)}" for method, sizes in needed.items())
     size = max(found, key=_billions)
-    one = found[size]
-    told = ", ".join(f"{method} {f'up to {most}' if most else 'none'}" for method, most in largest.items())
-    setup = one["LoRA"].setup
-    ratio = one["full"].total_bytes / one["LoRA"].total_bytes
+    one, lower = found[size], in_bf16[size]
+    ratio, in_bf16_ratio = (needs / one["LoRA"].total_bytes for needs in (one["full"].total_bytes, lower))
     return (
         f"**The answer:** Of models of {', '.join(found)}, {_an(gpu.name)} with {gpu.usable_bytes / 1e9:.0f} GB holds: "
         f"{told}. At {size} full fine-tuning needs {one['full'].total_bytes / 1e9:.0f} GB, {ratio:.1f} times what LoRA "
-        f"needs, because a trained number takes 16 bytes and a frozen one 2. QLoRA brings LoRA's "
+        f"needs, because a trained number takes 16 bytes and a frozen one 2 (in bfloat16 throughout 8 bytes, "
+        f"{lower / 1e9:.0f} GB and {in_bf16_ratio:.1f} times). QLoRA brings LoRA's "
         f"{one['LoRA'].total_bytes / 1e9:.0f} GB down to {one['QLoRA'].total_bytes / 1e9:.0f}.\n\n"
         f"That is predicted for steps of {setup.batch_size} x {setup.sequence_length} tokens with checkpointing; on "
         f"PEFT's published runs of a 3B model, without QLoRA, predictions were within {memory_error:.0%}. What would "
         "change it: more tokens in a step add activations to all three alike; without checkpointing they can be most "
         "of the memory; an 8-bit optimizer, or a second GPU with sharding, helps full fine-tuning most."
     )
+
+
+def _largest(needed: Mapping[str, float], gpu: Gpu) -> str:
+    """The largest size that fits: "up to 3B", or "none". needed: size -> bytes."""
+    fitting = [size for size, total in needed.items() if gpu.fits(total)]
+    return f"up to {max(fitting, key=_billions)}" if fitting else "none"
 
 
 def _billions(size: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 
 from workbench.claims.ranks import one_step_off, points, recall_by, seed_range, steps_off
@@ -61,18 +61,20 @@ def row_by_row(runs: Mapping[str, Run]) -> dict[str, Comparison]:
 
 
 def row_by_row_title(found: Mapping[str, Comparison]) -> str:
-    """A title: what moved the score least, and what most."""
-    moved = sorted(found, key=lambda label: abs(found[label].difference))
-    least, most = (f"{label} ({found[label].difference:+.0f} points)" for label in (moved[0], moved[-1]))
-    return f"Least changes with {least}, most with {most}"
+    """A title: how far another rate, and how far another rank, moves the score at most."""
+    moved = {
+        knob: max((abs(one.difference) for label, one in found.items() if knob in label), default=None)
+        for knob in ("rate", "rank")
+    }
+    told = [f"another {knob} by up to {most:.0f} points" for knob, most in moved.items() if most is not None]
+    return f"The score moves: {', '.join(told)}"
 
 
 def best_rates_title(grid: Sequence[Row], full: Sequence[Row]) -> str:
     """A title: the range of the ranks' best learning rates, and full fine-tuning's."""
     found = {rank: _best(own) for rank, own in grouped(grid, lambda row: row["rank"]).items()}
-    low, high = f"{min(found.values()):g}", f"{max(found.values()):g}"
-    span = low if low == high else f"{low} to {high}"
-    return f"Best rate of ranks {min(found):g} to {max(found):g}: {span}; of full fine-tuning: {_best(full):g}"
+    rates = f"Best rate of ranks {min(found):g} to {max(found):g}: {_span(found.values())}"
+    return f"{rates}; of full fine-tuning: {_span(_about_best(full))}"
 
 
 def alpha_title(alphas: Sequence[Row]) -> str:
@@ -82,12 +84,20 @@ def alpha_title(alphas: Sequence[Row]) -> str:
     return f"Best rate at alpha {low:g}: {best[low]:g}; at alpha {high:g}: {best[high]:g}"
 
 
-def size_title(rows: Sequence[Row], information_bits: float) -> str:
-    """A title: the smallest adapter that took in nine tenths of the bits of the best one."""
-    best = max(row["memorised_bits"] for row in usable(rows, "memorised_bits"))
-    sizes = grouped(usable(rows, "memorised_bits"), lambda row: row["trainable_parameters"])
-    enough = min(size for size, own in sizes.items() if max(row["memorised_bits"] for row in own) >= 0.9 * best)
-    return f"From {enough:,} parameters on, more of them add little ({information_bits:,.0f} bits to learn)"
+def size_title(few: Sequence[Row]) -> str:
+    """A title: the most bits that adapters on one matrix took in, and those on some whole blocks, with their sizes.
+
+    few: rows of adapters below rank 1 on all layers, as in `reference.stored_sweeps("few")`.
+    """
+    found = usable(few, "memorised_bits")
+    told = []
+    for where, own in (
+        ("one matrix", [row for row in found if row["targets"] != "all-linear"]),
+        ("whole blocks", [row for row in found if row["targets"] == "all-linear"]),
+    ):
+        best = max(own, key=lambda row: row["memorised_bits"])
+        told.append(f"{best['memorised_bits']:,.0f} bits in {best['trainable_parameters']:,} numbers of {where}")
+    return f"Where they are counts: {told[0]}, {told[1]}"
 
 
 def study_knobs(task: str) -> str:
@@ -106,6 +116,25 @@ def study_knobs(task: str) -> str:
     where = f"In {'a first' if told else 'the'} study, on `{task}` (lora is rank 8, alpha 32)"
     words = spread_in_words([row for row in earlier if row["task"] == task], "exact_match", where)
     return f"{told}\n\n{words}" if told else words
+
+
+def recall_table(grid: Sequence[Row], full: Sequence[Row]) -> str:
+    """A Markdown table: recall by rank and learning rate, the mean over seeds, the best rate of each rank in bold."""
+    groups = grouped(usable([*grid, *full], "exact_match"), lambda row: row["rank"])
+    rates = sorted({row["learning_rate"] for own in groups.values() for row in own})
+    lines = [f"| recall | {' | '.join(f'{rate:g}' for rate in rates)} |", "|---" * (len(rates) + 1) + "|"]
+    for rank, own in groups.items():
+        by_rate = {
+            rate: mean_of(some, "exact_match") for rate, some in grouped(own, lambda row: row["learning_rate"]).items()
+        }
+        best = max(by_rate.values())
+        cells = [f"{by_rate[rate]:.0%}" if rate in by_rate else "" for rate in rates]
+        cells = [
+            f"**{cell}**" if rate in by_rate and by_rate[rate] == best else cell
+            for rate, cell in zip(rates, cells, strict=True)
+        ]
+        lines.append(f"| {'full' if rank is None else f'rank {rank}'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def two_passes_in_words(alphas: Sequence[Row], targets: Sequence[Row]) -> str:
@@ -139,18 +168,33 @@ def answer(grid: Sequence[Row], full: Sequence[Row]) -> str:
     by_rank, off, luck = recall_by(grid), one_step_off(grid), seed_range(grid)
     down, up = steps_off(grid)
     span = max(by_rank.values()) - min(by_rank.values())
+    ranks = ", ".join(f"{recall:.0%} at rank {rank:g}" for rank, recall in sorted(by_rank.items()))
     first = {"the rate": "The learning rate first", "the worst rank": "The rank first"}
     told = first.get(outcome(grid), "Neither stands out from luck")
-    ratio = median(own[0]["learning_rate"] for own in by_best_rate(grid).values()) / _best(full)
-    inside = "less than two seeds can differ" if span <= luck else "more than two seeds differ"
+    best, tied = [own[0]["learning_rate"] for own in by_best_rate(grid).values()], _about_best(full)
+    ratios = [rate / whole for rate in best for whole in tied]
+    inside = "less than two seeds of one rank can differ" if span <= luck else "more than two seeds of one rank differ"
     return (
         f"**The answer:** {told}: in the stored runs, half or twice the best learning rate costs {points(off)} of "
-        f"recall on average ({points(up)} above it, {points(down)} below). The worst of ranks {min(by_rank):g} to "
-        f"{max(by_rank):g}, at its own best rate, is {points(span)} behind the best one, {inside} ({points(luck)}). "
-        f"Start at about {ratio:.0f} times the rate that suits full fine-tuning.\n\n"
+        f"recall on average ({points(up)} above it, {points(down)} below). Ranks, each at its own best rate, differ by "
+        f"{points(span)}, {inside} ({points(luck)}): {ranks}. LoRA's best rates are {_span(ratios)} times "
+        "those that suit full fine-tuning.\n\n"
         "What would change it: with far more to learn than the adapter can hold (section 2 does the sum), rank becomes "
         "the limit; a new alpha moves the best rate, so tune the rate again after it."
     )
+
+
+def _span(rates: Iterable[float]) -> str:
+    """The lowest and the highest of these rates, or of their ratios."""
+    low, high = f"{min(rates := list(rates)):g}", f"{max(rates):g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _about_best(rows: Sequence[Row]) -> list[float]:
+    """The learning rates whose bits are within one in a hundred of the most: these cannot be told apart."""
+    rates = grouped(usable(rows, "memorised_bits"), lambda row: row["learning_rate"])
+    bits = {rate: mean_of(own, "memorised_bits") for rate, own in rates.items()}
+    return [rate for rate, most in bits.items() if most >= 0.99 * max(bits.values())]
 
 
 def _best(rows: Sequence[Row]) -> float:

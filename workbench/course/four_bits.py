@@ -52,15 +52,18 @@ def perplexity(nats: Sequence[float], tokens: Sequence[int]) -> float:
 
 
 def title_of_settings(found: Mapping[str, Change]) -> str:
-    """What each storage adds to the perplexity, for the figure of settings, from the best to the worst."""
-    parts = [f"{name} {change.share:+.0%}" for name, change in sorted(found.items(), key=lambda item: item[1].share)]
-    return f"Perplexity: {', '.join(parts)}"
+    """What the best and the worst storage add to the perplexity, for the figure of settings."""
+    told = [
+        f"{name} ({round(100 * found[name].share):+d} %)" for name in sorted(found, key=lambda one: found[one].share)
+    ]
+    most = f", most with {told[-1]}" if len(told) > 1 else ""
+    return f"Perplexity rises least with {told[0]}{most}"
 
 
 def title_of_merges(found: Mapping[str, Change]) -> str:
     """Which ways to merge raise the perplexity of the right answers for certain. found: way -> change by it."""
     lost = [name for name, change in found.items() if change.low > 0]
-    return f"Training is lost when it is {' or '.join(lost)}" if lost else "No way to merge loses anything for certain"
+    return f"What loses the training: {' and '.join(lost)}" if lost else "No way to merge loses anything for certain"
 
 
 def merge_advice(found: Mapping[str, Change]) -> str:

@@ -124,8 +124,9 @@ def scaling_answer(
         f"lower alpha first, because at rank 8 alone it moves the output {root / plain:.1f} times as far.\n\n"
         f"With alpha / r, alpha {equal} at rank {ranks[-1]} moves the output {wide[equal]:.1%}, about as far as alpha "
         f"{alpha:g} at rank 8 ({plain:.1%}). The same factor, alpha {factor}, moves it {wide[factor]:.1%}: a step of "
-        "AdamW changes each number by about the same amount, and a higher rank has more numbers. So when you raise the "
-        "rank, raise alpha by less than the same factor, and try two or three values.</details>"
+        "AdamW changes each number by about the same amount, and a higher rank has more numbers. The panel "
+        "shows how fast a setting starts, not which one ends best: lesson 05 measures that. Until then keep alpha when "
+        "you change the rank.</details>"
     )
 
 

@@ -55,23 +55,33 @@ def money_on_gpus(costs: Mapping[str, tuple[float, float, bool]], chosen: str, j
     fitting = {name: money for name, (money, _, fits) in costs.items() if fits}
     best = min(fitting, key=fitting.__getitem__, default=None)
     found = f"cheapest on {best}, ${fitting[best]:.2f}" if best else "fits none of them"
-    axes = style(figure.add_subplot(), f"{job}: {found}", "US dollars (hours beside the bars)", "")
+    axes = style(
+        figure.add_subplot(),
+        f"{job}: {found}",
+        "US dollars for the job; beside the bars its time, and dollars an hour",
+        "",
+    )
     axes.grid(axis="y", visible=False)
     for place, (name, (money, hours, fits)) in enumerate(costs.items()):
         look = BARS[0] if name == chosen else BARS[1]
         outline: Look = {"facecolor": "white", "edgecolor": look["facecolor"]}
         axes.barh(place, money, height=0.7, **(look | {"edgecolor": "white"} if fits else outline))
-        words = f"{hours:.2g} h" if fits else f"{hours:.2g} h, does not fit"
+        words = f"{_time(hours)} at ${money / hours:.2f}{'' if fits else ', does not fit'}"
         axes.annotate(words, (money, place), (5, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set_yticks(range(len(costs)), list(costs))
     axes.set_xlim(0, 1.25 * max(money for money, _, _ in costs.values()))
     axes.margins(y=0.02)
     axes.invert_yaxis()
     words = "; ".join(
-        f"{name} ${money:.2f}, {hours:.2g} hours{'' if fits else ', does not fit'}"
+        f"{name} ${money:.2f}, {_time(hours)} at ${money / hours:.2f} an hour{'' if fits else ', does not fit'}"
         for name, (money, hours, fits) in costs.items()
     )
     return described(figure, f"{job}, {found}. {words}.")
+
+
+def _time(hours: float) -> str:
+    """In hours, or in minutes where it is less than one."""
+    return f"{hours:.2g} h" if hours >= 1 else f"{60 * hours:.2g} min"
 
 
 def speed_ratios(
@@ -83,7 +93,7 @@ def speed_ratios(
     """
     figure = new_figure(10.0, 4.0)
     least, most = (choose(points[-1][1] for points in lines.values()) for choose in (min, max))
-    title = f"With many tokens in a step LoRA is {least:.1f} to {most:.1f} times as fast; with few, more"
+    title = f"The bound: with many tokens LoRA is at most {least:.1f} to {most:.1f} times as fast; with few, more"
     axes = style(figure.add_subplot(), title, "tokens in one step", "seconds, full / LoRA")
     axes.axhline(1.0, color=PALETTE["ink"], linewidth=0.8)
     words = []

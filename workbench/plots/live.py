@@ -103,13 +103,14 @@ class LiveSweep(LivePicture):
         last = report["step"] == report["steps"] or all(run.status in FAILED for run in runs)
         over = last and not report["passes_left"]
         note = "" if over else f": about {report['seconds_left']:.0f} s left"
-        self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note))
+        ordered = len(differing_settings(self._runs.values())) < 2
+        self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note, ordered))
 
 
 def label_runs(runs: Iterable[Run]) -> dict[str, Run]:
     """Label -> run, in rising order. A label names only the settings in which these runs differ: "r = 8, seed 1"."""
     described = [(_settings(run), run) for run in runs]
-    differing = [name for name in LABEL_FORMS if len({settings[name] for settings, _ in described}) > 1]
+    differing = differing_settings(run for _, run in described)
     described.sort(key=lambda pair: [(pair[0][name] is None, pair[0][name]) for name in differing])
     labelled: dict[str, Run] = {}
     for settings, run in described:
@@ -118,6 +119,12 @@ def label_runs(runs: Iterable[Run]) -> dict[str, Run]:
         stem += f" ({run.status})" if run.status in FAILED else ""
         labelled[_numbered(stem, labelled)] = run
     return labelled
+
+
+def differing_settings(runs: Iterable[Run]) -> list[str]:
+    """The names in LABEL_FORMS of the settings that are not the same in all of these runs."""
+    described = [_settings(run) for run in runs]
+    return [name for name in LABEL_FORMS if len({settings[name] for settings in described}) > 1]
 
 
 def _numbered(label: str, taken: Collection[str]) -> str:

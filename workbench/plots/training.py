@@ -54,13 +54,15 @@ def losses(histories: Mapping[str, tuple[str, History]], steps: int, note: str =
     return described(figure, f"Training loss against step: {ends or 'the first step is still being taken'}.")
 
 
-def sweep_losses(histories: Mapping[str, History], steps: int, note: str = "") -> Figure:
+def sweep_losses(histories: Mapping[str, History], steps: int, note: str = "", ordered: bool = True) -> Figure:
     """Training loss against step for many runs, from light to dark in the order given.
 
-    histories: label -> run.history. note: follows the title.
+    histories: label -> run.history. note: follows the title. ordered: False gives a few runs colours that lie apart,
+    for runs that differ in more than one setting and so have no order.
     """
     figure = new_figure(10.0, 4.0)
-    shades = LIGHT_TO_DARK(np.linspace(0.3, 1, max(len(histories), 2)))
+    apart = not ordered and len(histories) <= len(SERIES)
+    shades = [one["color"] for one in SERIES] if apart else LIGHT_TO_DARK(np.linspace(0.3, 1, max(len(histories), 2)))
     look = {"linewidth": 1.5, "markersize": 5, "markevery": max(1, steps // 10)}
     curves = [
         (history, series | look | {"color": shade, "label": label})
@@ -71,7 +73,8 @@ def sweep_losses(histories: Mapping[str, History], steps: int, note: str = "") -
         columns = 1 + (len(histories) - 1) // 16
         figure.legend(loc="outside right upper", ncols=columns, frameon=False, fontsize=10)
     ends = ", ".join(f"{label} is at {history[-1]['loss']:.2f}" for label, history in histories.items() if history)
-    return described(figure, f"Training loss against step, light to dark: {ends or 'the first step is still to come'}.")
+    order = "" if apart else ", light to dark"
+    return described(figure, f"Training loss against step{order}: {ends or 'the first step is still to come'}.")
 
 
 def training_panel(

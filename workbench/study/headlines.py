@@ -112,7 +112,7 @@ def _memory() -> str:
     told = ", ".join(
         f"{found[name].total_bytes / 1e9:.0f} GB with {name} ({smallest(found[name].total_bytes)})" for name in METHODS
     )
-    return f"**What fits my GPU?** Predicted for a model of {SIZE}, one row of {TOKENS:,} tokens: {told}."
+    return f"**What fits my GPU?** Predicted for a model of {SIZE}, one row of {TOKENS:,} tokens: {told}, in float32."
 
 
 def _serving() -> str:
