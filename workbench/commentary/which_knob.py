@@ -66,8 +66,8 @@ def row_by_row_title(found: Mapping[str, Comparison]) -> str:
         knob: max((abs(one.difference) for label, one in found.items() if knob in label), default=None)
         for knob in ("rate", "rank")
     }
-    told = [f"another {knob} by up to {most:.0f} points" for knob, most in moved.items() if most is not None]
-    return f"The score moves: {', '.join(told)}"
+    told = [f"another {knob}: up to {most:.0f} points" for knob, most in moved.items() if most is not None]
+    return "; ".join(told).capitalize()
 
 
 def best_rates_title(grid: Sequence[Row], full: Sequence[Row]) -> str:
@@ -85,7 +85,7 @@ def alpha_title(alphas: Sequence[Row]) -> str:
 
 
 def size_title(few: Sequence[Row]) -> str:
-    """A title: the most bits that adapters on one matrix took in, and those on some whole blocks, with their sizes.
+    """A title: the most bits that adapters on one matrix took in, and those on some whole blocks.
 
     few: rows of adapters below rank 1 on all layers, as in `reference.stored_sweeps("few")`.
     """
@@ -95,8 +95,7 @@ def size_title(few: Sequence[Row]) -> str:
         ("one matrix", [row for row in found if row["targets"] != "all-linear"]),
         ("whole blocks", [row for row in found if row["targets"] == "all-linear"]),
     ):
-        best = max(own, key=lambda row: row["memorised_bits"])
-        told.append(f"{best['memorised_bits']:,.0f} bits in {best['trainable_parameters']:,} numbers of {where}")
+        told.append(f"{where} {max(row['memorised_bits'] for row in own):,.0f} bits at most")
     return f"Where they are counts: {told[0]}, {told[1]}"
 
 
