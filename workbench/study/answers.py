@@ -100,7 +100,7 @@ def _behaviour(study: Sequence[Row]) -> str:
     if usual.verdict == "better":
         return (
             f"LoRA's usual setting falls {usual.difference:.1f} points behind on `{HARD}`; a better one ({best}) does "
-            f"not (full is {against.difference:+.1f} points ahead of it, {against.low:+.1f} to {against.high:+.1f})."
+            f"not (full {against.difference:+.1f} points, {against.low:+.1f} to {against.high:+.1f})."
         )
     if usual.verdict == "undecided":
         return f"On `{HARD}`, {usual.in_words('full', 'LoRA')}."
