@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from support.records import run
-from workbench.advice.run_report import report
+from workbench.advice.run_report import report, run_names
 from workbench.cli import main
 from workbench.errors import RunError
 from workbench.scoring.scores import pack_rows
@@ -104,3 +104,30 @@ def test_the_command_writes_the_runs_that_can_be_compared(tmp_path, capsys):
     assert main([*arguments[:3], "--out", str(tmp_path / "no" / "x.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert main(["report", "nothing", *arguments[1:]]) == 2
+
+
+def adapters(**changes):
+    method = {
+        "name": "lora",
+        "label": "lora r=2",
+        "learning_rate": 1e-3,
+        "rank": 2,
+        "alpha": 4.0,
+        "targets": "all-linear",
+    }
+    return scored("lora", 0.7, method=method | changes)
+
+
+def test_runs_of_one_label_are_told_apart():
+    runs = [adapters(), adapters(alpha=64.0), adapters(targets=["q_proj"]), adapters(layers=[0, 1]), adapters()]
+    names = run_names(runs)
+    assert len({*names[:4]}) == 4 and names[1] == "lora r=2, alpha 64, all-linear" and "q_proj" in names[2]
+    assert "blocks 0, 1" in names[3]
+    text = report(runs[:3])
+    assert text.count("alpha 64, all-linear") >= 3, "in the scores, row by row, and in how to repeat it"
+    assert "Row by row against lora r=2, alpha 4, all-linear" in text
+
+
+def test_one_test_row_is_compared_with_nothing():
+    one = {"right": {"exact_match": pack_rows(np.array([True]))}}
+    assert "Row by row" not in report([scored("lora", 0.7, **one), scored("full", 0.8, **one)])

@@ -209,6 +209,24 @@ def test_a_signal_waits_for_what_is_being_saved(monkeypatch):
     assert done == ["saved"] and ended == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_waits_for_what_is_being_saved(number):
+    """SIGTERM as well where the command line treats it like Ctrl-C."""
+    before, done = signal.signal(number, signal.default_int_handler), []
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with termination_waits():
+                with termination_waits():
+                    os.kill(os.getpid(), number)
+                    done.append("saved")
+                done.append("recorded")
+            done.append("went on")
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert done == ["saved", "recorded"]
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.ENOSPC, "full"), ValueError("closed file")])
 def test_a_line_that_nobody_can_read_ends_nothing(monkeypatch, error):
     class Gone:
@@ -316,6 +334,19 @@ def test_destroyed_is_far_above_the_base(history, before, after, status):
     vocabulary = type("Config", (), {"get_text_config": lambda _: type("Text", (), {"vocab_size": 49152})})()
     keeping.judge(run, replace(base, model=type("Model", (), {"config": vocabulary})()))
     assert run.status == status and bool(run.advice) == (status == "destroyed")
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_step_of_easy_rows_makes_no_model_destroyed(scored):
+    """The first batch held the one row that the base knows: others have six times its loss, before and after."""
+    from support.records import record
+
+    history = [{"step": step, "loss": loss} for step, loss in enumerate((1.1, 6.7, 1.1, 6.7, 4.8, 4.8), 1)]
+    known = {"before": {"loss": 4.83}, "metrics": {"loss": 4.82}} if scored else {"before": {}, "metrics": {}}
+    run = record(status="scoring", history=history, config={"seed": 0, "batch_size": 1}, **known)
+    vocabulary = type("Config", (), {"get_text_config": lambda _: type("Text", (), {"vocab_size": 49152})})()
+    keeping.judge(run, replace(readable_base(), model=type("Model", (), {"config": vocabulary})()))
+    assert run.status == "finished", run.advice
 
 
 @pytest.mark.slow

@@ -5,11 +5,13 @@ huggingface/peft#3711: PEFT rewrites full names of shared and dense MLPs to the 
 
 import pytest
 import torch
+from peft import LoraConfig
+from peft.tuners.lora import Linear as PeftLinear
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from support.random_bases import IDS, logits, random_base
-from workbench.adapters.batched import fits_a_slice, multi_adapter_model, set_slices
+from workbench.adapters.batched import SlicedLinear, fits_a_slice, multi_adapter_model, set_slices
 from workbench.adapters.carriers import carriers, injected
 from workbench.adapters.inject import (
     adapted_share,
@@ -262,3 +264,25 @@ def test_a_mixture_whose_blocks_are_all_dense_has_the_same_targets_with_and_with
         empty = type(base.model)._from_config(base.model.config)
     assert carriers(empty).keys() == carriers(base.model).keys()
     assert apply(base, lora(rank=2))
+
+
+def test_models_that_draw_noise_are_trained_one_by_one():
+    """All slices would get the noise of the first one's seed."""
+    calm, noisy = (random_base("mixtral", router_jitter_noise=noise) for noise in (0.0, 0.1))
+    attention = lora(rank=2, targets=["q_proj"])
+    assert fits_a_slice(calm, attention) and not fits_a_slice(noisy, attention)
+
+
+def test_a_slice_takes_an_input_in_another_dtype_than_the_product():
+    """On a GPU, autocast leaves the output of some norms in float32."""
+    linear = nn.Linear(8, 6, dtype=torch.bfloat16).requires_grad_(False)
+    part = PeftLinear(linear, "default", LoraConfig(), r=2, lora_alpha=4)
+    nn.init.normal_(part.lora_B["default"].weight)
+    x = torch.randn(1, 5, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = SlicedLinear(linear, [part], [5])(x), part(x)
+    gradients = [torch.autograd.grad(y.float().sum(), (x, part.lora_A["default"].weight)) for y in outputs]
+    assert outputs[0].dtype == torch.bfloat16
+    torch.testing.assert_close(*outputs, atol=0.05, rtol=0.05)
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs.to(mine.dtype), atol=0.1, rtol=0.05)

@@ -1,6 +1,8 @@
 """A run as a whole model, and as a folder to give away: stock transformers and PEFT load both, with the same logits."""
 
+import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,10 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from support.saved_runs import saved_run
 from workbench import load_base, load_task
-from workbench.adapters import full, hybrid, qlora
+from workbench.adapters import full, hybrid, load, qlora
 from workbench.adapters.saved.origin import ORIGIN_FILE
 from workbench.errors import AdapterError, RunError, ServingError
-from workbench.serving import base_of, export, merge_run, write_merged
+from workbench.serving import base_of, export, merge_run, serving_folder, write_merged
 from workbench.serving.exported import card
 
 IDS = torch.arange(100, 140).view(2, 20)
@@ -99,6 +101,35 @@ def test_another_base_is_refused_with_both_names(small, saved, tmp_path):
         export(saved, other, tmp_path / "new")
     with pytest.raises(RunError, match="not on another"):
         merge_run(saved, other)
+
+
+def test_a_base_that_its_name_does_not_load_is_not_given_away(small, saved, store, tmp_path):
+    """Others would put the adapter on the weights before the merge, without an error."""
+    merged = merge_run(saved, small)
+    second = saved_run(merged, store)
+    second.base["revision"] = merged.identity
+    wanted = r"not those of .*save the base"
+    with pytest.raises(ServingError, match=wanted):
+        export(second, merged, tmp_path / "out")
+    with pytest.raises(ServingError, match=wanted):
+        serving_folder({"it": second}, merged, tmp_path / "served")
+
+
+def test_an_adapter_of_changed_weights_is_refused_on_others(small, saved, tmp_path):
+    folder = export(saved, small, tmp_path / "out")
+    origin = json.loads((folder / ORIGIN_FILE).read_text())
+    (folder / ORIGIN_FILE).write_text(json.dumps(origin | {"revision": f"{small.revision} + a-run, merged"}))
+    with pytest.raises(AdapterError, match="weights that were changed after loading"):
+        load(small, folder)
+
+
+def test_a_base_of_bin_files_is_served_with_its_weights(small_directory, store, tmp_path):
+    folder = shutil.copytree(small_directory, tmp_path / "bin")
+    torch.save(AutoModelForCausalLM.from_pretrained(folder).state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    base = load_base(folder)
+    served = serving_folder({"it": saved_run(base, store)}, base, tmp_path / "served") / "it"
+    assert AutoModelForCausalLM.from_pretrained(served)
 
 
 def test_stock_peft_loads_what_was_exported(small, saved, tmp_path):

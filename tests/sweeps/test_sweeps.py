@@ -250,7 +250,7 @@ def test_stopping_keeps_what_there_is_and_the_same_call_goes_on(small, store, mo
     stopped = sweep(small, FACTS, VARIED[:1] * 1 + [lora(rank=1, alpha=32)], config, store, max_memory=room,
                     on_step=lambda entry: entry["step"] == 2)  # fmt: skip
     assert [run.status for run in stopped] == ["interrupted"]  # the second pass never began
-    assert "Stopped. What was trained is being scored; stop again to leave that out." in capsys.readouterr().err
+    assert "It was stopped; stop again to leave that out." in capsys.readouterr().err
     assert len(stopped[0].history) == 2 and stopped[0].metrics and stopped[0].load(small)
     runs = sweep(small, FACTS, [VARIED[0], lora(rank=1, alpha=32)], config, store)
     assert [run.status for run in runs] == ["finished"] * 2 and len(store.all()) == 2

@@ -259,6 +259,7 @@ def test_a_mapping_overrides_what_was_recognised(tmp_path):
         ({"text": "a", "label": None}, {}, 'row 3: column "label" must be text, and holds nothing'),
         ({"text": "a", "label": 1}, {"chat": "plain"}, "chat= is for chats, and .*mine.jsonl holds"),
         ({"text": "a", "label": 1}, {"prompt": "{title}"}, 'no column "title"'),
+        ({"text": "a", "label": "b"}, {"prompt": "{text} {titel}", "completion": "{label}"}, 'no column "titel"'),
     ],
 )
 def test_faults_of_labels_and_mappings(tmp_path, row, options, message):

@@ -208,6 +208,12 @@ def test_beginning_of_text_comes_once_and_only_if_the_tokenizer_adds_it(base):
         assert two.ids == (1, *one.ids[:-1], 2) and two.prompt_length == one.prompt_length + 1
 
 
+def test_a_prompt_without_tokens_is_refused(base):
+    """Its first token would be predicted from the end of another row of the batch."""
+    with pytest.raises(TaskError, match=r"Row 2 .*the prompt has no tokens"):
+        encode([Example("a", " b"), Example("", " b")], base.tokenizer, 100)
+
+
 def test_a_row_that_is_too_long_is_named(base):
     rows = [Example("short", " row"), Example("word " * 40, " row")]
     with pytest.raises(TaskError, match=r"Row 2 \('word word.*\d+ tokens, but max_length is 20"):

@@ -163,3 +163,11 @@ def test_records_of_earlier_versions_load_and_are_written_back_unchanged(tmp_pat
     for run in runs:
         copy = RunStore(tmp_path).save(run)
         assert json.loads(copy.read_text()) == json.loads((OLD_RECORDS / copy.name).read_text())
+
+
+def test_a_store_stays_where_it_is_when_the_current_folder_changes(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = RunStore("my_runs")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert store.path == tmp_path / "my_runs"

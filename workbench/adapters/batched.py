@@ -25,21 +25,27 @@ from workbench.models.sharing import shared_copy
 
 Scalings = Sequence[float | None]  # of each slice; None: it has no adapter here
 QUANTIZED = ("Linear4bit", "Linear8bitLt")  # whose product, like that of nn.Linear and Conv1D, is x W^T + b
+RANDOM = ("drop", "jitter", "noise")  # in the names of settings that make a forward pass draw
 ROWS_AT_ONCE = 32  # of logits turned to float32: with 50,000 tokens in the vocabulary, 6 MB
 
 
 def fits_a_slice(base: Base, method: Method) -> bool:
-    """Whether `multi_adapter_model` can train a configuration: plain low-rank adapters without dropout.
+    """Whether `multi_adapter_model` can train a configuration: plain low-rank adapters and no random numbers.
 
-    Dropout, of the adapter or of the model, would draw its masks for the whole pass; DoRA changes the frozen product
-    itself, PiSSA the frozen weights; float16 needs a loss scale for each run; and layers that get a part of the tokens,
-    as single experts do, do not know which slice a token is from.
+    Dropout, of the adapter or of the model, and a router's noise would be drawn for the whole pass; DoRA changes the
+    frozen product itself, PiSSA the frozen weights; float16 needs a loss scale for each run; and layers that get a part
+    of the tokens, as single experts do, do not know which slice a token is from.
     """
     plain = method.name in ("lora", "qlora") and not (method.dropout or method.dora or method.pissa)
     plain = plain and see_every_token(base.model, target_modules(base, method))
-    settings = base.model.config.get_text_config().to_dict()
-    drops = any(value for name, value in settings.items() if "drop" in name and isinstance(value, float))
-    return plain and not drops and base.dtype != torch.float16
+    return plain and not draws_by_config(base.model) and base.dtype != torch.float16
+
+
+def draws_by_config(model: nn.Module) -> bool:
+    """Whether a model's configuration asks for random numbers in training: dropout, or noise of a router."""
+    settings = getattr(model, "config").get_text_config().to_dict()  # noqa: B009 - PEFT passes the base's on
+    wanted = (value for name, value in settings.items() if any(word in name for word in RANDOM))
+    return any(isinstance(value, float) and value > 0 for value in wanted)
 
 
 def multi_adapter_model(base: Base, models: Sequence[PeftModel | None]) -> nn.Module:
@@ -128,7 +134,9 @@ class _SlicedUpdates(torch.autograd.Function):
     ) -> Tensor:
         flat = x.flatten(0, -2)
         y = frozen(flat).contiguous()
-        lowered = [factor.to(x.dtype) for factor in factors]  # once for both passes; outside they are in float32
+        # Under autocast some norms give float32, and the frozen product is in the lower dtype all the same.
+        flat = flat.to(y.dtype)
+        lowered = [factor.to(y.dtype) for factor in factors]  # once for both passes; outside they are in float32
         projected: list[Tensor] = []
         for rows, scaling, a, b in _slices(sizes, scalings, lowered):
             projected.append(flat[rows] @ a.T)

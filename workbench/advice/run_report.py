@@ -7,17 +7,17 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from workbench.adapters.methods import targets_in_words
 from workbench.claims.book import LIMITS, OWN
 from workbench.claims.ledger import UNTESTED
 from workbench.claims.rules import verdicts
-from workbench.commentary.lora_or_full import lead_in_words, row_by_row
+from workbench.commentary.lora_or_full import first_lora, lead_in_words, row_by_row
 from workbench.errors import RunError
 from workbench.plots.comparisons import paired_differences
 from workbench.plots.runs import costs
 from workbench.plots.style import Figure, picture, pixel_width, to_png
 from workbench.plots.training import losses
 from workbench.results.noise import rows_scored, two_standard_errors
-from workbench.results.paired import Comparison
 from workbench.training.runs import Run
 
 STYLE = """
@@ -55,16 +55,18 @@ def report(runs: Sequence[Run], title: str = "") -> str:
             raise RunError(f"These runs are of {len(keys)} {what}s; a report is about one. Name runs of one {what}.")
     first = runs[0]
     heading = title or f"Fine-tuning {first.base['name']} on {first.task['name']}"
+    names = run_names(runs)
+    histories = {name: (run.method["name"], run.history) for name, run in zip(names, runs, strict=True)}
     parts = [
         f"<h1>{html.escape(heading)}</h1>",
         f"<p>{html.escape(_summary(runs))}</p>",
         "<h2>Scores</h2>",
-        _scores(runs),
-        *_paired(row_by_row(runs)),
+        _scores(runs, names),
+        *_paired(runs, names),
         "<h2>Costs</h2>",
         _figure(costs(runs)),
         "<h2>Training</h2>",
-        _figure(losses({_name(run, runs): (run.method["name"], run.history) for run in runs}, _steps(runs))),
+        _figure(losses(histories, _steps(runs))),
         "<h2>What these runs say about common claims</h2>",
         _claims(runs),
         "<h2>How to repeat them</h2>",
@@ -100,25 +102,49 @@ def _exact(run: Run) -> float:
     return run.metrics["exact_match"]
 
 
-def _name(run: Run, runs: Sequence[Run]) -> str:
-    """Its label, with the rate and the seed where two have the same label."""
-    same = sum(other.label == run.label for other in runs) > 1
-    return f"{run.label}, rate {run.method['learning_rate']:g}, seed {run.config['seed']}" if same else run.label
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """A name of its own for each run: its label, and what else tells it from others of this label, or its id's end."""
+    told = [_settings_in_words(run) for run in runs]
+    names = []
+    for run, own in zip(runs, told, strict=True):
+        others = [other for one, other in zip(runs, told, strict=True) if one.label == run.label]
+        differing = [words for place, words in enumerate(own) if len({other[place] for other in others}) > 1]
+        names.append(", ".join([run.label, *differing]))
+    return [
+        f"{name}, {run.id.rpartition('-')[2]}" if names.count(name) > 1 else name
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _settings_in_words(run: Run) -> list[str]:
+    """What a label leaves out, one text for each setting."""
+    steps = f"{run.config.get('steps')} steps"
+    return [f"rate {run.method['learning_rate']:g}", _adapters(run), steps, f"seed {run.config['seed']}"]
+
+
+def _adapters(run: Run) -> str:
+    """Alpha, targets and blocks of the adapters; of full fine-tuning nothing."""
+    method = run.method
+    if not method.get("rank"):
+        return "-"
+    layers = method.get("layers")
+    blocks = "" if layers is None else f", blocks {', '.join(map(str, layers))}"
+    return f"alpha {method['alpha']:g}, {targets_in_words(method['targets'])}{blocks}"
 
 
 def _steps(runs: Sequence[Run]) -> int:
     return max((len(run.history) for run in runs), default=1)
 
 
-def _scores(runs: Sequence[Run]) -> str:
+def _scores(runs: Sequence[Run], names: Sequence[str]) -> str:
     heads = ["method", "exact match", "labels right", "loss (nats)", "perplexity on other text", "status"]
     rows = []
-    for run in runs:
+    for run, name in zip(runs, names, strict=True):
         count = rows_scored(run.task["test_rows"], run.config.get("test_limit"))
         exact, general = run.metrics.get("exact_match"), run.forgetting.get("general_loss")
         rows.append(
             [
-                _name(run, runs),
+                name,
                 "-" if exact is None else f"{exact:.0%} ± {100 * two_standard_errors(exact, count):.0f}",
                 _form(run.metrics.get("label_accuracy"), "{:.0%}"),
                 _form(run.metrics.get("loss"), "{:.3f}"),
@@ -131,14 +157,20 @@ def _scores(runs: Sequence[Run]) -> str:
     )
 
 
-def _paired(found: dict[str, Comparison]) -> list[str]:
+def _paired(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    found = row_by_row(runs, names)
     if not found:
         return []
-    title = lead_in_words(next(iter(found.values())), next(iter(found))) if len(found) == 1 else "Each against LoRA"
-    words = [f"{name}: {one.in_words(name, 'LoRA')}." for name, one in found.items()]
+    first = first_lora(runs)
+    base = next(name for run, name in zip(runs, names, strict=True) if run is first)
+    title = f"Each against {base}"
+    if len(found) == 1:
+        ((name, one),) = found.items()
+        title = lead_in_words(one, name, base)
+    words = [f"{name}: {one.in_words(name, base)}." for name, one in found.items()]
     told = "".join(f"<li>{html.escape(each)}</li>" for each in words)
-    drawn = _figure(paired_differences({f"{name} minus LoRA": one for name, one in found.items()}, title))
-    return ["<h2>Row by row against LoRA</h2>", drawn, f"<ul>{told}</ul>"]
+    drawn = _figure(paired_differences({f"{name} minus {base}": one for name, one in found.items()}, title))
+    return [f"<h2>Row by row against {html.escape(base)}</h2>", drawn, f"<ul>{told}</ul>"]
 
 
 def _claims(runs: Sequence[Run]) -> str:
@@ -150,11 +182,12 @@ def _claims(runs: Sequence[Run]) -> str:
 
 
 def _settings(runs: Sequence[Run]) -> str:
-    heads = ["run", "method", "rate", "steps", "batch", "seed", "frozen", "computed in"]
+    heads = ["run", "method", "adapters", "rate", "steps", "batch", "seed", "frozen", "computed in"]
     rows = [
         [
             run.id,
             run.label,
+            _adapters(run),
             f"{run.method['learning_rate']:g}",
             _form(run.config.get("steps"), "{}"),
             _form(run.config.get("batch_size"), "{}"),

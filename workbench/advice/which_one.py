@@ -101,6 +101,8 @@ def against_prompting(runs: Sequence[Run], best: Scores) -> dict[str, Comparison
         if run.right.get("exact_match"):
             tuned, prompted = unpack_rows(run.right["exact_match"]), unpack_rows(best.right["exact_match"])
             count = min(len(tuned), len(prompted))
+            if count < 2:  # one row tells nothing apart
+                continue
             found[run.label] = compare(tuned[None, :count], prompted[None, :count])
     return found
 
@@ -116,7 +118,10 @@ def winner(runs: Sequence[Run], prompting: Scores) -> str:
         return "not measured"
     both = [scores["full"], scores["lora"]]
     best = max(both, key=lambda run: run.metrics["exact_match"])
-    if against_prompting([best], prompting)[best.label].high < 0:
+    against = against_prompting([best], prompting)
+    if not against:
+        return "too close to call"
+    if against[best.label].high < 0:
         return "prompting"
     full, lora = (unpack_rows(run.right["exact_match"])[None] for run in both)
     one = compare(full, lora)

@@ -36,14 +36,28 @@ def runs_in_words(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def row_by_row(runs: Sequence[Run]) -> dict[str, Comparison]:
-    """Label -> each other run minus the LoRA run, on the test rows that both were scored on."""
-    rows = {run.method["name"]: run for run in runs if run.right.get("exact_match")}
-    if "lora" not in rows:
+def row_by_row(runs: Sequence[Run], names: Sequence[str] = ()) -> dict[str, Comparison]:
+    """Each other run minus the first LoRA run, on the test rows that both were scored on, by label or by name.
+
+    names: of the runs, in their order, where labels do not tell them apart. Runs with a single row in common with that
+    of LoRA are left out, since one row tells nothing apart.
+    """
+    first = first_lora(runs)
+    if first is None:
         return {}
-    flat = {name: comparable_row(run) for name, run in rows.items()}
-    others = [name for name in rows if name != "lora"]
-    return {rows[name].label: compare_rows([flat[name]], [flat["lora"]]) for name in others}
+    named = zip(names or [run.label for run in runs], runs, strict=True)
+    others = {name: run for name, run in named if run is not first and _has_rows(run)}
+    return {name: compare_rows([comparable_row(run)], [comparable_row(first)]) for name, run in others.items()}
+
+
+def first_lora(runs: Sequence[Run]) -> Run | None:
+    """The first of these runs that is LoRA and can be compared row by row."""
+    return next((run for run in runs if run.method["name"] == "lora" and _has_rows(run)), None)
+
+
+def _has_rows(run: Run) -> bool:
+    right = run.right.get("exact_match")
+    return right is not None and len(unpack_rows(right)) > 1
 
 
 def lead_in_words(found: Comparison, first: str = "full", second: str = "LoRA") -> str:

@@ -14,7 +14,7 @@ from workbench.errors import ServingError
 from workbench.models import catalogue
 from workbench.models.base import Base
 from workbench.results.noise import rows_scored, two_standard_errors
-from workbench.serving.merged import check_has_adapter, new_folder
+from workbench.serving.merged import check_has_adapter, check_loads_by_name, new_folder
 from workbench.tasks.tasks import Task
 from workbench.training.runs import Run
 
@@ -30,6 +30,7 @@ def export(run: Run, base: Base, folder: str | os.PathLike, task: Task | None = 
     """
     check_has_adapter(run, "export")
     run.load(base)  # complete, undamaged, and of this base, or an error
+    check_loads_by_name(base)
     folder = new_folder(folder)
     assert run.artifact_dir is not None
     try:

@@ -13,12 +13,19 @@ from huggingface_hub import snapshot_download
 from workbench.adapters.saved.checkpoints import save
 from workbench.errors import ServingError
 from workbench.models.base import Base, locate
-from workbench.serving.merged import new_folder
+from workbench.serving.merged import check_loads_by_name, new_folder
 from workbench.training.runs import Run
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # one part of a path, without '@', which would begin a revision
 
-OF_A_MODEL = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+OF_A_MODEL = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.bin",
+    "*.bin.index.json",
+)
 
 
 def serving_folder(models: Mapping[str, Run | Base], base: Base, folder: str | os.PathLike) -> Path:
@@ -50,6 +57,7 @@ def _write_run(run: Run, base: Base, folder: Path) -> None:
             f"(`workbench merge {run.id} --to FOLDER`), and serve that folder."
         )
     run.load(base)  # complete, undamaged, and of this base, or an error
+    check_loads_by_name(base)
     assert run.artifact_dir is not None
     shutil.copytree(run.artifact_dir, folder, dirs_exist_ok=True)
     if run.method["name"] == "full":

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from workbench.adapters.merging import merge
 from workbench.adapters.quantized_models import dequantize_base
 from workbench.adapters.saved.checkpoints import directory_bytes
+from workbench.adapters.saved.origin import CHANGED
 from workbench.errors import ServingError
-from workbench.models.base import Base, load_base
+from workbench.models.base import Base, load_base, locate
 from workbench.paths import folder_of
 from workbench.training.runs import Run
 
@@ -74,6 +75,18 @@ def check_has_adapter(run: Run, what: str) -> None:
         raise ServingError(
             f"There is nothing to {what} in {run.id}: full fine-tuning has no adapter, and {run.artifact_dir} holds "
             "the whole model, which transformers loads as it is."
+        )
+
+
+def check_loads_by_name(base: Base) -> None:
+    """Raise ServingError for a base whose weights are not those that its name loads: merged, or changed in memory."""
+    _, source, found = locate(base.name)
+    own = base.identity
+    if own != (base.revision if source == "hub" else found) or CHANGED in own:
+        raise ServingError(
+            f"The weights of this base are not those of {base.name!r} ({own}), and others would load those: save the "
+            "base (base.model.save_pretrained and base.tokenizer.save_pretrained into one folder), load_base that "
+            "folder, and train on it."
         )
 
 

@@ -65,6 +65,8 @@ def ended(ids: list[int], end: int) -> list[int]:
 
 def _fault(row: Encoded, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str | None:
     """What is wrong with a row's tokens, and what to do, in words; None if nothing is."""
+    if not row.prompt_length:
+        return "the prompt has no tokens, so that nothing comes before the completion; begin it with a word."
     if tokenizer.eos_token_id in row.ids[row.prompt_length : -1]:
         return (
             f"the completion holds the end-of-text token {tokenizer.eos_token!r} before its end, where every answer "

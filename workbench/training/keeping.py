@@ -29,6 +29,7 @@ from workbench.training.trial import Trial
 LAST_STEPS = 5  # whose median loss is that at the end of a training
 SAME = 1e-4  # two losses differ by less than this share
 NO_BETTER = 0.95  # of the base's own loss
+SURE_ROWS = 16  # in a step, from which on its loss stands for the base's own
 GUESSING = 0.95  # of the loss of guessing, the logarithm of the vocabulary
 
 
@@ -47,8 +48,6 @@ def keep_all(
     scored: False leaves the scores out, whatever the configuration says.
     """
     evaluate = trials[0].config.evaluate and scored
-    if evaluate and any(run.history and run.status == "interrupted" for run in runs):
-        say("Stopped. What was trained is being scored; stop again to leave that out.")
     kept: list[Run] = []
     for number, (trial, run, model) in enumerate(zip_longest(trials, runs, models), start=1):
         try:
@@ -90,7 +89,8 @@ def _keep(trial: Trial, run: Run, model: Model | None, evaluate: bool, write: bo
         if model is not None and run.history and run.status in (*UNDER_WAY, "interrupted", "out_of_memory"):
             _save(trial, run, model, evaluate and run.status == "training", write)
             if evaluate and run.status != "out_of_memory":
-                say(f"Scoring {run.label} ...")
+                stopped = " It was stopped; stop again to leave that out." if run.status == "interrupted" else ""
+                say(f"Scoring {run.label} ...{stopped}")
                 _score(run, replace(trial.base, model=model), trial.task, trial.config)
         judge(run, trial.base)
     except KeyboardInterrupt:
@@ -167,7 +167,8 @@ def judge(run: Run, base: Base) -> None:
 
     A run is also destroyed if it is as bad as guessing; and if it is no better than the base, and its loss rose far
     during training or every token is equally likely at the end. The two losses are those of the test rows; without
-    scores, those of the first step, before any update, and of the last steps.
+    scores, those of the first step, before any update, and of the last steps; of steps of a few rows only guessing, and
+    tokens that are equally likely, count.
     """
     if run.status not in UNDER_WAY:
         return
@@ -176,13 +177,16 @@ def judge(run: Run, base: Base) -> None:
         return
     losses = [entry["loss"] for entry in run.history]
     first, last = run.before.get("loss"), run.metrics.get("loss")
+    scored = first is not None and last is not None
     if first is None or last is None:
         first, last = losses[0], median(losses[-LAST_STEPS:])
+    # The loss of a few rows says little about that of others.
+    known = scored or run.config.get("batch_size", SURE_ROWS) * run.config.get("accumulation", 1) >= SURE_ROWS
     guessing = math.log(base.model.config.get_text_config().vocab_size)
-    blown_up = _far_above(max(losses), losses[0]) and last > NO_BETTER * first
+    blown_up = known and _far_above(max(losses), max(losses[0], first)) and last > NO_BETTER * first
     as_likely = all(abs(loss / guessing - 1) < SAME for loss in losses[-LAST_STEPS:])  # every token is
     dead = as_likely and last > NO_BETTER * first and len(losses) > LAST_STEPS
-    if blown_up or dead or _far_above(last, first) or last > max(first + 1, GUESSING * guessing):
+    if blown_up or dead or (known and _far_above(last, first)) or last > max(first + 1, GUESSING * guessing):
         run.status = "destroyed"
         run.advice = (
             f"The loss is {last:.3g} nats a token, the base's own {first:.3g} and the highest during training "

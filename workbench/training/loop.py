@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from workbench.adapters.batched import fits_a_slice, multi_adapter_model
+from workbench.adapters.batched import draws_by_config, fits_a_slice, multi_adapter_model
 from workbench.adapters.inject import apply, trainable_parameters
 from workbench.console import say
 from workbench.machine import available_memory
@@ -186,9 +186,7 @@ def fit(
 def draws(model: nn.Module) -> bool:
     """Whether the forward pass of a model in training draws random numbers: dropout, or noise of a router."""
     modules = any(isinstance(module, DROPOUT) and module.p > 0 for module in model.modules())
-    settings = getattr(model, "config").get_text_config().to_dict()  # noqa: B009 - PEFT passes the base's on
-    wanted = (value for name, value in settings.items() if any(word in name for word in ("drop", "jitter", "noise")))
-    return modules or any(isinstance(value, float) and value > 0 for value in wanted)
+    return modules or draws_by_config(model)
 
 
 def _step(

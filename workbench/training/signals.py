@@ -11,6 +11,7 @@ from types import FrameType
 
 # Slurm announces a limit of time with SIGUSR1 or SIGUSR2 where it is asked to, the kernel one of the CPU with SIGXCPU.
 NAMES = ("SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
 ENDING = [number for name in NAMES if (number := getattr(signal, name, None))]
 
 
@@ -56,15 +57,27 @@ def termination_raised() -> Iterator[None]:
 
 @contextmanager
 def termination_waits() -> Iterator[None]:
-    """Within the block a signal waits, so that what is being saved is saved whole; it is raised at the end."""
+    """Within the block a signal waits, so that what is being saved is saved whole; it is raised at the end.
+
+    So does Ctrl-C, and what the command line treats like it: KeyboardInterrupt comes at the end.
+    """
     already, before = _State.received, _State.waits
+    interrupts: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    taken = [one for one in INTERRUPTING if in_main and signal.getsignal(one) is signal.default_int_handler]
+    for number in taken:
+        signal.signal(number, lambda arrived, _: interrupts.append(arrived))
     _State.waits = True
     try:
         yield
     finally:
         _State.waits = before
+        for number in taken:
+            signal.signal(number, signal.default_int_handler)
     if _State.received is not None and already is None and not before:
         raise Terminated(_State.received)
+    if interrupts:
+        raise KeyboardInterrupt
 
 
 def _handle(number: int, _: FrameType | None) -> None:

@@ -36,7 +36,8 @@ class RunStore:
 
     def __init__(self, path: str | os.PathLike | None = None):
         try:
-            self.path = folder_of(path) if path not in (None, "") else runs_dir()
+            # Absolute, so that the store stays where it is when the current folder changes.
+            self.path = folder_of(path).absolute() if path not in (None, "") else runs_dir()
         except ValueError as error:
             raise RunError(
                 f"No runs can be kept there: {first_line(error)}; name another folder, or write it out in full."

@@ -16,6 +16,7 @@ from workbench.paths import write_json
 from workbench.stored import read_json
 
 ORIGIN_FILE = "base.json"
+CHANGED = " + "  # in the revision of a base whose weights are not those of its name
 
 
 class Origin(TypedDict):
@@ -59,6 +60,8 @@ def check_origin(base: Base, folder: Path) -> None:
         apart.append(f"a vocabulary of {wanted['vocabulary']:,} tokens instead of {found['vocabulary']:,}")
     if wanted["config_sha256"] != found["config_sha256"]:
         apart.append("another configuration")
+    if CHANGED in wanted["revision"] and wanted["revision"] != base.identity:
+        apart.append(f"weights that were changed after loading ({wanted['revision']})")
     if apart:
         raise AdapterError(
             f"The adapter in {folder} was made for {wanted['name']}, which has {' and '.join(apart)}, not for "

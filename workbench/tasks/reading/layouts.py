@@ -73,6 +73,7 @@ def find_layout(table: Table, prompt: str | None, completion: str | None) -> Lay
         return Layout(f'chats in "{prompt}"', chat=prompt)
     if prompt is not None or completion is not None:
         read, written = (_template(side, columns) for side in (prompt or "prompt", completion or "completion"))
+        _check_names(table, (read, written))
         return Layout("the columns that were named", read, written, label=_label_of(written))
     if {"prompt", "completion"} <= {*columns}:
         return Layout("prompt and completion", "{prompt}", "{completion}")
@@ -87,6 +88,16 @@ def find_layout(table: Table, prompt: str | None, completion: str | None) -> Lay
     read, written = reads[0], writes[0]
     made = f"{_heading(read)}: {{{read}}}\n{_heading(written)}:"
     return Layout(f'"{read}" and "{written}"', made, f" {{{written}}}", label=_label_of(f"{{{written}}}"))
+
+
+def _check_names(table: Table, templates: Iterable[str]) -> None:
+    """Raise TaskError for a column that a template of several names and that no row has: it would be read as empty."""
+    for names in map(COLUMN.findall, templates):
+        if len(names) > 1 and (unknown := [name for name in names if name not in table.columns]):
+            raise TaskError(
+                f'{table.where}: no column "{unknown[0]}" (columns: {", ".join(table.columns)}). Write the names in '
+                "braces as the file has them."
+            )
 
 
 def _is_chat(table: Table, column: str) -> bool:
