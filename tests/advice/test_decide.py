@@ -59,7 +59,16 @@ def test_forgetting_is_compared_at_equal_score():
     rows = [*ON_PAR, *runs("protocol", "qlora", 0.8, forgot=0.6), *runs("protocol", "hybrid", 0.8, forgot=0.1)]
     assert forgetting_of(rows, ["protocol"]) == pytest.approx({"LoRA": 0.1, "QLoRA": 0.6, "hybrid": 0.1, "full": 0.5})
     found = decide(replace(SMALL, kind=KIND, careful=True), measured(rows), False)
-    assert found.choice == LORA and QLORA in found.steps[-1].struck and HYBRID not in found.steps[-1].struck
+    step = next(one for one in found.steps if one.question == "May the model forget other things?")
+    assert found.choice == LORA and QLORA in step.struck and HYBRID not in step.struck
+
+
+def test_full_that_forgets_less_is_not_out_for_scoring_no_better():
+    rows = [*runs("protocol", "lora", 0.8, forgot=1.2), *runs("protocol", "full", 0.8, forgot=0.1)]
+    assert choice(replace(SMALL, kind=KIND), rows) == LORA
+    found = decide(replace(SMALL, kind=KIND, careful=True), measured(rows), False)
+    assert found.choice == FULL and [step.struck.get(LORA) for step in found.steps][-2:] == ["forgets more", None]
+    assert any(step.struck.get(QLORA) == "not measured" for step in found.steps)
 
 
 def test_rows_that_are_not_stored_row_by_row_are_compared_by_the_range_of_seeds():

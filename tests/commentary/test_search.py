@@ -64,11 +64,11 @@ def test_what_other_text_keeps_is_said_beside_full():
     rows = search_rows(base=0.5, lora=0.7, full=0.8)
     for row in rows:
         row["kept"] = {"lora r=8": 0.9, "full": 0.8}.get(row["name"], 1.0)
-    assert say.kept_title(rows) == "LoRA gains less than full, and keeps more of other text"
+    assert say.kept_title(rows) == "LoRA of rank 8 gains less than full, and keeps more of other text"
     assert "keeps more of other text (0.900 against 0.800). A test" in say.answer(rows, HALF, 100, 0.02)
     for row in rows:
         row["kept"] = 0.9 + 0.01 * row["seed"]
-    assert say.kept_title(rows) == "LoRA gains less than full, and keeps about as much of other text"
+    assert say.kept_title(rows) == "LoRA of rank 8 gains less than full, and keeps about as much of other text"
     assert say.kept_title(search_rows(lora=0.7)) == "What search gains, and what other text keeps"
 
 

@@ -56,8 +56,8 @@ def test_the_live_picture_ends_with_all_models(monkeypatch):
     shown = []
     monkeypatch.setenv("WORKBENCH_PROGRESS", "0")
     monkeypatch.setattr(figures.LiveWays, "show", lambda self, figure: shown.append(figure))
-    live = figures.LiveWays(BASE, TUNED)
+    live = figures.LiveWays(BASE, TUNED, "LoRA")
     live.on_place(WAYS, 3)
     assert not shown, "only the last one without progress"
     live.on_place(WAYS, 0)
-    assert shown[0].axes[0].get_title(loc="left") == "Ways back to the base"
+    assert shown[0].axes[0].get_title(loc="left") == "LoRA: ways back to the base"

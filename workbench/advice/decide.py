@@ -98,7 +98,9 @@ def decide(needs: Needs, known: Measured, alternatives: bool = True) -> Decision
     alternatives: also ask again with single needs changed. Raises what `memory.estimate` raises for an unknown model.
     """
     left, steps = list(OPTIONS), list[Step]()
-    for question in (_prompting, _memory, _money, _serving, _quality, _forgetting):
+    # What may be forgotten comes first where it matters, or a method would be out for scoring no better.
+    last = (_forgetting, _quality) if needs.careful else (_quality, _forgetting)
+    for question in (_prompting, _memory, _money, _serving, *last):
         step = question(needs, known, left)
         steps.append(step)
         left = [option for option in left if option not in step.struck]
@@ -192,6 +194,7 @@ def _forgetting(needs: Needs, known: Measured, left: list[str]) -> Step:
         return Step(question, "No, but fewer than two of the options that are left were measured.", "no row")
     least = min(found.values())
     struck = {option: "forgets more" for option, value in found.items() if value > least + CLEAR_FORGETTING}
+    struck |= {option: "not measured" for option in left if option not in found}
     finding = f"No. Loss gained on general text at equal score: {_listed(found, lambda nats: f'{nats:+.2f} nats')}."
     return Step(question, finding, f"study: {', '.join(KINDS[needs.kind])}, each at its gentlest rate", struck)
 

@@ -75,7 +75,9 @@ def plan(base: Base, task: Task, methods: Sequence[Method], config: TrainConfig,
         lines.append(f"| {method.label} | {size / 1e9:.1f} GB | {duration_in_words(own)} |")
     trying = TRIES_WORTH * pace * config.steps
     times = duration_in_words(trying), duration_in_words(seconds + trying)
-    return "\n".join([*lines, "", f"Trying settings adds at most {times[0]}; all of it {times[1]}, and scoring."])
+    return "\n".join(
+        [*lines, "", f"Trying settings adds about {times[0]} on an idle computer; all of it {times[1]}, and scoring."]
+    )
 
 
 def step_ratios() -> dict[str, float]:
@@ -174,6 +176,9 @@ def answer(needs: Needs, study: Sequence[Row], runs: Sequence[Run], test_rows: i
     decision = decide(needs, measured(study))
     best = max(runs, key=lambda run: run.metrics.get("exact_match", 0.0), default=None)
     trained = f"{best.label} reaches {best_score(runs):.0%}" if best else "no run was scored"
+    chosen = next((run for run in runs if run.method["name"] == (decision.choice or "").lower()), None)
+    if best and chosen and chosen is not best and "exact_match" in chosen.metrics:
+        trained = f"{chosen.label} {chosen.metrics['exact_match']:.0%}, {trained}"
     changes = "; ".join(f"{words} ({choice or 'nothing fits'})" for words, choice in list(decision.changes.items())[:3])
     return (
         f"**The answer:** {decision.choice or 'None of them'}, for the needs that you stated: the simplest option that "

@@ -120,13 +120,14 @@ def answer(
     """The answer of lesson 08, in Markdown. speeds: of `decoding_speeds`. ways: of `cost.roofline.serve`."""
     smaller = several.model_bytes / (several.adapter_bytes / several.tasks)
     shared, whole = ways[SHARED], ways[WHOLE]
-    gain = speeds["one batch"] / speeds["one by one"]
+    alone, apart = (speeds["one batch"] / speeds[way] for way in ("one by one", "adapter by adapter"))
     return (
         f"**The answer:** One base serves many tasks at once: each of our {several.tasks} adapters is {smaller:.0f} "
         f"times smaller than the model, and a swap takes {several.swap_seconds * 1e3:,.0f} ms. Requests for different "
-        f"tasks go into one batch, which here wrote {gain:.1f} times as many tokens a second as one request after the "
-        f"other. For {tasks} tasks of {model} that means {shared.gpus} {gpu} GPU{'s' * (shared.gpus != 1)} instead of "
-        f"{whole.gpus}, ${shared.money_a_month:,.0f} a month instead of ${whole.money_a_month:,.0f}.\n\n"
+        f"tasks go into one batch, which here wrote {alone:.1f} times as many tokens a second as one request after the "
+        f"other, and {apart:.1f} times as many as a batch for each task. For {tasks} tasks of {model} that means "
+        f"{shared.gpus} {gpu} GPU{'s' * (shared.gpus != 1)} instead of {whole.gpus}, ${shared.money_a_month:,.0f} a "
+        f"month instead of ${whole.money_a_month:,.0f}.\n\n"
         "What would change it: one task alone saves nothing, and merged it is a model like any other; and traffic that "
         "keeps twenty GPUs busy needs twenty GPUs either way."
     )

@@ -197,7 +197,7 @@ def kept_title(rows: Sequence[Row]) -> str:
         return "What search gains, and what other text keeps"
     verb = {"better": "gains more", "worse": "gains less", "undecided": "gains about as much"}
     than = _kept_than_full(rows).partition(" (")[0]
-    return f"LoRA {verb[compare(rows, LORA, FULL).verdict]} than full, and {than}"
+    return f"LoRA of rank 8 {verb[compare(rows, LORA, FULL).verdict]} than full, and {than}"
 
 
 def _kept_than_full(rows: Sequence[Row]) -> str:

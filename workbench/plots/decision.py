@@ -8,7 +8,7 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 
-from workbench.plots.style import PALETTE, SERIES, Figure, Look, described, legend_below, new_figure, style
+from workbench.plots.style import PALETTE, SERIES, TEN_SERIES, Figure, Look, described, legend_below, new_figure, style
 from workbench.results.pareto import Measure, front
 from workbench.results.rows import Row, grouped
 
@@ -49,7 +49,7 @@ def tried_settings(rows: Sequence[Mapping], title: str) -> Figure:
     figure = new_figure(9.0, 4.2)
     axes = style(figure.add_subplot(), title, "step", "loss on held-out rows (nats a token)")
     words = []
-    for look, row in zip(cycle(SERIES), (row for row in rows if row["losses"]), strict=False):
+    for look, row in zip(cycle(TEN_SERIES), (row for row in rows if row["losses"]), strict=False):
         chosen = row["outcome"] == "chosen"
         name = f"r={row['rank']}, alpha={row['alpha']:g}, rate {row['learning_rate']:g}"
         own = {"color": PALETTE["ink"], "linewidth": 3, "linestyle": "-"} if chosen else {"linewidth": 1.2}

@@ -46,6 +46,8 @@ SERIES: tuple[Look, ...] = (
     {"color": PALETTE["pink"], "marker": "D", "linestyle": ":", "linewidth": 1.8},
     {"color": PALETTE["ink"], "marker": "v", "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.8},
 )
+# The second five are hollow.
+TEN_SERIES: tuple[Look, ...] = (*SERIES, *(look | {"fillstyle": "none"} for look in SERIES))
 # Marks the learner's own setting.
 RING: Look = {"marker": "o", "markersize": 15, "markerfacecolor": "none", "markeredgewidth": 2, "color": PALETTE["ink"]}
 TIMES = "\N{MULTIPLICATION SIGN}"

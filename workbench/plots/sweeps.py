@@ -22,6 +22,7 @@ from workbench.plots.style import (
     PALETTE,
     RING,
     SERIES,
+    TEN_SERIES,
     Figure,
     Look,
     described,
@@ -50,7 +51,6 @@ MEASURES = {
 }
 BETTER = {max: "higher is better", min: "lower is better"}
 VARIABLES = {"rank": "rank r", "learning_rate": "learning rate", "alpha": "alpha"}
-TEN_SERIES: tuple[Look, ...] = (*SERIES, *(look | {"fillstyle": "none"} for look in SERIES))
 FULL_LINE: Look = {"color": METHOD_STYLE["full"]["color"], "linestyle": "--", "linewidth": 1.8}
 STAR: Look = {"marker": "*", "markersize": 15, "markerfacecolor": PALETTE["yellow"], "color": PALETTE["ink"]}
 UNCLIPPED: Look = {"linestyle": "", "clip_on": False, "zorder": 4}  # for markers on the edge of the axes

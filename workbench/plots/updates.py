@@ -128,15 +128,18 @@ def ways_back(ways: Ways, base: Place, tuned: Place, title: str, mark: Place | N
 
 
 class LiveWays(LivePicture):
-    """Draws each model's place when it has been scored: `along(..., on_place=LiveWays(base, tuned).on_place)`."""
+    """Draws each model's place when it has been scored: `along(..., on_place=LiveWays(base, tuned, name).on_place)`.
 
-    def __init__(self, base: Place, tuned: Place) -> None:
+    name: of the tuned model, in the title.
+    """
+
+    def __init__(self, base: Place, tuned: Place, name: str) -> None:
         super().__init__()
-        self.base, self.tuned = base, tuned
+        self.base, self.tuned, self.name = base, tuned, name
 
     def on_place(self, ways: Ways, left: int) -> None:
         """The callback. left: models that are not scored yet."""
-        title = f"Each mark is a model between base and tuned: {left} left" if left else "Ways back to the base"
+        title = f"{self.name}: ways back to the base" + (f", a mark a model, {left} left" if left else "")
         self._redraw(not left, lambda: ways_back(ways, self.base, self.tuned, title))
 
 
