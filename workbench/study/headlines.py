@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.claims.study import CHOOSING_SEED, best_setting, compared, comparisons
+from workbench.claims.study import CHOOSING_SEED, at_equal_score, best_setting, compared, comparisons
 from workbench.commentary.fits_my_gpu import METHODS, needs, smallest
 from workbench.results import reference
 from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
@@ -66,6 +66,9 @@ def _decision(study: Sequence[Row]) -> str:
     ahead = [f"{one.difference:.1f} points on `{task}`" for task, one in against.items() if one.verdict == "better"]
     lead = f"by {', '.join(ahead)}" if ahead else "it is ahead of the best setting of LoRA on no task"
     told += f". Full where it fits and is better: here {lead}"
+    if equal := [at_equal_score(study, task) for task in best]:
+        less = sum(full < lora for _, lora, full in equal)
+        told += f"; or where little may be forgotten: it forgot less at equal score on {less} of {len(equal)} tasks"
     return f"**Which one should I use?** {told}. Lesson 10 decides on your own rows."
 
 
