@@ -151,9 +151,13 @@ def pairs_at_equal_score(study: Sequence[Row], tasks: Sequence[str]) -> dict[str
 
 def equal_score_in_words(pairs: Mapping[str, tuple[float, dict[str, AtRate]]]) -> str:
     """A Markdown table of `pairs_at_equal_score`."""
-    lines = ["| task | score that both reach | LoRA: rate, perplexity | full: rate, perplexity |", "|---|---|---|---|"]
+    heads = "LoRA: rate, score, perplexity | full: rate, score, perplexity"
+    lines = [f"| task | score that both reach | {heads} |", "|---|---|---|---|"]
     for task, (wanted, found) in pairs.items():
-        cells = [f"{found[n].learning_rate:g}, {math.exp(found[n].forgetting):.2g} times" for n in ("lora", "full")]
+        cells = [
+            f"{one.learning_rate:g}, {one.exact_match:.0%}, {math.exp(one.forgetting):.2g} times"
+            for one in (found["lora"], found["full"])
+        ]
         lines.append(f"| {task} | {wanted:.0%} or more | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 

@@ -56,14 +56,15 @@ def times_in_words(ratio: float) -> str:
 
 
 def three_comparisons(study: Sequence[Row], task: str) -> str:
-    """A Markdown table: LoRA against full in the study at each one's best rate, at equal score, and at equal rate."""
+    """A Markdown table: LoRA against full in the study, each at its best rate, at equal score, and at equal rate."""
     rows = {name: [row for row in study if (row["task"], row["name"]) == (task, name)] for name in ("lora", "full")}
     means = {name: means_by_rate(own) for name, own in rows.items()}
     best = {
         name: next(one for one in means[name] if one.learning_rate == _rate(at_best_rate(own)))
         for name, own in rows.items()
     }
-    pairs = {"each at its best rate": best, "at equal score": at_equal_score(rows)[1]}
+    score, least = at_equal_score(rows)
+    pairs = {"each at its best rate": best, f"at equal score ({score:.0%} or more, the least forgetful)": least}
     if equal := _equal_rates(means["lora"], means["full"]):
         pairs["at (nearly) equal rate"] = dict(zip(("lora", "full"), equal, strict=True))
     lines = ["| compared | LoRA | full fine-tuning | forgets more |", "|---|---|---|---|"]
