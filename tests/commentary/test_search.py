@@ -23,7 +23,7 @@ def test_hits_show_the_first_documents_and_mark_the_answer():
 
 def test_before_and_after_has_three_measures_with_intervals():
     lines = say.before_and_after(ranks(0.4, 1), ranks(0.6, 1)).splitlines()
-    assert len(lines) == 5 and lines[2].startswith("| NDCG@10 | 0.362 | 0.568 | +0.205 (")
+    assert len(lines) == 7 and lines[2].startswith("| NDCG@10 | 0.362 | 0.568 | +0.205 (")
 
 
 def test_the_answer_turns_with_the_rows():

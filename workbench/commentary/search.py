@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NOT_YET = "The stored study has not come so far; `python -m workbench.study.retrieval [--pages]` goes on with it."
 SMALL = 240  # pixels of a page's longer side, as shown
+OF_MEASURES = "recall@10: the answer is among the first ten; MRR: the mean of 1 / its rank."
 MEASURES = (("NDCG@10", "ndcg"), ("recall@10", "recall"), ("MRR", "reciprocal"))
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +66,8 @@ def before_and_after(before: Ranks, after: Ranks) -> str:
     for name, measure in MEASURES:
         one, two = getattr(before, measure), getattr(after, measure)
         rows.append(f"| {name} | {one.mean():.3f} | {two.mean():.3f} | {in_words(bootstrap(two - one))} |")
-    return "\n".join(["| measure | before | after | change, 95 % interval |", "| --- | --- | --- | --- |", *rows])
+    table = "\n".join(["| measure | before | after | change, 95 % interval |", "| --- | --- | --- | --- |", *rows])
+    return f"{table}\n\n{OF_MEASURES}"
 
 
 def differences(rows: Sequence[Row]) -> dict[str, Interval]:
