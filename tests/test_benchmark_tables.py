@@ -53,10 +53,3 @@ def test_the_readme_quotes_that_table():
 def test_the_readme_quotes_no_other_speed():
     section = (CHECKOUT / "README.md").read_text(encoding="utf-8").split("## What it costs", 1)[1].split("\n## ", 1)[0]
     assert not re.search(r"times as (fast|quick)|faster", section)
-
-
-def test_the_lesson_on_sweeps_quotes_the_benchmark():
-    _, _, *table = rows(BENCHMARKS / "README.md", "Sweeps")
-    halved, single = (float(row[2]) for row in table if row[0] == "workbench.train")  # bfloat16, then float32
-    lesson = (CHECKOUT / "notebooks" / "05_rank_sweep.ipynb").read_text(encoding="utf-8")
-    assert f"eight ranks were {single:.1f} times as fast in float32 and {halved:.1f} times in bfloat16" in lesson

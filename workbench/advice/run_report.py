@@ -59,7 +59,7 @@ def report(runs: Sequence[Run], title: str = "") -> str:
     histories = {name: (run.method["name"], run.history) for name, run in zip(names, runs, strict=True)}
     parts = [
         f"<h1>{html.escape(heading)}</h1>",
-        f"<p>{html.escape(_summary(runs))}</p>",
+        f"<p>{html.escape(_summary(runs, names))}</p>",
         "<h2>Scores</h2>",
         _scores(runs, names),
         *_paired(runs, names),
@@ -85,11 +85,12 @@ def _page(title: str, body: str) -> str:
     )
 
 
-def _summary(runs: Sequence[Run]) -> str:
+def _summary(runs: Sequence[Run], names: Sequence[str]) -> str:
     task, days = runs[0].task, sorted({run.began.date() for run in runs})
     when = f"{days[0]}" if len(days) == 1 else f"{days[0]} to {days[-1]}"
     best = max((run for run in runs if "exact_match" in run.metrics), key=_exact, default=None)
-    score = f" The highest exact match is {_exact(best):.0%}, by {best.label}." if best else ""
+    name = next((name for name, run in zip(names, runs, strict=True) if run is best), "")
+    score = f" The highest exact match is {_exact(best):.0%}, by {name}." if best else ""
     before = runs[0].before.get("exact_match")
     base = f" The base without training has {before:.0%}." if before is not None else ""
     return (
@@ -129,7 +130,7 @@ def _adapters(run: Run) -> str:
         return "-"
     layers = method.get("layers")
     blocks = "" if layers is None else f", blocks {', '.join(map(str, layers))}"
-    return f"alpha {method['alpha']:g}, {targets_in_words(method['targets'])}{blocks}"
+    return f"alpha {method['alpha']:g}, {targets_in_words(method.get('targets', 'all-linear'))}{blocks}"
 
 
 def _steps(runs: Sequence[Run]) -> int:
