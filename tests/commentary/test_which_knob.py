@@ -103,7 +103,7 @@ def test_titles_name_the_rates_with_the_most_bits():
     sizes = [row(rank, memorised_bits=bits) for rank, bits in ((1, 400.0), (8, 950.0), (64, 1000.0))]
     matrix = [one | {"targets": "down_proj", "memorised_bits": 12.0} for one in sizes]
     title = say.size_title([*sizes, *matrix])
-    assert title == "Where they are counts: one matrix 12 bits at most, whole blocks 1,000 bits at most"
+    assert title == "One matrix: 12 bits at most; whole blocks: 1,000 bits at most"
     tied = [*FULL, row(None, learning_rate=4e-4, memorised_bits=1199.0)]
     assert say.best_rates_title(rows, tied).endswith("of full fine-tuning: 0.0002 to 0.0004")
     table = say.recall_table(grid(by_rate=0.1), FULL[:0])

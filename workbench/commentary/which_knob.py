@@ -95,8 +95,8 @@ def size_title(few: Sequence[Row]) -> str:
         ("one matrix", [row for row in found if row["targets"] != "all-linear"]),
         ("whole blocks", [row for row in found if row["targets"] == "all-linear"]),
     ):
-        told.append(f"{where} {max(row['memorised_bits'] for row in own):,.0f} bits at most")
-    return f"Where they are counts: {told[0]}, {told[1]}"
+        told.append(f"{where}: {max(row['memorised_bits'] for row in own):,.0f} bits at most")
+    return "; ".join(told).capitalize()
 
 
 def study_knobs(task: str) -> str:
