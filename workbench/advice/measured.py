@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from workbench.claims.study import best_setting, compared, comparisons
+from workbench.claims.study import compared, full_against_best
 from workbench.commentary.lora_or_full import study_gap
 from workbench.results import equal_score
 from workbench.results.rows import Row, at_best_rate, usable
@@ -61,8 +61,7 @@ def lead_of_full(study: Sequence[Row], tasks: Sequence[str]) -> list[Lead]:
 def _by_row(study: Sequence[Row], task: str) -> Lead | None:
     if not (compared(study, task, "lora") and compared(study, task, "full")):
         return None
-    best = best_setting(study, task)
-    one = comparisons(study, "full", best, [task])[task]
+    best, one = full_against_best(study, task)
     words = f"`{task}`: {one.in_words('full', f'LoRA ({best})')}"
     source = f"study, `{task}`: full and {best}, {one.rows:,} test rows"
     return Lead(task, one.difference, one.verdict == "better", words, source)

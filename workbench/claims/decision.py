@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED
 from workbench.claims.memory import FULLS, LORAS, pairs
 from workbench.claims.rules import NotTested, Outcome, rule
-from workbench.claims.study import best_setting, compared, comparisons
+from workbench.claims.study import compared, full_against_best
 from workbench.cost.grid import GridRow
 from workbench.results.paired import Comparison
 from workbench.results.rows import Row
@@ -27,8 +27,7 @@ def against_best(study: Sequence[Row]) -> dict[str, tuple[str, Comparison]]:
     found: dict[str, tuple[str, Comparison]] = {}
     for task in dict.fromkeys(row["task"] for row in study):
         if compared(study, task, "lora") and compared(study, task, "full"):
-            best = best_setting(study, task)
-            one = comparisons(study, "full", best, [task])[task]
+            best, one = full_against_best(study, task)
             if one.verdict != "undecided":
                 found[task] = best, one
     if not found:

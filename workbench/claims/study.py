@@ -78,7 +78,7 @@ def _no_better(study: Sequence[Row], rival: str, claimed: str, tasks: Iterable[s
 @rule("behaviour")
 def _behaviour(paired: Sequence[Row]) -> Outcome:
     usual = _required(comparisons(paired, "full", "lora", [HARD]))[HARD]
-    against_best = comparisons(paired, "full", best_setting(paired, HARD), [HARD])[HARD]
+    _, against_best = full_against_best(paired, HARD)
     verdict = DEPENDS if usual.verdict == "better" else UNTESTED if usual.verdict == "undecided" else NOT_SUPPORTED
     verdict = SUPPORTED if against_best.verdict == "better" else verdict
     evidence = f"`{HARD}`: {usual.in_words('full', 'LoRA of rank 8')}{and_against_best(paired, HARD)}."
@@ -94,12 +94,18 @@ def best_setting(study: Sequence[Row], task: str) -> str:
     return max(settings_of_lora(study, task), key=lambda name: mean_of(compared(study, task, name), "exact_match"))
 
 
+def full_against_best(study: Sequence[Row], task: str) -> tuple[str, Comparison]:
+    """The best setting of LoRA on a task that has both methods, and full fine-tuning against it."""
+    best = best_setting(study, task)
+    return best, comparisons(study, "full", best, [task])[task]
+
+
 def and_against_best(study: Sequence[Row], task: str) -> str:
     """The end of a sentence: full against the best setting of LoRA; nothing where that is the usual one."""
-    best, tried = best_setting(study, task), len(settings_of_lora(study, task))
+    best, one = full_against_best(study, task)
     if best == "lora":
         return ""
-    one = comparisons(study, "full", best, [task])[task]
+    tried = len(settings_of_lora(study, task))
     return f"; of {tried} settings of LoRA {best} scores best, and {one.in_words('full', best)}"
 
 
@@ -108,7 +114,7 @@ def settings_of_lora(study: Sequence[Row], task: str) -> list[str]:
     return [name for name in LORA_SETTINGS if compared(study, task, name)]
 
 
-def _of_choosing_seed(study: Sequence[Row], task: str, name: str) -> list[Row]:
+def of_choosing_seed(study: Sequence[Row], task: str, name: str) -> list[Row]:
     """The scored rows of a setting on the seed that chose its learning rate."""
     place = (task, name, CHOOSING_SEED)
     return usable((row for row in study if (row["task"], row["name"], row["seed"]) == place), "exact_match")
@@ -164,7 +170,7 @@ def rate_ratio(study: Sequence[Row], task: str) -> tuple[float, float, float]:
     """
     best, alike = {}, {}
     for name in ("lora", "full"):
-        first = [row for row in _of_choosing_seed(study, task, name) if row.get("right")]
+        first = [row for row in of_choosing_seed(study, task, name) if row.get("right")]
         best[name] = best_rate(first)
         top = [row for row in first if swept_rate(row) == best[name]]
         others = [row for row in first if swept_rate(row) != best[name]]

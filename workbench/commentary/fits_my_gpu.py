@@ -105,12 +105,10 @@ def answer(gpu: Gpu, found: Needs, memory_error: float) -> str:
     setup = next(iter(found.values()))["LoRA"].setup
     shape = {name: getattr(setup, name) for name in ("batch_size", "sequence_length", "checkpointing")}
     in_bf16 = {size: estimate(MODELS[size], replace(SETTINGS[FULL_BF16], **shape)).total_bytes for size in found}
+    names = {"QLoRA": "QLoRA", "LoRA": "LoRA", "full with float32 weights": "full"}
     needed = {
-        "QLoRA": {size: reports["QLoRA"].total_bytes for size, reports in found.items()},
-        "LoRA": {size: reports["LoRA"].total_bytes for size, reports in found.items()},
-        "full with float32 weights": {size: reports["full"].total_bytes for size, reports in found.items()},
-        "full in bfloat16": in_bf16,
-    }
+        words: {size: reports[name].total_bytes for size, reports in found.items()} for words, name in names.items()
+    } | {"full in bfloat16": in_bf16}
     told = ", ".join(f"{method} {_largest(sizes, gpu)}" for method, sizes in needed.items())
     size = max(found, key=_billions)
     one, lower = found[size], in_bf16[size]

@@ -123,15 +123,10 @@ def recall_table(grid: Sequence[Row], full: Sequence[Row]) -> str:
     rates = sorted({row["learning_rate"] for own in groups.values() for row in own})
     lines = [f"| recall | {' | '.join(f'{rate:g}' for rate in rates)} |", "|---" * (len(rates) + 1) + "|"]
     for rank, own in groups.items():
-        by_rate = {
-            rate: mean_of(some, "exact_match") for rate, some in grouped(own, lambda row: row["learning_rate"]).items()
-        }
+        by_rate = _means_by_rate(own, "exact_match")
         best = max(by_rate.values())
-        cells = [f"{by_rate[rate]:.0%}" if rate in by_rate else "" for rate in rates]
-        cells = [
-            f"**{cell}**" if rate in by_rate and by_rate[rate] == best else cell
-            for rate, cell in zip(rates, cells, strict=True)
-        ]
+        shown = {rate: f"**{one:.0%}**" if one == best else f"{one:.0%}" for rate, one in by_rate.items()}
+        cells = [shown.get(rate, "") for rate in rates]
         lines.append(f"| {'full' if rank is None else f'rank {rank}'} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -191,12 +186,17 @@ def _span(rates: Iterable[float]) -> str:
 
 def _about_best(rows: Sequence[Row]) -> list[float]:
     """The learning rates whose bits are within one in a hundred of the most: these cannot be told apart."""
-    rates = grouped(usable(rows, "memorised_bits"), lambda row: row["learning_rate"])
-    bits = {rate: mean_of(own, "memorised_bits") for rate, own in rates.items()}
+    bits = _means_by_rate(rows, "memorised_bits")
     return [rate for rate, most in bits.items() if most >= 0.99 * max(bits.values())]
 
 
 def _best(rows: Sequence[Row]) -> float:
     """The learning rate with the most bits memorised, in the mean of its seeds."""
-    rates = grouped(usable(rows, "memorised_bits"), lambda row: row["learning_rate"])
-    return max(rates, key=lambda rate: mean_of(rates[rate], "memorised_bits"))
+    bits = _means_by_rate(rows, "memorised_bits")
+    return max(bits, key=lambda rate: bits[rate])
+
+
+def _means_by_rate(rows: Sequence[Row], measure: str) -> dict[float, float]:
+    """Learning rate -> the mean of a measure over the finished rows."""
+    rates = grouped(usable(rows, measure), lambda row: row["learning_rate"])
+    return {rate: mean_of(own, measure) for rate, own in rates.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from IPython.display import DisplayHandle, display
@@ -96,6 +96,11 @@ class LiveSweep(LivePicture):
         """Label -> history of every run so far, in rising order of the settings that differ."""
         return {label: run.history for label, run in label_runs(self._runs.values()).items()}
 
+    @property
+    def _ordered(self) -> bool:
+        """Whether the runs differ in one setting at most, so that their order means something."""
+        return len(_differing([_settings(run) for run in self._runs.values()])) < 2
+
     def on_step(self, report: StepReport) -> None:
         """The callback of a sweep."""
         runs = report["runs"]
@@ -103,14 +108,13 @@ class LiveSweep(LivePicture):
         last = report["step"] == report["steps"] or all(run.status in FAILED for run in runs)
         over = last and not report["passes_left"]
         note = "" if over else f": about {report['seconds_left']:.0f} s left"
-        ordered = len(differing_settings(self._runs.values())) < 2
-        self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note, ordered))
+        self._redraw(last, lambda: sweep_losses(self.histories, self.steps, note, self._ordered))
 
 
 def label_runs(runs: Iterable[Run]) -> dict[str, Run]:
     """Label -> run, in rising order. A label names only the settings in which these runs differ: "r = 8, seed 1"."""
     described = [(_settings(run), run) for run in runs]
-    differing = differing_settings(run for _, run in described)
+    differing = _differing([settings for settings, _ in described])
     described.sort(key=lambda pair: [(pair[0][name] is None, pair[0][name]) for name in differing])
     labelled: dict[str, Run] = {}
     for settings, run in described:
@@ -121,9 +125,8 @@ def label_runs(runs: Iterable[Run]) -> dict[str, Run]:
     return labelled
 
 
-def differing_settings(runs: Iterable[Run]) -> list[str]:
-    """The names in LABEL_FORMS of the settings that are not the same in all of these runs."""
-    described = [_settings(run) for run in runs]
+def _differing(described: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names in LABEL_FORMS of what is not the same in all of these settings."""
     return [name for name in LABEL_FORMS if len({settings[name] for settings in described}) > 1]
 
 

@@ -12,8 +12,8 @@ from workbench.claims.study import (
     LORA_SETTINGS,
     SCOPED,
     at_equal_score,
-    best_setting,
     comparisons,
+    full_against_best,
     rate_ratio,
 )
 from workbench.results.equal_score import ENOUGH
@@ -75,10 +75,9 @@ def _against_full(study: Sequence[Row], tasks: Iterable[str] | None = None) -> s
 
 def _of_best_setting(study: Sequence[Row], task: str) -> str:
     """How full stands against the best setting of LoRA, in brackets; nothing where that is the usual one."""
-    best = best_setting(study, task)
+    best, one = full_against_best(study, task)
     if best == "lora":
         return ""
-    one = comparisons(study, "full", best, [task])[task]
     stands = {
         "on par": "but on par with",
         "better": "and ahead of",
@@ -93,8 +92,8 @@ def _behaviour(study: Sequence[Row]) -> str:
     found = comparisons(study, "full", "lora", [HARD])
     if not found:
         return NOT_YET
-    usual, best = found[HARD], best_setting(study, HARD)
-    against = comparisons(study, "full", best, [HARD])[HARD]
+    usual = found[HARD]
+    best, against = full_against_best(study, HARD)
     if against.verdict == "better":
         return f"Yes: on `{HARD}` full is {against.difference:.1f} points ahead of the best LoRA ({best})."
     if usual.verdict == "better":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench.claims.study import CHOOSING_SEED, at_equal_score, best_setting, compared, comparisons
+from workbench.claims.study import at_equal_score, compared, comparisons, full_against_best, of_choosing_seed
 from workbench.commentary.fits_my_gpu import METHODS, needs, smallest
 from workbench.results import reference
 from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
@@ -27,9 +27,10 @@ FLEET = Fleet(20, "llama-3.1-8b", 16, "L4")
 
 def headlines() -> str:
     """The findings as a Markdown list."""
-    answered = dict(answers(reference.paired_rows()))
+    study = reference.paired_rows()
+    answered = dict(answers(study))
     told = [f"**{question}** {answered[question]}" for question in SHARED_WITH_FINDINGS]
-    found = (_scores(answered[PARITY]), *told, _memory(), _serving(), _decision(reference.paired_rows()))
+    found = (_scores(answered[PARITY]), *told, _memory(), _serving(), _decision(study))
     return "".join(f"- {one}\n" for one in found)
 
 
@@ -61,12 +62,11 @@ def _decision(study: Sequence[Row]) -> str:
         behind = [-one.difference for one in quantized]
         told += f": it scored {min(behind):.1f} to {max(behind):.1f} points less here"
         told += ", which may be luck" if all(one.verdict == "undecided" for one in quantized) else ""
-    best = {task: best_setting(study, task) for task in comparisons(study, "full", "lora")}
-    against = {task: comparisons(study, "full", name, [task])[task] for task, name in best.items()}
+    against = {task: full_against_best(study, task)[1] for task in comparisons(study, "full", "lora")}
     ahead = [f"{one.difference:.1f} points on `{task}`" for task, one in against.items() if one.verdict == "better"]
     lead = f"by {', '.join(ahead)}" if ahead else "it is ahead of the best setting of LoRA on no task"
     told += f". Full where it fits and is better: here {lead}"
-    if equal := [at_equal_score(study, task) for task in best]:
+    if equal := [at_equal_score(study, task) for task in against]:
         less = sum(full < lora for _, lora, full in equal)
         told += f"; or where little may be forgotten: it forgot less at equal score on {less} of {len(equal)} tasks"
     return f"**Which one should I use?** {told}. Lesson 10 decides on your own rows."
@@ -77,8 +77,7 @@ def _off_the_best_rate(study: Sequence[Row], task: str) -> float | None:
 
     None if neither was tried.
     """
-    own = [row for row in usable(study, "exact_match") if (row["task"], row["name"]) == (task, "lora")]
-    scores = {row["learning_rate"]: row["exact_match"] for row in own if row["seed"] == CHOOSING_SEED}
+    scores = {row["learning_rate"]: row["exact_match"] for row in of_choosing_seed(study, task, "lora")}
     if not scores:
         return None
     best = max(scores, key=lambda rate: scores[rate])

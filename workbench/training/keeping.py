@@ -177,11 +177,11 @@ def judge(run: Run, base: Base) -> None:
         return
     losses = [entry["loss"] for entry in run.history]
     first, last = run.before.get("loss"), run.metrics.get("loss")
-    scored = first is not None and last is not None
+    known = True
     if first is None or last is None:
         first, last = losses[0], median(losses[-LAST_STEPS:])
-    # The loss of a few rows says little about that of others.
-    known = scored or run.config.get("batch_size", SURE_ROWS) * run.config.get("accumulation", 1) >= SURE_ROWS
+        # The loss of a few rows says little about that of others.
+        known = run.config.get("batch_size", SURE_ROWS) * run.config.get("accumulation", 1) >= SURE_ROWS
     guessing = math.log(base.model.config.get_text_config().vocab_size)
     blown_up = known and _far_above(max(losses), max(losses[0], first)) and last > NO_BETTER * first
     as_likely = all(abs(loss / guessing - 1) < SAME for loss in losses[-LAST_STEPS:])  # every token is

@@ -196,6 +196,7 @@ class Run:
         Raises RunError for a run that was not saved and for another base, AdapterError for damaged files.
         """
         from workbench.adapters.saved import checkpoints
+        from workbench.adapters.saved.origin import CHANGED
 
         if self.artifact_dir is None or not self.artifact_dir.is_dir():
             raise RunError(
@@ -213,7 +214,7 @@ class Run:
         if base.quantization != wanted and self.method["name"] in ("qlora", "hybrid"):
             kind = wanted or "unquantized"
             raise RunError(f"Run {self.id} was trained on {kind} weights; load_base(..., quantization={wanted!r}).")
-        tuned = base.with_model(checkpoints.load(base, self.artifact_dir), f"{base.revision} + {self.id}")
+        tuned = base.with_model(checkpoints.load(base, self.artifact_dir), f"{base.revision}{CHANGED}{self.id}")
         if self.method["name"] == "full":
             return replace(tuned, quantization=None, dtype=torch.float32)
         return tuned
