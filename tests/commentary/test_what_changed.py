@@ -6,6 +6,7 @@ from support.places import BASE, DROP, KEEP, SCALE, TUNED, WAYS, place
 from support.records import run
 from support.study_rows import runs
 from workbench.analysis import Cuts
+from workbench.claims.study import comparisons
 from workbench.commentary import what_changed as say
 from workbench.results import reference
 
@@ -93,7 +94,7 @@ def test_the_study_is_compared_in_three_ways():
     assert len(say.three_comparisons(apart, "t").splitlines()) == 4, "no equal rate was tried"
 
 
-def test_hybrids_are_listed_by_size_with_their_noise():
+def test_hybrids_are_listed_by_size_with_their_interval_over_lora():
     sizes = {"lora": 2_000_000, "hybrid": 4_000_000, "hybrid, last block": 5_000_000, "attention": 1}
     rows = [
         row | {"trainable_parameters": size}
@@ -104,7 +105,10 @@ def test_hybrids_are_listed_by_size_with_their_noise():
     assert [line.split(" | ")[1:3] for line in lines] == [
         ["lora", "8"], ["LoRA + last MLP", "16"], ["LoRA + last block", "20"]
     ]  # fmt: skip
-    assert "+11 points (give or take 4)" in lines[1]
+    (paired,) = comparisons(rows, "hybrid", "lora").values()
+    assert f"| {paired.numbers} points |" in lines[1] and paired.low > 0
+    unpaired = [{key: value for key, value in row.items() if key != "right"} for row in rows]
+    assert "+11 points (give or take " in say.hybrids_in_words(unpaired).splitlines()[3]
     assert "not reached" in say.hybrids_in_words([row for row in rows if row["name"] == "lora"])
 
 

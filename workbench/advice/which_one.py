@@ -57,7 +57,8 @@ def example_file(folder: Path) -> Path:
 def plan(base: Base, task: Task, methods: Sequence[Method], config: TrainConfig, store: RunStore) -> str:
     """A Markdown table before anything trains: predicted peak memory and time of each method here.
 
-    The time is that of TIMED_STEPS steps of the first method, for the others times the ratios of the stored costs.
+    The time is that of TIMED_STEPS steps of the first method, for the others times the ratios of the stored costs. The
+    peak of these steps stands below the table, since the prediction is of padded rows and all logits.
     """
     brief = replace(config, steps=TIMED_STEPS, evaluate=False, save=False)
     timed = train(base, task, methods[0], brief, store)
@@ -65,7 +66,7 @@ def plan(base: Base, task: Task, methods: Sequence[Method], config: TrainConfig,
     ratios = step_ratios()
     pace = (timed.step_seconds or 0.0) / ratios[methods[0].name]
     longest = max(len(base.tokenizer(row.prompt + row.completion)["input_ids"]) for row in task.train) + 1
-    lines = ["| method | peak memory of a step, predicted | time to train |", "|---|---|---|"]
+    lines = ["| method | peak memory of a step, at most | time to train |", "|---|---|---|"]
     seconds = 0.0
     for method in methods:
         setup = Setup(method, config.batch_size, longest, dtype=as_trained(base), device="cpu")
@@ -75,9 +76,13 @@ def plan(base: Base, task: Task, methods: Sequence[Method], config: TrainConfig,
         lines.append(f"| {method.label} | {size / 1e9:.1f} GB | {duration_in_words(own)} |")
     trying = TRIES_WORTH * pace * config.steps
     times = duration_in_words(trying), duration_in_words(seconds + trying)
-    return "\n".join(
-        [*lines, "", f"Trying settings adds about {times[0]} on an idle computer; all of it {times[1]}, and scoring."]
-    )
+    lines += ["", f"Trying settings adds about {times[0]} on an idle computer; all of it {times[1]}, and scoring."]
+    if timed.peak_memory_bytes:
+        lines[-1] += (
+            f" The timed steps of {methods[0].label} took {timed.peak_memory_bytes / 1e9:.1f} GB: training here leaves "
+            f"out padding and the logits of prompts. The table counts both, with all rows at {longest} tokens."
+        )
+    return "\n".join(lines)
 
 
 def step_ratios() -> dict[str, float]:

@@ -8,11 +8,10 @@ from typing import TypeVar
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED
 from workbench.claims.rules import NotTested, Outcome, rule
 from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_scored
+from workbench.results.paired import MARGIN
 from workbench.training.runs import Run
 
 T = TypeVar("T")
-
-VISIBLE_GAP = 0.05  # exact match; a smaller lead of full is called on par
 
 
 def one_of_each(runs: Sequence[Run], *methods: str) -> list[Run]:
@@ -82,13 +81,13 @@ def _parity(runs: Sequence[Run]) -> Outcome:
     lead, noise = gap(full, lora)
     if max(exact_match(run) - run.before.get("exact_match", 0.0) for run in (lora, full)) <= noise:
         raise NotTested("Neither run has learnt the task by more than noise; train longer.")
-    verdict = NOT_SUPPORTED if lead > noise else SUPPORTED if lead + noise < VISIBLE_GAP else DEPENDS
+    on_par = MARGIN / 100
+    verdict = NOT_SUPPORTED if lead > noise else SUPPORTED if lead + noise < on_par else DEPENDS
     evidence = f"full minus LoRA is {lead:+.1%} in exact match; this test sees no difference below {noise:.1%}"
-    seen = noise < VISIBLE_GAP
     evidence += (
-        "." if seen else f", so it can refute parity but hardly support it ({VISIBLE_GAP:.0%} are called on par)."
+        "." if noise < on_par else f", so it can refute parity but hardly support it ({on_par:.0%} are called on par)."
     )
-    return verdict, evidence, f"full is less than {VISIBLE_GAP:.0%} ahead, noise included"
+    return verdict, evidence, f"full is less than {on_par:.0%} ahead, noise included"
 
 
 @rule("forgetting")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workbench.analysis.places import Cuts, Place
+from workbench.claims.study import comparisons
 from workbench.results.equal_score import AtRate, at_equal_score, means_by_rate
 from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_of
 from workbench.results.paired import Comparison, compare
@@ -187,7 +188,7 @@ def hybrids_in_words(study: Sequence[Row]) -> str:
         for name in sorted(best, key=lambda each: best[each][0]["trainable_parameters"]):
             size = 4 * best[name][0]["trainable_parameters"] / 1e6
             score, forgot = mean_of(best[name], "exact_match"), mean_of(best[name], "forgetting")
-            lead = "" if name == "lora" else _lead(best[name], best["lora"])
+            lead = "" if name == "lora" else _lead(own, task, name)
             label = f"LoRA + {name.removeprefix('hybrid').removeprefix(', ') or 'last MLP'}" if _opened(name) else name
             lines.append(
                 f"| {task} | {label} | {size:.0f} | {score:.0%} | {lead} | {times_in_words(math.exp(forgot))} |"
@@ -199,8 +200,11 @@ def _opened(name: str) -> bool:
     return name == "hybrid" or name.startswith("hybrid, ")
 
 
-def _lead(first: Sequence[Row], second: Sequence[Row]) -> str:
-    """Points of exact match, with two standard errors of the rows scored."""
+def _lead(study: Sequence[Row], task: str, name: str) -> str:
+    """Points of exact match over LoRA: with the paired interval, or in the first study with two standard errors."""
+    if paired := comparisons(study, name, "lora", [task]):
+        return f"{paired[task].numbers} points"
+    first, second = (at_best_rate([row for row in study if row["name"] == each]) for each in (name, "lora"))
     samples = [(mean_of(rows, "exact_match"), min(map(rows_of, rows))) for rows in (first, second)]
     lead, noise = samples[0][0] - samples[1][0], noise_of_difference(*samples)
     return f"{100 * lead:+.0f} points (give or take {100 * noise:.0f})"

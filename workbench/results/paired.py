@@ -56,6 +56,11 @@ class Comparison:
         """Whether one of the two is ahead, by however little."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def numbers(self) -> str:
+        """The difference and its interval: "+4.7 (+0.8 to +8.6)"."""
+        return f"{self.difference:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
     def in_words(self, first: str, second: str) -> str:
         """The verdict for a person. first, second: the names of the two methods."""
         ahead, sign = (first, 1) if self.difference > 0 else (second, -1)
