@@ -26,7 +26,7 @@ def choice(needs, study=()):
 
 def test_prompting_that_is_good_enough_ends_the_matter():
     found = decide(replace(SMALL, few_shot=0.8, wanted=0.75), measured(ON_PAR))
-    assert found.choice == PROMPTING and len(found.steps) == 1 and "80%, wanted are 75%" in found.steps[0].finding
+    assert found.choice == PROMPTING and len(found.steps) == 1 and "80%; 75% is wanted" in found.steps[0].finding
     assert choice(replace(SMALL, few_shot=0.7, wanted=0.75)) != PROMPTING
     assert "measure it on your test rows" in decide(SMALL, measured(ON_PAR), False).steps[0].finding
 
@@ -61,6 +61,13 @@ def test_forgetting_is_compared_at_equal_score():
     found = decide(replace(SMALL, kind=KIND, careful=True), measured(rows), False)
     step = next(one for one in found.steps if one.question == "May the model forget other things?")
     assert found.choice == LORA and QLORA in step.struck and HYBRID not in step.struck
+
+
+def test_a_gentler_option_that_does_not_fit_is_named():
+    rows = [*runs("protocol", "lora", 0.8, forgot=1.2), *runs("protocol", "full", 0.8, forgot=0.1)]
+    found = decide(replace(LARGE, kind=KIND, careful=True), measured(rows), False)
+    step = next(one for one in found.steps if one.question == "May the model forget other things?")
+    assert found.choice == LORA and "full would forget less, and cannot be had" in step.finding
 
 
 def test_full_that_forgets_less_is_not_out_for_scoring_no_better():

@@ -38,6 +38,8 @@ def test_a_better_setting_of_lora_makes_full_needless():
     assert best_setting(rows, "protocol") == "alpha=128"
     found = verdict("behaviour", rows)
     assert found.verdict == DEPENDS and "alpha=128" in found.evidence
+    parity = verdict("parity", rows)
+    assert parity.verdict == DEPENDS and "alpha=128" in parity.evidence
 
 
 @pytest.mark.parametrize(("scores", "expected"), [((0.9, 0.9), NOT_SUPPORTED), ((0.9, 0.97), SUPPORTED)])

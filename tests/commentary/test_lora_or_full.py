@@ -23,20 +23,12 @@ def pair(lora, full):
 EQUAL = pair(1.41, 0.18)[1]
 
 
-@pytest.mark.parametrize(
-    ("lora", "full", "who"),
-    [(2.0, 0.8, "LoRA"), (0.3, 0.9, "full fine-tuning"), (0.85, 0.8, "both about the same")],
-)
-def test_who_forgets_more(lora, full, who):
-    assert say.who_forgets_more(lora, full) == who
-
-
 def test_the_answer_names_who_is_ahead_and_who_forgets_more():
     text = say.answer("tickets", compare(HIGH, LOW), 2.0, 0.8, EQUAL, ("protocol", GAP))
     assert text.startswith("**The answer:** Full fine-tuning beats LoRA on `tickets` (")
     assert "at rates that score alike, LoRA has 4.1 times the base's perplexity and full 1.2 times." in text
     assert "LoRA forgets more: perplexity on other text is 3.3 times that of full fine-tuning" in text
-    assert "In the stored study's `protocol`, full fine-tuning is ahead by 8.0 points." in text
+    assert "In the stored study's `protocol`, full fine-tuning is ahead of LoRA's usual setting by 8.0 points." in text
 
 
 def test_the_answer_turns_with_the_numbers():
@@ -51,12 +43,6 @@ def test_the_answer_turns_with_the_numbers():
     )
     assert "on par" in say.lead_in_words(compare(np.tile(HIGH, 9), np.tile(HIGH, 9)))
     assert "there is none yet" in say.answer("tickets", None, 0, 0, EQUAL, ("protocol", GAP))
-
-
-def test_the_paper_is_contradicted_confirmed_or_both():
-    assert "contradicts" in say.against_the_paper({"tickets": pair(1.4, 0.4), "protocol": pair(1.5, 0.3)})
-    assert "agrees with" in say.against_the_paper({"tickets": pair(0.4, 1.4)})
-    assert "only in part" in say.against_the_paper({"tickets": pair(1.4, 0.4), "protocol": pair(0.3, 0.9)})
 
 
 def test_rows_are_compared_with_the_lora_run():
@@ -86,9 +72,6 @@ def test_tables_hold_the_runs_numbers():
 def test_the_study_is_told_with_its_spread(task):
     gap = say.study_gap(reference.study_rows(), task)
     assert gap.verdict in ("better", "worse", "on par", "undecided") and gap.words
-    wanted, found = say.pairs_at_equal_score(reference.study_rows(), [task])[task]
-    assert all(one.exact_match >= wanted for one in found.values())
-    assert "times" in say.equal_score_in_words({task: (wanted, found)})
 
 
 def test_without_stored_rows_seeds_decide():

@@ -50,7 +50,12 @@ def test_longer_runs_are_told_by_their_steps():
     rows = [*runs("protocol", "lora", 0.7), *runs("protocol", "full", 0.9)]
     rows += [*runs("protocol", "lora, 600 steps", 0.95), *runs("protocol", "full, 600 steps", 0.96)]
     answer = told("Does LoRA catch up", rows)
-    assert answer.startswith("On `protocol` full leads by +") and "after 60 steps" in answer and "600 steps." in answer
+    assert answer.startswith("Yes on `protocol`: full minus LoRA is +") and "after 60 steps" in answer
+    assert answer.endswith("points after 600 steps.")
+    rows = [*rows[:4], *runs("protocol", "full", 0.7), *rows[8:]]
+    assert told("Does LoRA catch up", rows).startswith("It is not behind in short runs on `protocol`")
+    rows = [*rows[:4], *runs("protocol", "full", 0.9), *rows[8:12], *runs("protocol", "full, 600 steps", 0.99)]
+    assert told("Does LoRA catch up", rows).startswith("No, it stays behind on `protocol`")
 
 
 def test_forgetting_is_told_as_a_factor_of_perplexity():

@@ -119,7 +119,7 @@ def _prompting(needs: Needs, known: Measured, left: list[str]) -> Step:
     if needs.few_shot is None or needs.wanted is None:
         finding = "Not known: measure it on your test rows before you train anything."
         return Step(question, finding, "no row", {PROMPTING: "not measured"})
-    finding = f"The untrained base with examples scores {needs.few_shot:.0%}, wanted are {needs.wanted:.0%}."
+    finding = f"The untrained base with examples scores {needs.few_shot:.0%}; {needs.wanted:.0%} is wanted."
     source = "few-shot prompting, measured on your test rows"
     if needs.few_shot >= needs.wanted:
         return Step(question, finding, source, dict.fromkeys(OPTIONS[1:], "not needed"))
@@ -189,14 +189,22 @@ def _forgetting(needs: Needs, known: Measured, left: list[str]) -> Step:
     question = "May the model forget other things?"
     if not needs.careful:
         return Step(question, "Yes, as you said.", "no row needed")
-    found = {option: value for option, value in known.forgetting[needs.kind].items() if option in left}
-    if len(found) < 2:
-        return Step(question, "No, but fewer than two of the options that are left were measured.", "no row")
+    measured = known.forgetting[needs.kind]
+    found = {option: value for option, value in measured.items() if option in left}
+    if not found:
+        return Step(question, "No, but none of the options that are left was measured.", "no row")
     least = min(found.values())
     struck = {option: "forgets more" for option, value in found.items() if value > least + CLEAR_FORGETTING}
     struck |= {option: "not measured" for option in left if option not in found}
-    finding = f"No. Loss gained on general text at equal score: {_listed(found, lambda nats: f'{nats:+.2f} nats')}."
-    return Step(question, finding, f"study: {', '.join(KINDS[needs.kind])}, each at its gentlest rate", struck)
+    finding = f"No. Loss gained on general text at equal score: {_listed(measured, lambda nats: f'{nats:+.2f} nats')}."
+    out = [option for option, value in measured.items() if option not in left and value < least - CLEAR_FORGETTING]
+    if out:
+        finding += (
+            f" {' and '.join(out)} would forget less, and cannot be had. Train at a lower rate, "
+            "or keep a part of the update (lesson 07), and measure text of your own."
+        )
+    source = f"study: {', '.join(KINDS[needs.kind])}, each at its gentlest rate, adapters with rank 8 and alpha 32"
+    return Step(question, finding, source, struck)
 
 
 # --- what the questions compute with

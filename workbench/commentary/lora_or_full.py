@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from statistics import mean
 
 from workbench.claims.study import and_against_best, comparisons
+from workbench.commentary.forgetting import who_forgets_more
 from workbench.course.lessons import START_ALPHA, START_MODELS, START_RANK
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32
-from workbench.results.equal_score import AtRate, at_equal_score
-from workbench.results.noise import CLEAR_FORGETTING
+from workbench.results.equal_score import AtRate, at_best_score
 from workbench.results.paired import Comparison, compare_rows
 from workbench.results.rows import Row, at_best_rate
 from workbench.scoring.evaluation import answers, everyday_facts, fact_rows, score
@@ -106,11 +106,15 @@ def broken_sentences(base: Base, tuned: Mapping[str, Base]) -> str:
 
 @dataclass(frozen=True)
 class Gap:
-    """Full minus LoRA in the study on one task, each at its best rate, in points; verdict as in `Comparison`."""
+    """Full minus LoRA in the study on one task, each at its best rate, in points; verdict as in `Comparison`.
+
+    further: the end of a sentence on the best of several settings of LoRA, where that is not the usual one.
+    """
 
     points: float
     verdict: str
     words: str
+    further: str = ""
 
 
 def study_gap(study: Sequence[Row], task: str) -> Gap:
@@ -121,7 +125,8 @@ def study_gap(study: Sequence[Row], task: str) -> Gap:
     """
     if found := comparisons(study, "full", "lora", [task]):
         one = found[task]
-        return Gap(one.difference, one.verdict, one.in_words("full", "LoRA") + and_against_best(study, task))
+        further = and_against_best(study, task)
+        return Gap(one.difference, one.verdict, one.in_words("full", "LoRA") + further, further)
     best = (at_best_rate(_rows(study, task, name)) for name in ("full", "lora"))
     high, low = ([row["exact_match"] for row in rows] for rows in best)
     verdict = "better" if min(high) > max(low) else "worse" if min(low) > max(high) else "undecided"
@@ -133,52 +138,19 @@ def study_gap(study: Sequence[Row], task: str) -> Gap:
 
 
 def study_in_words(study: Sequence[Row], tasks: Sequence[str]) -> str:
-    """A Markdown list: full against LoRA on tasks of the study, each at its best rate."""
-    return "\n".join(f"- Stored study, `{task}`: {study_gap(study, task).words}." for task in tasks)
-
-
-def who_forgets_more(lora: float, full: float) -> str:
-    """ "LoRA", "full fine-tuning" or "both about the same", from the nats that each lost on general text."""
-    if abs(lora - full) < CLEAR_FORGETTING:
-        return "both about the same"
-    return "LoRA" if lora > full else "full fine-tuning"
-
-
-def pairs_at_equal_score(study: Sequence[Row], tasks: Sequence[str]) -> dict[str, tuple[float, dict[str, AtRate]]]:
-    """Task -> a score that LoRA and full both reach, and the gentlest rate of each that reaches it."""
-    return {task: at_equal_score({name: _rows(study, task, name) for name in ("lora", "full")}) for task in tasks}
-
-
-def equal_score_in_words(pairs: Mapping[str, tuple[float, dict[str, AtRate]]]) -> str:
-    """A Markdown table of `pairs_at_equal_score`."""
-    heads = "LoRA: rate, score, perplexity | full: rate, score, perplexity"
-    lines = [f"| task | score that both reach | {heads} |", "|---|---|---|---|"]
-    for task, (wanted, found) in pairs.items():
-        cells = [
-            f"{one.learning_rate:g}, {one.exact_match:.0%}, {math.exp(one.forgetting):.2g} times"
-            for one in (found["lora"], found["full"])
-        ]
-        lines.append(f"| {task} | {wanted:.0%} or more | {cells[0]} | {cells[1]} |")
+    """A Markdown list: full and QLoRA against LoRA on tasks of the study, each at its best rate."""
+    lines = []
+    for task in tasks:
+        lines.append(f"- Stored study, `{task}`: {study_gap(study, task).words}.")
+        if found := comparisons(study, "qlora", "lora", [task]):
+            quantized, lora = (at_best_score(_rows(study, task, name)) for name in ("qlora", "lora"))
+            lines.append(
+                f"- Stored study, `{task}`: {found[task].in_words('QLoRA', 'LoRA')}; at rates of "
+                f"{quantized.learning_rate:g} and {lora.learning_rate:g}, and with "
+                f"{math.exp(quantized.forgetting):.2g} and {math.exp(lora.forgetting):.2g} times the base's perplexity "
+                "on other text."
+            )
     return "\n".join(lines)
-
-
-def against_the_paper(pairs: Mapping[str, tuple[float, dict[str, AtRate]]]) -> str:
-    """What the comparison at equal score says of "LoRA learns less and forgets less" (Biderman et al., 2024)."""
-    more = {
-        task: who_forgets_more(found["lora"].forgetting, found["full"].forgetting) for task, (_, found) in pairs.items()
-    }
-    paper = "the paper's title, *LoRA Learns Less and Forgets Less* (Biderman et al., 2024)"
-    if set(more.values()) == {"LoRA"}:
-        return (
-            f"**This contradicts {paper}.** Among rates that score alike, LoRA forgets more on "
-            f"{_listed(more)}. A likely reason: they trained on billions of tokens, where the whole "
-            "model drifts; our runs take a minute. In so few steps LoRA needs a rate some ten times as high, and it "
-            "moves a few directions far (section 8). LoRA's lower rates in the figure forget less, and score less."
-        )
-    if "LoRA" not in more.values():
-        return f"**This agrees with {paper}**: among rates that score alike, LoRA never forgets more."
-    told = "; ".join(f"`{task}`: {who}" for task, who in more.items())
-    return f"**This agrees with {paper} only in part.** Among rates that score alike, more is forgotten by: {told}."
 
 
 def directions_in_words(spectra: Mapping[str, Sequence[float]]) -> str:
@@ -208,11 +180,13 @@ def answer(
     full: float,
     at_equal: Mapping[str, AtRate],
     elsewhere: tuple[str, Gap],
+    longer: str = "",
 ) -> str:
     """The answer of lesson 06, in Markdown.
 
     found: full minus LoRA, live, None without both runs. lora, full: nats lost on general text. at_equal: the study's
-    LoRA and full fine-tuning at rates that score alike. elsewhere: another task and the study's gap on it.
+    LoRA and full fine-tuning at rates that score alike. elsewhere: another task and the study's gap on it. longer: of
+    `after_longer_training`.
     """
     if found is None:
         return "**The answer:** there is none yet: both a LoRA run and a full run must finish. Run section 3 again."
@@ -239,22 +213,21 @@ def answer(
     )
     other, gap = elsewhere
     there = {
-        "better": f"full fine-tuning is ahead by {gap.points:.1f} points",
+        "better": f"full fine-tuning is ahead of LoRA's usual setting by {gap.points:.1f} points",
         "worse": f"LoRA is ahead by {-gap.points:.1f} points",
         "on par": f"the two are on par ({gap.points:+.1f} points)",
         "undecided": f"the difference of {gap.points:+.1f} points is undecided",
     }[gap.verdict]
-    return (
-        f"**The answer:** {by_verdict[found.verdict]}. {forgot}. In the stored study's `{other}`, {there}.\n\n"
+    parts = [
+        f"**The answer:** {by_verdict[found.verdict]}. {forgot}. In the stored study's `{other}`, "
+        f"{there}{gap.further}.",
         "What would change it: a lower rate forgets less and may score less (section 7); a larger model is moved less "
-        "by either; training on millions of rows favours full fine-tuning, until the rank is raised; and "
-        "another alpha can close much of a gap (lesson 05 has the study's)."
-    )
+        "by either; training on millions of rows favours full fine-tuning, until the rank is raised; and another alpha "
+        "can close much of a gap, at a price in forgetting (lesson 05 has both).",
+        longer,
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _rows(study: Sequence[Row], task: str, name: str) -> list[Row]:
     return [row for row in study if (row["task"], row["name"]) == (task, name)]
-
-
-def _listed(names: Mapping[str, str]) -> str:
-    return " and ".join(f"`{name}`" for name in names)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from workbench.analysis.places import Cuts, Place
 from workbench.claims.study import comparisons
-from workbench.results.equal_score import AtRate, at_equal_score, means_by_rate
+from workbench.commentary.forgetting import NAMES, times_in_words
 from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_of
 from workbench.results.paired import Comparison, compare
 from workbench.results.rows import Row, at_best_rate, mean_of
@@ -16,16 +16,16 @@ from workbench.scoring.scores import unpack_rows
 from workbench.training.runs import Run
 
 Ways = Mapping[str, Mapping[str, Place]]
-EQUAL_RATES = 1.3  # rates that differ by less than this factor count as equal
 UNDONE = 0.5  # of what was forgotten, that a repair has to undo
 THIRDS = ("less than a third", "a third to two thirds", "more than two thirds")
 NOBODY = "too close to call"
+PAIR = ("hybrid", "lora")
+NO_HYBRIDS = "The study has not reached the hybrids yet."
 REPAIRS = (
     "keep a part of the whole update",
     "keep its largest directions",
     "drop it in some layers",
 )
-NAMES = {"lora": "LoRA", "full": "full fine-tuning"}
 
 
 def third(share: float) -> str:
@@ -49,50 +49,6 @@ def measured_in_words(base: Place, models: Mapping[str, Place], runs: Sequence[R
         cells = [f"{one.exact_match:.0%}", f"{times} times the base's", f"{facts[name]:.0%}", f"{one.kl:.2g} nats"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def times_in_words(ratio: float) -> str:
-    """A multiple in few digits, for "... times"."""
-    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}" if ratio < 1e6 else f"{ratio / 1e6:,.0f} million"
-
-
-def three_comparisons(study: Sequence[Row], task: str) -> str:
-    """A Markdown table: LoRA against full in the study, each at its best rate, at equal score, and at equal rate."""
-    rows = {name: [row for row in study if (row["task"], row["name"]) == (task, name)] for name in ("lora", "full")}
-    means = {name: means_by_rate(own) for name, own in rows.items()}
-    best = {
-        name: next(one for one in means[name] if one.learning_rate == _rate(at_best_rate(own)))
-        for name, own in rows.items()
-    }
-    score, least = at_equal_score(rows)
-    pairs = {"each at its best rate": best, f"at equal score ({score:.0%} or more, the least forgetful)": least}
-    if equal := _equal_rates(means["lora"], means["full"]):
-        pairs["at (nearly) equal rate"] = dict(zip(("lora", "full"), equal, strict=True))
-    lines = ["| compared | LoRA | full fine-tuning | forgets more |", "|---|---|---|---|"]
-    for words, pair in pairs.items():
-        cells = [
-            f"rate {one.learning_rate:g}: {one.exact_match:.0%} right, perplexity "
-            f"{times_in_words(math.exp(one.forgetting))} times"
-            for one in (pair["lora"], pair["full"])
-        ]
-        more = max(pair, key=lambda name: pair[name].forgetting)
-        lines.append(f"| {words} | {cells[0]} | {cells[1]} | {NAMES[more]} |")
-    return "\n".join(lines)
-
-
-def _rate(rows: Sequence[Row]) -> float:
-    return float(rows[0]["learning_rate"])
-
-
-def _equal_rates(lora: Sequence[AtRate], full: Sequence[AtRate]) -> tuple[AtRate, AtRate] | None:
-    """The highest pair of rates, tried with both, that differ by less than EQUAL_RATES."""
-    pairs = [
-        (one, other)
-        for one in lora
-        for other in full
-        if 1 / EQUAL_RATES < one.learning_rate / other.learning_rate < EQUAL_RATES
-    ]
-    return max(pairs, key=lambda pair: pair[0].learning_rate, default=None)
 
 
 def intruders_in_words(found: Mapping[str, Mapping[str, Sequence[int]]], top: int) -> str:
@@ -193,7 +149,23 @@ def hybrids_in_words(study: Sequence[Row]) -> str:
             lines.append(
                 f"| {task} | {label} | {size:.0f} | {score:.0%} | {lead} | {times_in_words(math.exp(forgot))} |"
             )
-    return "\n".join(lines) if len(lines) > 2 else "The study has not reached the hybrids yet."
+    return "\n".join([*lines, "", _hybrids_counted(study)]) if len(lines) > 2 else NO_HYBRIDS
+
+
+def _hybrids_counted(study: Sequence[Row]) -> str:
+    """Where a hybrid scores better than LoRA, and where it forgets less, each at its best rate."""
+    names = [name for name in dict.fromkeys(row["name"] for row in study) if _opened(name)]
+    paired = [one for name in names for one in comparisons(study, name, "lora").values()]
+    less = []
+    for task in dict.fromkeys(row["task"] for row in study):
+        pair = [at_best_rate([row for row in study if (row["task"], row["name"]) == (task, name)]) for name in PAIR]
+        if all(pair):
+            less.append([mean_of(rows, "forgetting") for rows in pair])
+    better, gentler = sum(one.low > 0 for one in paired), sum(one < lora for one, lora in less)
+    return (
+        f"In score a hybrid is ahead of LoRA in {better} of {len(paired)} comparisons row by row. With the last MLP "
+        f"opened it forgets less than LoRA on {gentler} of {len(less)} tasks."
+    )
 
 
 def _opened(name: str) -> bool:

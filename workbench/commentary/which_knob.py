@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 
 from workbench.claims.ranks import one_step_off, points, recall_by, seed_range, steps_off
-from workbench.claims.study import comparisons
+from workbench.claims.study import compared, comparisons
+from workbench.commentary.forgetting import times_in_words
 from workbench.course.lessons import START_MODELS, adapter_size
 from workbench.results.paired import Comparison, compare_rows
 from workbench.results.reference import paired_rows, spread_in_words, study_rows
@@ -102,12 +104,16 @@ def size_title(few: Sequence[Row]) -> str:
 def study_knobs(task: str) -> str:
     """A Markdown list: other ranks and alphas against rank 8 with alpha 32 in the study, each at its own best rate.
 
-    Row by row where the study stored rows; in one sentence with the range of the seeds where only the first one has it.
+    With what each has forgotten. Row by row where the study stored rows; in one sentence with the range of the seeds
+    where only the first one has it.
     """
     study = paired_rows()
     found = {label: comparisons(study, name, "lora", [task]).get(task) for label, name in KNOBS.items()}
     told = "\n".join(
-        f"- {label} against rank 8, alpha 32: {one.in_words(label, 'rank 8')}." for label, one in found.items() if one
+        f"- {label} against rank 8, alpha 32: {one.in_words(label, 'rank 8')}. Perplexity on other text, times the "
+        f"base's: {_perplexity(study, task, KNOBS[label])}, with rank 8 {_perplexity(study, task, 'lora')}."
+        for label, one in found.items()
+        if one
     )
     if not (lacking := [name for label, name in KNOBS.items() if not found[label]]):
         return told
@@ -115,6 +121,10 @@ def study_knobs(task: str) -> str:
     where = f"In {'a first' if told else 'the'} study, on `{task}` (lora is rank 8, alpha 32)"
     words = spread_in_words([row for row in earlier if row["task"] == task], "exact_match", where)
     return f"{told}\n\n{words}" if told else words
+
+
+def _perplexity(study: Sequence[Row], task: str, name: str) -> str:
+    return times_in_words(math.exp(mean_of(compared(study, task, name), "forgetting")))
 
 
 def recall_table(grid: Sequence[Row], full: Sequence[Row]) -> str:

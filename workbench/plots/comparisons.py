@@ -94,7 +94,7 @@ def gain_and_forgetting(
         axes.plot([math.exp(forgotten)], [score], **own)
         words.append(f"your {label}: {score:.0%}, {math.exp(forgotten):.3g}x")
     _log_axis(axes)
-    axes.set_ylim(-0.04, 1.04)
+    axes.margins(y=0.1)
     legend_below(figure, axes, columns=4)
     return described(figure, f"Exact match against perplexity on other text. {'; '.join(words)}.")
 

@@ -8,6 +8,7 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 
+from workbench.plots.runs import METHOD_STYLE
 from workbench.plots.style import PALETTE, SERIES, TEN_SERIES, Figure, Look, described, legend_below, new_figure, style
 from workbench.results.pareto import Measure, front
 from workbench.results.rows import Row, grouped
@@ -64,16 +65,20 @@ def tried_settings(rows: Sequence[Mapping], title: str) -> Figure:
 
 
 def two_measures(rows: Sequence[Row], x: Measure, y: Measure, title: str) -> Figure:
-    """One measure against another, a marker a source, and a line through its runs that no other of them beats in both.
+    """One measure against another: a colour a source, with a line through its runs that no other of them beats in both.
 
-    rows: with both measures and `source` ("yours", "study", "published"), which are of other tasks and models.
+    A marker is a method. rows: with both measures, a `label` that begins with the method, and `source` ("yours",
+    "study", "published"), which are of other tasks and models.
     """
     figure = new_figure(9.0, 4.2)
     axes = style(figure.add_subplot(), title, x.label, y.label)
     words = []
     for look, (source, own) in zip(SERIES, grouped(rows, lambda row: row["source"]).items(), strict=False):
         marks: Look = {**look, "linestyle": "none", "markersize": 10 if source == "yours" else 6}
-        axes.plot([row[x.name] for row in own], [row[y.name] for row in own], label=source, **marks)
+        for method, group in grouped(own, lambda row: row["label"].split()[0]).items():
+            marks["marker"] = METHOD_STYLE.get(method, look)["marker"]
+            label = f"{method}, {source}"
+            axes.plot([row[x.name] for row in group], [row[y.name] for row in group], label=label, **marks)
         best = front(own, x, y)
         line: Look = {"color": look["color"], "linewidth": 1.2, "linestyle": look["linestyle"]}
         axes.plot([row[x.name] for row in best], [row[y.name] for row in best], **line)
@@ -85,7 +90,7 @@ def two_measures(rows: Sequence[Row], x: Measure, y: Measure, title: str) -> Fig
         elif measure.share:
             _whole_range(axes, name)
     axes.margins(0.1)
-    legend_below(figure, axes)
+    legend_below(figure, axes, columns=4)
     return described(
         figure, f"{y.label} against {x.label}. No other of its source is better in both: {'; '.join(words)}."
     )

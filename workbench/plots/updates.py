@@ -113,6 +113,8 @@ def ways_back(ways: Ways, base: Place, tuned: Place, title: str, mark: Place | N
         places = [*([base] if ordered else []), *settings.values(), *([tuned] if ordered else [])]
         marks: Look = look | {"markersize": 8, "label": way} | ({} if ordered else {"linestyle": "none"})
         axes.plot([one.times for one in places], [one.exact_match for one in places], **marks)
+        for name, one in ({} if ordered else settings).items():
+            axes.annotate(name, (one.times, one.exact_match), (7, -3), textcoords="offset points", fontsize=10)
         words += [f"{way}, {name}: {one.exact_match:.0%}, {one.times:.2g}x" for name, one in settings.items()]
     for name, one, marker in (("base", base, "x"), ("as trained", tuned, "*")):
         own: Look = {"marker": marker, "markersize": 14, "linestyle": "none", "color": PALETTE["ink"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from workbench.results.rows import Row, grouped, mean_of, swept_rate, usable
+from workbench.results.rows import Row, at_best_rate, grouped, mean_of, swept_rate, usable
 
 ENOUGH = 0.9  # of the lower of the best scores
 
@@ -27,6 +27,12 @@ def means_by_rate(rows: Iterable[Row]) -> list[AtRate]:
         AtRate(rate, mean_of(own, "exact_match"), mean_of(own, "forgetting"), len(own))
         for rate, own in sorted(rates.items())
     ]
+
+
+def at_best_score(rows: Sequence[Row]) -> AtRate:
+    """The mean at the best rate of one setting, which has finished rows."""
+    rate = swept_rate(at_best_rate(rows)[0])
+    return next(one for one in means_by_rate(rows) if one.learning_rate == rate)
 
 
 def at_equal_score(settings: Mapping[str, Sequence[Row]], enough: float = ENOUGH) -> tuple[float, dict[str, AtRate]]:

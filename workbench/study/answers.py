@@ -25,6 +25,8 @@ from workbench.study.costs import costs
 NOT_YET = "Not measured yet."
 PARITY = f"Is LoRA as good as full fine-tuning (within {MARGIN:g} points)?"
 LENGTHS = {60: "", 200: ", 200 steps", 600: ", 600 steps"}  # steps -> the end of a setting's name
+# Verdict on full against LoRA in the longest runs, where full was better in the shortest -> the answer.
+CAUGHT_UP = {"on par": "Yes", "worse": "Yes", "better": "No, it stays behind", "undecided": "Not shown"}
 LADDER = ("hybrid, norms", "hybrid", "hybrid, last block", "hybrid, largest gradients")
 
 
@@ -62,7 +64,9 @@ def _against_full(study: Sequence[Row], tasks: Iterable[str] | None = None) -> s
         gaps = ", ".join(
             f"{found[task].difference:.1f} points on `{task}`{_of_best_setting(study, task)}" for task in ahead
         )
-        words.append(f"{'no' if words else 'No'}: full is ahead of rank 8, alpha 32 by {gaps}")
+        behind = any(full_against_best(study, task)[1].verdict == "better" for task in ahead)
+        no = "no" if behind else "not at its usual setting"
+        words.append(f"{no if words else no.capitalize()}: full is ahead of rank 8, alpha 32 by {gaps}")
     if undecided := by_verdict.get("undecided"):
         spans = ", ".join(
             f"`{task}` (full {found[task].difference:+.1f} points, 95 % interval {found[task].low:+.1f} to "
@@ -114,9 +118,11 @@ def _longer(study: Sequence[Row]) -> str:
             if found := comparisons(study, f"full{end}", f"lora{end}", [task]):
                 gaps[steps] = found[task]
         if len(gaps) > 1:
-            words = ", ".join(f"{one.difference:+.1f} points after {steps} steps" for steps, one in gaps.items())
-            told.append(f"on `{task}` full leads by {words}")
-    return f"{'; '.join(told).capitalize()}." if told else NOT_YET
+            first, *_, last = gaps.values()
+            verdict = CAUGHT_UP[last.verdict] if first.verdict == "better" else "It is not behind in short runs"
+            words = ", ".join(f"{one.numbers} points after {steps} steps" for steps, one in gaps.items())
+            told.append(f"{verdict} on `{task}`: full minus LoRA is {words}.")
+    return " ".join(told) or NOT_YET
 
 
 def _forgetting(study: Sequence[Row]) -> str:

@@ -55,8 +55,11 @@ the first study both trained at one rate.) `auto` is what `recommend` chooses wi
 the same run as `lora`. In brackets: the lowest and the highest seed."""
 SETTINGS = """All are LoRA: `rslora` is rank 64 with rsLoRA's scaling; `attention` and `mlp` are adapters on these
 alone, with about as many parameters as `lora`; `starved` is rank 1 on one matrix of one block."""
+LONGER = """`lora` and `full` again, for more steps, each at a rate swept for that length, and compared with LoRA of
+the same length."""
 METHODS = ("full", "hybrid", "lora", "qlora", "auto")
 OF_LORA = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "attention", "mlp", "starved")
+OF_LONGER = tuple(f"{name}{end}" for end in answers.LENGTHS.values() for name in ("lora", "full"))
 VARIED = "protocol"  # the task on which they were tried
 CLOSING = """## What a model of 135M parameters on a CPU cannot say
 
@@ -65,7 +68,7 @@ CLOSING = """## What a model of 135M parameters on a CPU cannot say
 - Anything about time on a GPU.
 - Whether some architectures gain more than others (`architectures`): one pretrained model ships with the course, and an
   untrained one has nothing to adapt. Their memory can be compared: that is lesson 04's.
-- Whether LoRA meets a ceiling, or only learns more slowly where it is behind: every run is a short one.
+- Whether LoRA meets a ceiling on tasks that take many more steps to learn.
 
 ## Beside it: what others published
 
@@ -132,6 +135,7 @@ def findings() -> str:
         f"## On each task\n\n{NAMES}\n\n{measured}",
         *pictures,
         f"## Settings of LoRA\n\n{SETTINGS}\n\n{table(of_lora(), OF_LORA)}",
+        f"## Longer training\n\n{LONGER}\n\n{table(of_longer(), OF_LONGER)}",
         f"## Search with an encoder\n{SEARCH}\n{search_table()}",
         f"## Costs, each method alone on `{costs.TASK}`\n\n{costs.cost_table()}",
         "## By claim\n\n" + "\n".join(lines),
@@ -147,6 +151,13 @@ def of_lora() -> list[Row]:
     rows = [row for row in study if row["name"] in done]
     rows += [row for row in reference.study_rows(*OF_LORA, needed=OF_LORA) if row["name"] not in done]
     return [row for row in rows if row["task"] == VARIED]
+
+
+def of_longer() -> list[Row]:
+    """The rows of the tasks on which longer runs were trained."""
+    study = reference.paired_rows()
+    trained = {row["task"] for row in study if row["name"] in OF_LONGER and row["name"] not in METHODS}
+    return [row for row in study if row["task"] in trained]
 
 
 def by_claim() -> dict[str, str]:
@@ -167,7 +178,10 @@ def by_claim() -> dict[str, str]:
 
 
 def table(study: Sequence[Row], names: Sequence[str]) -> str:
-    """A Markdown table of these settings on every task, at their best rates; the first study's rows say so."""
+    """A Markdown table of these settings on every task, at their best rates; the first study's rows say so.
+
+    Each is compared with LoRA of rank 8, alpha 32, trained for as many steps.
+    """
     head = "| task | setting | best rate | rates tried | exact match | minus LoRA, points | forgetting | seeds |"
     lines = [head, "| --- " * 8 + "|"]
     for task, rows in by_task(study).items():
@@ -175,7 +189,8 @@ def table(study: Sequence[Row], names: Sequence[str]) -> str:
         for name in names:
             if not (own := at_best(rows, task, name)):
                 continue
-            found = comparisons(rows, name, "lora", [task]) if name != "lora" else {}
+            rival = next((f"lora{end}" for end in answers.LENGTHS.values() if end and name.endswith(end)), "lora")
+            found = comparisons(rows, name, rival, [task]) if name != rival else {}
             lines.append(
                 f"| {task} | {name} | {swept_rate(own[0]):g} | {rates_tried(study, task, name)} "
                 f"| {spread(own, 'exact_match', '{:.0%}')} | {interval(found[task]) if found else ''} "
@@ -216,7 +231,7 @@ def spread(rows: Sequence[Row], measure: str, form: str) -> str:
 
 def interval(found: Comparison) -> str:
     """A difference with its 95 % interval and verdict: "+2.9 (-1.1 to +6.8), undecided"."""
-    return f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f}), {found.verdict}"
+    return f"{found.numbers}, {found.verdict}"
 
 
 def seeds_in_words(rows: Sequence[Row]) -> str:

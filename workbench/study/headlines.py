@@ -18,6 +18,7 @@ from workbench.study.settings import COMPARING
 BLOCK = re.compile(r"(?<=<!-- findings -->\n).*?(?=<!-- end of findings -->)", re.DOTALL)
 SHARED_WITH_FINDINGS = (
     "Does LoRA cost an encoder search quality (lesson 09)?",
+    "Does LoRA catch up when it trains longer?",
     "Does LoRA forget less?",
     "How much larger is LoRA's best learning rate?",
 )
