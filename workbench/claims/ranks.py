@@ -40,6 +40,7 @@ class Regret:
     rate: float  # that of `tuned`
     setting: str  # that of `best`, in words
     others: int  # how many others there were to choose from
+    first_study: bool = False  # whether the rows are of the first study, with fewer test rows
 
     @property
     def inside(self) -> bool:
@@ -53,7 +54,8 @@ class Regret:
         other = "no other rank or alpha has several seeds"
         if self.best:
             other = f"the best of {self.others} other ranks and alphas {mean_and_range(self.best)} ({self.setting})"
-        return f"{self.task}: chosen {mean_and_range(self.chosen)}{rate}; {other}"
+        source = " (first study)" if self.first_study else ""
+        return f"{self.task}{source}: chosen {mean_and_range(self.chosen)}{rate}; {other}"
 
 
 def regrets(study: Sequence[Row]) -> list[Regret]:
@@ -77,7 +79,9 @@ def regrets(study: Sequence[Row]) -> list[Regret]:
         best = max(others, key=lambda own: mean_of(own, "exact_match"), default=[])
         scores = [tuple(row["exact_match"] for row in own) for own in (chosen, tuned, best)]
         setting = _in_words(best[0]) if best else ""
-        found.append(Regret(task, scores[0], scores[1], scores[2], tuned[0]["learning_rate"], setting, len(others)))
+        first_study = bool(chosen[0].get("first_study"))
+        rate = tuned[0]["learning_rate"]
+        found.append(Regret(task, scores[0], scores[1], scores[2], rate, setting, len(others), first_study))
     return found
 
 

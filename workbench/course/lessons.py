@@ -125,8 +125,9 @@ def scaling_answer(
         f"With alpha / r, alpha {equal} at rank {ranks[-1]} moves the output {wide[equal]:.1%}, about as far as alpha "
         f"{alpha:g} at rank 8 ({plain:.1%}). The same factor, alpha {factor}, moves it {wide[factor]:.1%}: a step of "
         "AdamW changes each number by about the same amount, and a higher rank has more numbers. The panel "
-        "shows how fast a setting starts, not which one ends best: lesson 05 measures that. Until then keep alpha when "
-        "you change the rank.</details>"
+        "shows how fast a setting starts, not which one ends best: lesson 05 measures that. In practice keep "
+        "one alpha, tune the learning rate, and change alpha only after that. This course has alpha 32 from lesson 05 "
+        "on.</details>"
     )
 
 

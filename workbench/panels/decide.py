@@ -48,8 +48,9 @@ def decision_view(needs: Needs, known: Measured) -> View:
         "What nobody knows": UNKNOWN,
     }
     numbers = {option: float(count) for option, count in survived.items()}
+    order = (*QUESTIONS[:-2], *reversed(QUESTIONS[-2:])) if needs.careful else QUESTIONS  # as decide() asks them
     return View(
-        lambda: options_left(survived, reasons, QUESTIONS), text, numbers, answers, result=found.choice or "nothing"
+        lambda: options_left(survived, reasons, order), text, numbers, answers, result=found.choice or "nothing"
     )
 
 
