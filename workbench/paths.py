@@ -22,7 +22,7 @@ CACHE_VARIABLE, RUNS_VARIABLE = "WORKBENCH_CACHE", "WORKBENCH_RUNS"
 def folder_of(path: object) -> Path:
     """The folder that `path` names, there or not. Raises ValueError, with the reason, for what can name none."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise ValueError(f"{path!r} is no path")
+        raise ValueError(f"{path!r} is not a path")
     try:
         folder = Path(path).expanduser()
         folder.stat()
@@ -95,7 +95,7 @@ def write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.stem[:200]}{secrets.token_hex(4)}.tmp")
     try:
-        with scratch.open("x", encoding="utf-8") as file:  # readable by whom the umask says
+        with scratch.open("x", encoding="utf-8") as file:  # with the permissions of the umask
             json.dump(value, file, indent=1, allow_nan=False)
         os.replace(scratch, path)
     except BaseException:

@@ -19,7 +19,7 @@ LARGEST = 2**63  # a count of bytes, tokens or rows is below it
 
 
 def read_json(file: Path, shape: Any) -> Any:
-    """The value in a JSON file. Raises OSError if it cannot be read, DamagedError if it is no JSON of this shape."""
+    """The value in a JSON file. Raises OSError if it cannot be read, DamagedError if it is not JSON of this shape."""
     return _parsed(file.read_bytes(), shape, str(file))
 
 
@@ -67,7 +67,7 @@ def _parsed(content: bytes, shape: Any, what: str) -> Any:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _check_any(value: object, shapes: tuple[Any, ...], where: str, complete: bool) -> None:

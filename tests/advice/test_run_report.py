@@ -83,6 +83,11 @@ def test_one_run_alone_is_reported_without_a_comparison():
     assert "<td>-</td>" in bare
 
 
+def test_runs_of_other_lengths_judge_no_claim():
+    longer = scored("full", 0.8, config={**RUNS[0].config, "steps": 200})
+    assert "No claim can be judged" in report([RUNS[0], longer]) and "No claim" not in report(RUNS)
+
+
 def test_runs_of_several_tasks_are_no_report():
     other = scored("full", 0.8, task={**RUNS[0].task, "sha256": "9"})
     with pytest.raises(RunError, match="are of 2 tasks; a report is about one"):

@@ -89,6 +89,13 @@ def test_a_setting_that_diverges_is_last_and_said_to_have(small, codes):
         tried(small, codes, (1e30, 1e31))
 
 
+def test_recommend_takes_a_loaded_base_and_rows_to_train_on(small, codes):
+    with pytest.raises(TrainingError, match="base='smollm2-135m' must be"):
+        recommend("smollm2-135m", codes)
+    with pytest.raises(TrainingError, match="has no rows to train on"):
+        recommend(small, replace(codes, train=()))
+
+
 @pytest.mark.slow
 def test_a_budget_that_is_too_small_says_what_it_takes(small, codes):
     with pytest.raises(TrainingError, match=r"Trying 2 settings takes about .* more than budget_minutes=1e-05"):

@@ -1,13 +1,16 @@
 """The ledger, the bets, and verdicts that follow the numbers wherever they point."""
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from support.records import run
 from workbench import claims
 from workbench.claims import DEPENDS, JUDGED, NOT_SUPPORTED, SUPPORTED, UNTESTED
 from workbench.paths import DATA
+from workbench.scoring.scores import pack_rows
 
 
 def verdicts(*runs) -> dict[str, str]:
@@ -64,7 +67,7 @@ def test_missing_and_unfinished_runs_leave_claims_untested():
 @pytest.mark.parametrize(
     ("changes", "lacking"),
     [
-        ({"peak_memory_bytes": None, "together": {"configurations": 8}}, {"memory-ratio", "speed", "hybrid"}),
+        ({"peak_memory_bytes": None, "together": {"configurations": 8}}, {"memory-ratio", "speed"}),
         ({"metrics": {}, "forgetting": {}}, {"parity", "forgetting", "hybrid"}),
         ({"artifact_bytes": None}, {"artifact"}),
     ],
@@ -81,6 +84,21 @@ def test_parity_takes_a_sample_that_could_have_seen_a_difference():
     assert verdicts(run("lora", **rows), run("full", exact=0.845, **rows))["parity"] == NOT_SUPPORTED
     few = rows | {"config": {"seed": 0, "test_limit": 100}}
     assert verdicts(run("lora", **few), run("full", exact=0.845, **few))["parity"] == DEPENDS
+
+
+@pytest.mark.parametrize(("exact", "expected"), [(0.86, NOT_SUPPORTED), (0.8, SUPPORTED), (0.82, DEPENDS)])
+def test_runs_that_store_their_rows_are_judged_row_by_row(exact, expected):
+    """Of 1,000 rows a pair sees a difference of six points; two samples that are not paired would not be sure."""
+    easy = np.random.default_rng(0).random(1000)
+
+    def stored(name, exact):
+        right = easy < exact if exact != 0.82 else np.random.default_rng(1).permutation(easy) < exact
+        versions = {"precision": {"compute": "float32"}, "hardware": {"processor": "x"}}
+        return run(name, float(right.mean()), right={"exact_match": pack_rows(right)}, **versions)
+
+    assert verdicts(stored("lora", 0.8), stored("full", exact))["parity"] == expected
+    runs = stored("lora", 0.8), stored("hybrid", 0.86), replace(stored("full", 0.86), peak_memory_bytes=3 * 10**9)
+    assert verdicts(*runs)["hybrid"] == SUPPORTED
 
 
 def test_the_syllabus_names_the_claims_that_the_ledger_gives_to_a_lesson():

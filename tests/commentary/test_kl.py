@@ -26,15 +26,17 @@ def test_a_title_says_whether_kl_orders_the_models(values, words):
 
 
 def test_other_runs_are_those_of_the_same_task_and_base_that_can_be_loaded(tmp_path, monkeypatch):
-    def made(id, name="lora", sha="1", saved=True, status="finished"):
+    def made(id, name="lora", sha="1", saved=True, status="finished", **base):
         folder = tmp_path / id
         if saved:
             folder.mkdir()
-        fields = {"task": {"sha256": sha}, "base": {"name": "m"}, "method": {"name": name}, "status": status}
+        fields = {"task": {"sha256": sha}, "base": {"name": "m", "revision": "r", "quantization": None} | base}
+        fields |= {"method": {"name": name}, "status": status}
         return SimpleNamespace(id=id, artifact_dir=folder, load=lambda base: id, **fields)
 
     known = made("known")
     stored = [known, made("a"), made("b", "full"), made("c", "qlora"), made("d", sha="2"), made("e", saved=False)]
+    stored += [made("h", revision="s"), made("i", "hybrid", quantization="nf4")]
     stored += [made("f", status="diverged"), *(made(f"g{n}") for n in range(5))]
     monkeypatch.setattr(kl, "place_of", lambda measure, model: model)
     found = kl.other_runs(SimpleNamespace(all=lambda: stored), [known], None, None)

@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from support.labels import chosen, label_accuracy
 from workbench import load_task
+from workbench.errors import TaskError
 from workbench.scoring.evaluation import (
     answers,
     evaluate,
@@ -122,6 +123,12 @@ def test_label_accuracy_is_the_most_likely_whole_label(base):
             right += labels[likelihood.index(max(likelihood))] == example.completion.strip()
     assert 0 < right < len(rows)
     assert label_accuracy(base.model, base.tokenizer, task) == right / len(rows)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_row_is_refused(small, limit):
+    with pytest.raises(TaskError, match=f"limit={limit} must be at least 1 row"):
+        evaluate(small, load_task("tickets"), limit=limit)
 
 
 def test_labels_stay_to_choose_from_when_all_their_examples_are_cut_off(small):

@@ -11,20 +11,17 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from workbench.adapters.methods import Method, full, hybrid, lora, qlora
 from workbench.advice.measured import KINDS, Measured
+from workbench.cost.fits import RANK, setups
 from workbench.cost.gpus import find_gpu, gpus
-from workbench.cost.roofline import Phase, job, step_phases
+from workbench.cost.roofline import CACHE_SHARE, Phase, job, step_phases
 from workbench.errors import WorkbenchError
 from workbench.memory.closed_form import estimate
 from workbench.memory.report import MemoryReport
-from workbench.memory.setup import Setup
 from workbench.results.noise import CLEAR_FORGETTING
 
 PROMPTING, LORA, QLORA, HYBRID, FULL = "do not fine-tune", "LoRA", "QLoRA", "hybrid", "full"
 OPTIONS = (PROMPTING, LORA, QLORA, HYBRID, FULL)  # of several that are left, the first is taken: the simplest
-ADAPTERS = (LORA, QLORA)
-RANK = 16
 
 
 @dataclass(frozen=True)
@@ -156,15 +153,19 @@ def _serving(needs: Needs, known: Measured, left: list[str]) -> Step:
     if needs.tasks == 1:
         return Step(question, "One: an adapter can be merged, so all methods serve alike.", "no row needed")
     gpu, found = find_gpu(needs.gpu), reports(needs.model)
+    room = gpu.usable_bytes * (1 - CACHE_SHARE)
     whole = found[LORA].components["weights"]  # in 16 bits, as they are served
-    shared = whole + needs.tasks * 2 * found[LORA].trainable_parameters
-    own = needs.tasks * whole
+    own, adapters = needs.tasks * whole, needs.tasks * 2 * found[LORA].trainable_parameters
+    shared = {option: found[option].components["weights"] + adapters for option in (LORA, QLORA)}
     finding = (
-        f"{needs.tasks} whole models take {own / 1e9:.0f} GB, one base with {needs.tasks} adapters "
-        f"{shared / 1e9:.0f} GB; the {gpu.name} has {gpu.usable_bytes / 1e9:.0f}."
+        f"{needs.tasks} whole models take {own / 1e9:.0f} GB, adapters on one base {shared[LORA] / 1e9:.0f} GB, or "
+        f"{shared[QLORA] / 1e9:.0f} on one in 4 bits; the {gpu.name} has {room / 1e9:.0f}, with {CACHE_SHARE:.0%} kept "
+        "free for requests."
     )
-    struck = {option: "one whole model a task" for option in (FULL, HYBRID) if option in left and not gpu.fits(own)}
-    return Step(question, finding, f"bytes of {needs.model}'s weights and adapters of rank {RANK}", struck)
+    struck = {option: "one whole model a task" for option in (FULL, HYBRID) if own > room}
+    struck |= {option: "base and adapters do not fit" for option, size in shared.items() if size > room}
+    source = f"bytes of {needs.model}'s weights and adapters of rank {RANK}"
+    return Step(question, finding, source, {option: why for option, why in struck.items() if option in left})
 
 
 def _quality(needs: Needs, known: Measured, left: list[str]) -> Step:
@@ -174,13 +175,13 @@ def _quality(needs: Needs, known: Measured, left: list[str]) -> Step:
         return Step(question, "Not measured on a task of this kind.", "no row")
     told = "; ".join(lead.sentence for lead in found)
     source = "; ".join(lead.source for lead in found)
-    lead = max(found, key=lambda one: one.points)
+    lead = max(found, key=lambda one: (one.better, one.points))
     needed = lead.better and lead.points > needs.points
     if needed and FULL in left:
         worse = dict.fromkeys((one for one in (LORA, QLORA, HYBRID) if one in left), "scores less")
         return Step(question, f"{told}.", source, worse)
     struck = {FULL: "not shown to be better by that much"} if FULL in left and len(left) > 1 and not needed else {}
-    lost = f" Of these you give up about {lead.points:.0f}, because full is out." if needed else ""
+    lost = f" You give up about {lead.points:.0f} points, because full is out." if needed else ""
     told += f". You would give up {needs.points:g} points for a simpler method"
     return Step(question, f"{told}.{lost}", source, struck)
 
@@ -213,25 +214,13 @@ def _forgetting(needs: Needs, known: Measured, left: list[str]) -> Step:
 @cache
 def reports(model: str) -> Mapping[str, MemoryReport]:
     """Option -> the predicted memory of a step of 4 x 512 tokens with checkpointing."""
-    return {
-        option: estimate(model, Setup(method, dtype=dtype, checkpointing=True))
-        for option, (method, dtype) in _methods().items()
-    }
+    found = setups(model)
+    return {option: estimate(model, found[option]) for option in (LORA, QLORA, HYBRID, FULL)}
 
 
 @cache
 def _phases(model: str) -> Mapping[str, list[Phase]]:
     return {option: step_phases(report) for option, report in reports(model).items()}
-
-
-def _methods() -> dict[str, tuple[Method, str]]:
-    opened = hybrid(["layers.0.mlp"], rank=RANK)
-    return {
-        LORA: (lora(rank=RANK), "bfloat16"),
-        QLORA: (qlora(rank=RANK), "bfloat16"),
-        HYBRID: (opened, "mixed"),
-        FULL: (full(), "mixed"),
-    }
 
 
 def _listed(values: Mapping[str, object], word: Callable) -> str:

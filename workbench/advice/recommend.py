@@ -22,6 +22,7 @@ from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task, information_bits
 from workbench.training.runs import Run, table
 from workbench.training.step import TrainConfig
+from workbench.training.trial import check_kinds
 
 BITS_A_PARAMETER = 2.0  # of facts, in trained transformers: Allen-Zhu and Li, arXiv 2404.05405
 SAFETY = 4  # BITS_A_PARAMETER is an upper bound: training uses only a part of an adapter's capacity
@@ -92,6 +93,7 @@ def recommend(base: Base, task: Task, config: TrainConfig | None = None, budget_
     rows that are held out; the reasons then list what was tried. Raises TrainingError if the budget is too small.
     """
     config = config or TrainConfig()
+    check_kinds(base=base, task=task, config=config)
     first = by_rule(base, task, config)
     if budget_minutes is None:
         return first

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from workbench.adapters.methods import targets_in_words
-from workbench.claims.book import LIMITS, OWN
+from workbench.claims.book import LIMITS, OWN, comparable
 from workbench.claims.ledger import UNTESTED
 from workbench.claims.rules import verdicts
 from workbench.commentary.lora_or_full import first_lora, lead_in_words, row_by_row
@@ -93,10 +93,8 @@ def _summary(runs: Sequence[Run], names: Sequence[str]) -> str:
     score = f" The highest exact match is {_exact(best):.0%}, by {name}." if best else ""
     before = runs[0].before.get("exact_match")
     base = f" The base without training has {before:.0%}." if before is not None else ""
-    return (
-        f"{len(runs)} runs of {when}, on {task['train_rows']:,} training rows and up to {task['test_rows']:,} "
-        f"test rows.{score}{base} Written {datetime.now():%Y-%m-%d %H:%M}."
-    )
+    told = f"{len(runs)} run{'s' * (len(runs) != 1)} of {when}, on {task['train_rows']:,} training rows and up to "
+    return f"{told}{task['test_rows']:,} test rows.{score}{base} Written {datetime.now():%Y-%m-%d %H:%M}."
 
 
 def _exact(run: Run) -> float:
@@ -175,9 +173,12 @@ def _paired(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def _claims(runs: Sequence[Run]) -> str:
-    found = [one for one in verdicts(runs=runs) if one.verdict != UNTESTED]
+    found = [one for one in verdicts(runs=comparable(runs)) if one.verdict != UNTESTED]
     if not found:
-        return "<p>No claim can be judged by these runs: that takes a LoRA run and another method.</p>"
+        return (
+            "<p>No claim can be judged by these runs: that takes a LoRA run and another method, with the same steps, "
+            "batch size and seed.</p>"
+        )
     rows = [[one.claim, one.verdict, one.evidence, one.rule] for one in found]
     return _table(["claim", "verdict", "numbers", "counts as supported"], rows, LIMITS[OWN], words=True)
 

@@ -13,7 +13,7 @@ from workbench.advice.measured import measured
 from workbench.advice.run_report import report
 from workbench.claims.book import as_markdown, book
 from workbench.cost.published import published_runs
-from workbench.course.lessons import starting_values
+from workbench.course.lessons import starting_values as starting_values  # for the lesson
 from workbench.memory.setup import Setup
 from workbench.memory.simulation import simulate
 from workbench.memory.steps.real_steps import as_trained
@@ -29,8 +29,6 @@ from workbench.training.pace import duration_in_words
 from workbench.training.runs import Run
 from workbench.training.step import TrainConfig
 from workbench.training.store import RunStore
-
-__all__ = ["starting_values"]  # with what is defined here, for the lesson
 
 MESSAGES = 200  # of the example file
 SENDERS = ("Jörg Müller", "Zoë Brontë", "José Núñez", "Åsa Öberg", "François Lefèvre")

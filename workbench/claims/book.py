@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workbench.claims.ledger import DEPENDS, SUPPORTED, UNTESTED, Claim, Verdict, claims
+from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim, Verdict, claims
 from workbench.claims.rules import Evidence, verdicts
 from workbench.cost.gpus import gpus
 from workbench.cost.grid import grid
@@ -92,8 +92,8 @@ def comparable(runs: Sequence[Run]) -> list[Run]:
     several = [key for key in sets if methods[key] > 1]
     if not several:
         return []
-    best = max(several, key=lambda key: (methods[key], max(run.created for run in sets[key])))
-    return sorted(sets[best], key=lambda run: run.created)
+    best = max(several, key=lambda key: (methods[key], max(run.began for run in sets[key])))
+    return sorted(sets[best], key=lambda run: run.began)
 
 
 def _setting(run: Run) -> tuple[object, ...]:
@@ -116,7 +116,7 @@ def stored_sweeps() -> Evidence:
 def summary(listed: Sequence[Entry]) -> str:
     """How many claims have which verdict, in a sentence."""
     counts = {verdict: sum(one.verdict == verdict for one in listed) for verdict in (SUPPORTED, DEPENDS)}
-    against = sum(one.verdict == "not supported" for one in listed)
+    against = sum(one.verdict == NOT_SUPPORTED for one in listed)
     untested = sum(one.verdict == UNTESTED for one in listed)
     own = sum(one.lead == OWN for one in listed)
     return (

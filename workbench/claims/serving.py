@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED
 from workbench.claims.rules import NotTested, Outcome, rule
+from workbench.claims.runs import SIZES, size_verdict
 from workbench.cost.roofline import Service
 from workbench.serving.fleet import SHARED, WHOLE
 from workbench.serving.measure import Several
@@ -29,9 +30,7 @@ def _swap(several: Several) -> Outcome:
 @rule("artifact")
 def _artifact(several: Several) -> Outcome:
     small, whole = several.adapter_bytes / several.tasks / 1e6, several.model_bytes / 1e6
-    verdict = NOT_SUPPORTED if small >= 100 else SUPPORTED if 2e3 <= whole <= 16e3 else DEPENDS
-    evidence = f"an adapter is {small:.1f} MB, a whole model {whole:,.0f} MB."
-    return verdict, evidence, "adapter under 100 MB and model 2-16 GB; depends: only the first"
+    return size_verdict(small, whole), f"an adapter is {small:.1f} MB, a whole model {whole:,.0f} MB.", SIZES
 
 
 @rule("modules")

@@ -16,7 +16,7 @@ from workbench.results import equal_score
 from workbench.results.equal_score import ENOUGH
 from workbench.results.noise import CLEAR_FORGETTING
 from workbench.results.paired import Comparison, compare_rows
-from workbench.results.rows import Row, at_best_rate, best_rate, grouped, mean_of, swept_rate, usable
+from workbench.results.rows import Row, at_best_rate, best_rate, grouped, mean_of, of_setting, swept_rate, usable
 
 CHOOSING_SEED = 0  # of the study: it chose the learning rates
 SCOPED = ("tickets", "docs", "orders")  # classification and extraction
@@ -29,7 +29,7 @@ def compared(study: Sequence[Row], task: str, name: str) -> list[Row]:
 
     None where only one seed is there, or where it was not stored which rows were right (in the first study).
     """
-    own = [row for row in study if row["task"] == task and row["name"] == name and row.get("right")]
+    own = [row for row in of_setting(study, task, name) if row.get("right")]
     rows = [row for row in at_best_rate(own) if row["seed"] != CHOOSING_SEED]
     return rows if len(rows) > 1 else []
 
@@ -227,10 +227,7 @@ def at_equal_score(study: Sequence[Row], task: str) -> tuple[float, float, float
 
     The score is ENOUGH of the lower of their best ones.
     """
-    settings = {
-        name: [row for row in study if (row["task"], row["name"]) == (task, name) and row.get("right")]
-        for name in ("lora", "full")
-    }
+    settings = {name: [row for row in of_setting(study, task, name) if row.get("right")] for name in ("lora", "full")}
     score, least = equal_score.at_equal_score(settings)
     return score, least["lora"].forgetting, least["full"].forgetting
 

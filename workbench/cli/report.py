@@ -35,5 +35,5 @@ def _report(options: argparse.Namespace) -> int:
         options.out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise RunError(f"{options.out} cannot be written: {first_line(error)}. Name another file.") from error
-    print(f"{options.out}: {len(runs)} runs, {len(page) / 1e6:.1f} MB")
+    print(f"{options.out}: {len(runs)} run{'s' * (len(runs) != 1)}, {len(page) / 1e6:.1f} MB")
     return 0

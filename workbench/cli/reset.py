@@ -28,8 +28,8 @@ def _reset(options: argparse.Namespace) -> int:
         print(f"Nothing to remove in {store.path}.")
         return 0
     size = sum(run.artifact_bytes or 0 for run in runs)
-    print(f"In {store.path} would go, and could not be brought back:")
-    print(f"  {len(runs)} runs with {size / 1e6:,.0f} MB of adapters and checkpoints")
+    print(f"This removes from {store.path}, for good:")
+    print(f"  {len(runs)} run{'s' * (len(runs) != 1)} with {size / 1e6:,.0f} MB of adapters and checkpoints")
     print(f"  {len(kept)} files of bets, progress and reports")
     print("Other files there, and the cache of models, stay.")
     print('Type "yes" to remove them: ', end="", flush=True)

@@ -21,7 +21,7 @@ TRAINED_BYTES, FROZEN_BYTES = 16, 2  # of a number that trains, and of one that 
 Needs = Mapping[str, Mapping[str, MemoryReport]]  # size -> method -> what it needs
 
 
-def sum_in_words(rank: int = 16) -> str:
+def sum_in_words() -> str:
     """A Markdown table: model states at rest, by the sum of 16 bytes a trained number and 2 a frozen one.
 
     QLoRA's linear layers are in 4 bits, all other weights in float32, as PEFT prepares them.

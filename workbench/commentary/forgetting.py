@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from workbench.claims.study import compared
 from workbench.results.equal_score import AtRate, at_best_score, at_equal_score, means_by_rate
 from workbench.results.noise import CLEAR_FORGETTING
-from workbench.results.rows import Row, mean_of, swept_rate
+from workbench.results.rows import Row, mean_of, of_setting, swept_rate
 
 EQUAL_RATES = 1.3  # rates that differ by less than this factor count as equal
 NAMES = {"lora": "LoRA", "full": "full fine-tuning"}
@@ -28,12 +28,12 @@ def who_forgets_more(lora: float, full: float) -> str:
 
 def pairs_at_equal_score(study: Sequence[Row], tasks: Sequence[str]) -> dict[str, tuple[float, dict[str, AtRate]]]:
     """Task -> a score that LoRA and full both reach, and the gentlest rate of each that reaches it."""
-    return {task: at_equal_score({name: _rows(study, task, name) for name in ("lora", "full")}) for task in tasks}
+    return {task: at_equal_score({name: of_setting(study, task, name) for name in ("lora", "full")}) for task in tasks}
 
 
 def pairs_at_best_rate(study: Sequence[Row], tasks: Sequence[str]) -> dict[str, dict[str, AtRate]]:
     """Task -> LoRA and full, each at the rate with its best score."""
-    return {task: {name: at_best_score(_rows(study, task, name)) for name in ("lora", "full")} for task in tasks}
+    return {task: {name: at_best_score(of_setting(study, task, name)) for name in ("lora", "full")} for task in tasks}
 
 
 def two_comparisons(
@@ -113,7 +113,7 @@ def after_longer_training(study: Sequence[Row], task: str) -> str:
 
 def three_comparisons(study: Sequence[Row], task: str) -> str:
     """A Markdown table: LoRA against full in the study, each at its best rate, at equal score, and at equal rate."""
-    rows = {name: _rows(study, task, name) for name in ("lora", "full")}
+    rows = {name: of_setting(study, task, name) for name in ("lora", "full")}
     means = {name: means_by_rate(own) for name, own in rows.items()}
     best = {name: at_best_score(own) for name, own in rows.items()}
     score, least = at_equal_score(rows)
@@ -127,8 +127,7 @@ def three_comparisons(study: Sequence[Row], task: str) -> str:
             f"{times_in_words(math.exp(one.forgetting))} times"
             for one in (pair["lora"], pair["full"])
         ]
-        more = max(pair, key=lambda name: pair[name].forgetting)
-        lines.append(f"| {words} | {cells[0]} | {cells[1]} | {NAMES[more]} |")
+        lines.append(f"| {words} | {cells[0]} | {cells[1]} | {_forgets_more(pair)} |")
     return "\n".join(lines)
 
 
@@ -141,10 +140,6 @@ def _equal_rates(lora: Sequence[AtRate], full: Sequence[AtRate]) -> tuple[AtRate
         if 1 / EQUAL_RATES < one.learning_rate / other.learning_rate < EQUAL_RATES
     ]
     return max(pairs, key=lambda pair: pair[0].learning_rate, default=None)
-
-
-def _rows(study: Sequence[Row], task: str, name: str) -> list[Row]:
-    return [row for row in study if (row["task"], row["name"]) == (task, name)]
 
 
 def _listed(names: Sequence[str]) -> str:

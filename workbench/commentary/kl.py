@@ -37,17 +37,16 @@ def kl_title(models: Mapping[str, Sequence[Place]]) -> str:
 def other_runs(store: RunStore, known: Sequence[Run], base: Base, measure: Yardstick) -> dict[str, list[Place]]:
     """Method -> the places of the learner's other runs of the same task, the latest few whose files are there.
 
-    QLoRA is left out: its base is another one.
+    QLoRA, and whatever else was trained on other weights of the base, is left out.
     """
-    first, ids = known[0], {run.id for run in known}
-    like = (first.task["sha256"], first.base["name"])
+    ids = {run.id for run in known}
     others = [
         run
         for run in store.all()
         if run.id not in ids
         and run.status == "finished"
         and run.method["name"] in ("lora", "hybrid", "full")
-        and (run.task["sha256"], run.base["name"]) == like
+        and _origin(run) == _origin(known[0])
         and run.artifact_dir
         and run.artifact_dir.is_dir()
     ]
@@ -55,6 +54,11 @@ def other_runs(store: RunStore, known: Sequence[Run], base: Base, measure: Yards
     for run in others[-OTHER_RUNS:]:
         found.setdefault(run.method["name"], []).append(place_of(measure, run.load(base)))
     return found
+
+
+def _origin(run: Run) -> tuple[object, ...]:
+    """The task and the weights that a run began with."""
+    return run.task["sha256"], *(run.base[name] for name in ("name", "revision", "quantization"))
 
 
 def stored_runs(study: Sequence[Row], task: str) -> dict[str, list[Place]]:

@@ -13,12 +13,13 @@ from workbench.course.lessons import START_ALPHA, START_MODELS, START_RANK
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32
 from workbench.results.equal_score import AtRate, at_best_score
-from workbench.results.paired import Comparison, compare_rows
-from workbench.results.rows import Row, at_best_rate
+from workbench.results.paired import Comparison
+from workbench.results.rows import Row, at_best_rate, of_setting
+from workbench.results.run_pairs import compare_runs, has_rows
 from workbench.scoring.evaluation import answers, everyday_facts, fact_rows, score
 from workbench.scoring.scores import unpack_rows
 from workbench.tasks.example import Example
-from workbench.training.runs import Run, comparable_row
+from workbench.training.runs import Run
 
 SENTENCES, WORDS = 3, 6  # broken sentences shown, and tokens of each
 STORED_AS = {"float32": "32 bits", "bfloat16": "16 bits (bfloat16)", "float16": "16 bits", "nf4": "4 bits (NF4)"}
@@ -43,21 +44,13 @@ def row_by_row(runs: Sequence[Run], names: Sequence[str] = ()) -> dict[str, Comp
     of LoRA are left out, since one row tells nothing apart.
     """
     first = first_lora(runs)
-    if first is None:
-        return {}
     named = zip(names or [run.label for run in runs], runs, strict=True)
-    others = {name: run for name, run in named if run is not first and _has_rows(run)}
-    return {name: compare_rows([comparable_row(run)], [comparable_row(first)]) for name, run in others.items()}
+    return compare_runs(first, {name: run for name, run in named if run is not first}) if first else {}
 
 
 def first_lora(runs: Sequence[Run]) -> Run | None:
     """The first of these runs that is LoRA and can be compared row by row."""
-    return next((run for run in runs if run.method["name"] == "lora" and _has_rows(run)), None)
-
-
-def _has_rows(run: Run) -> bool:
-    right = run.right.get("exact_match")
-    return right is not None and len(unpack_rows(right)) > 1
+    return next((run for run in runs if run.method["name"] == "lora" and has_rows(run)), None)
 
 
 def lead_in_words(found: Comparison, first: str = "full", second: str = "LoRA") -> str:
@@ -127,7 +120,7 @@ def study_gap(study: Sequence[Row], task: str) -> Gap:
         one = found[task]
         further = and_against_best(study, task)
         return Gap(one.difference, one.verdict, one.in_words("full", "LoRA") + further, further)
-    best = (at_best_rate(_rows(study, task, name)) for name in ("full", "lora"))
+    best = (at_best_rate(of_setting(study, task, name)) for name in ("full", "lora"))
     high, low = ([row["exact_match"] for row in rows] for rows in best)
     verdict = "better" if min(high) > max(low) else "worse" if min(low) > max(high) else "undecided"
     words = (
@@ -143,7 +136,7 @@ def study_in_words(study: Sequence[Row], tasks: Sequence[str]) -> str:
     for task in tasks:
         lines.append(f"- Stored study, `{task}`: {study_gap(study, task).words}.")
         if found := comparisons(study, "qlora", "lora", [task]):
-            quantized, lora = (at_best_score(_rows(study, task, name)) for name in ("qlora", "lora"))
+            quantized, lora = (at_best_score(of_setting(study, task, name)) for name in ("qlora", "lora"))
             lines.append(
                 f"- Stored study, `{task}`: {found[task].in_words('QLoRA', 'LoRA')}; at rates of "
                 f"{quantized.learning_rate:g} and {lora.learning_rate:g}, and with "
@@ -227,7 +220,3 @@ def answer(
         longer,
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _rows(study: Sequence[Row], task: str, name: str) -> list[Row]:
-    return [row for row in study if (row["task"], row["name"]) == (task, name)]

@@ -11,7 +11,7 @@ from workbench.claims.study import comparisons
 from workbench.commentary.forgetting import NAMES, times_in_words
 from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_of
 from workbench.results.paired import Comparison, compare
-from workbench.results.rows import Row, at_best_rate, mean_of
+from workbench.results.rows import Row, at_best_rate, mean_of, of_setting
 from workbench.scoring.scores import unpack_rows
 from workbench.training.runs import Run
 
@@ -158,7 +158,7 @@ def _hybrids_counted(study: Sequence[Row]) -> str:
     paired = [one for name in names for one in comparisons(study, name, "lora").values()]
     less = []
     for task in dict.fromkeys(row["task"] for row in study):
-        pair = [at_best_rate([row for row in study if (row["task"], row["name"]) == (task, name)]) for name in PAIR]
+        pair = [at_best_rate(of_setting(study, task, name)) for name in PAIR]
         if all(pair):
             less.append([mean_of(rows, "forgetting") for rows in pair])
     better, gentler = sum(one.low > 0 for one in paired), sum(one < lora for one, lora in less)
@@ -217,7 +217,7 @@ def answer(cuts: Cuts, rank: int, tuned: Mapping[str, Place], ways: Mapping[str,
         others = [one.way for one in found[1:] if against(best.place, one.place).low <= 0]
         repair += f" (too close to tell from it: {', '.join(others)})" if others else ""
     else:
-        repair = f"No way back that was tried undoes half of what {who} forgot"
+        repair = f"No way back that was tried undoes half of what {NAMES[who]} forgot"
     return (
         f"**The answer:** {update_answer(cuts, rank)}. What broke is other text: its perplexity is {broke}. "
         f"{repair}.\n\n"

@@ -10,10 +10,11 @@ from workbench.claims.ranks import one_step_off, points, recall_by, seed_range, 
 from workbench.claims.study import compared, comparisons
 from workbench.commentary.forgetting import times_in_words
 from workbench.course.lessons import START_MODELS, adapter_size
-from workbench.results.paired import Comparison, compare_rows
+from workbench.results.paired import Comparison
 from workbench.results.reference import paired_rows, spread_in_words, study_rows
 from workbench.results.rows import Row, by_best_rate, grouped, mean_of, usable
-from workbench.training.runs import Run, comparable_row
+from workbench.results.run_pairs import compare_runs
+from workbench.training.runs import Run
 
 WINDOW, FACTOR, AT_LEAST = 5, 1.5, 0.3  # a spike: above the median of the last steps by so much, in nats
 KNOBS = {"rank 64": "lora r=64", "rank 1": "rank 1", "alpha 8": "alpha=8", "alpha 128": "alpha=128", "rsLoRA": "rslora"}
@@ -31,17 +32,17 @@ def spikes(losses: Sequence[float]) -> list[int]:
 
 def spikes_in_words(runs: Mapping[str, Run]) -> str:
     """A Markdown list: at which step each run's loss jumped, and how it ended. runs: by label."""
-    lines = []
+    lines, jumped = [], False
     for label, run in runs.items():
         losses = [entry["loss"] for entry in run.history]
         if not losses:
             continue
         end = mean(losses[-WINDOW:])
         jumps = spikes(losses)
+        jumped = jumped or bool(jumps)
         what = f"a jump at step {jumps[0]}" if jumps else "no jump"
         more = f" and {len(jumps) - 1} more" if len(jumps) > 1 else ""
         lines.append(f"- {label}: {what}{more}; the last steps are at {end:.2g} nats ({run.status}).")
-    jumped = any(spikes([entry["loss"] for entry in run.history]) for run in runs.values())
     advice = (
         "No run jumped."
         if not jumped
@@ -55,11 +56,8 @@ def spikes_in_words(runs: Mapping[str, Run]) -> str:
 
 def row_by_row(runs: Mapping[str, Run]) -> dict[str, Comparison]:
     """Label -> a run minus the first one, row by row; without those that have no scores. runs: by label."""
-    flat = {label: comparable_row(run) for label, run in runs.items() if run.right.get("exact_match")}
-    first = next(iter(runs))
-    if first not in flat:
-        return {}
-    return {label: compare_rows([row], [flat[first]]) for label, row in flat.items() if label != first}
+    first, *_ = runs.values()
+    return compare_runs(first, {label: run for label, run in runs.items() if run is not first})
 
 
 def row_by_row_title(found: Mapping[str, Comparison]) -> str:
@@ -142,7 +140,7 @@ def recall_table(grid: Sequence[Row], full: Sequence[Row]) -> str:
 
 
 def two_passes_in_words(alphas: Sequence[Row], targets: Sequence[Row]) -> str:
-    """The scores of one configuration that was trained in two passes: "83 % and 90 %"."""
+    """The scores of one configuration that was trained in two passes: "83% and 90%"."""
     rate = targets[0]["learning_rate"]
     twice = [row for row in alphas if (row["alpha"], row["learning_rate"]) == (32, rate)]
     twice += [row for row in targets if (row["rank"], row["seed"]) == (8, 0)]

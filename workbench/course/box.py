@@ -76,8 +76,8 @@ def make_box(box: Path, targets: Sequence[Target], checkout: Path) -> str:
     """Fill the folder `box`, which must be empty or absent, and say what it holds. checkout: the clone of the course.
 
     Takes wheels from where pip takes them, so it needs a network. What it made is removed if it cannot be finished.
-    Raises WorkbenchError for a folder that cannot be used, too little room, a folder that is no clone, no network, and
-    a package without a wheel for one of the targets.
+    Raises WorkbenchError for a folder that cannot be used or is not a clone, too little room, no network, and a
+    package without a wheel for one of the targets.
     """
     files = _tracked(checkout)
     _check_folder(box, targets)
@@ -116,7 +116,7 @@ def _tracked(checkout: Path) -> list[str]:
         raise WorkbenchError(f"The files of the course come from a git clone, and {checkout}: {reason}") from error
     names = [name for name in listing.split("\0") if name and (checkout / name).is_file()]
     if not {"pyproject.toml", "constraints.txt"} <= set(names):
-        raise WorkbenchError(f"{checkout} is no clone of the course; run `workbench prefetch` from one.")
+        raise WorkbenchError(f"{checkout} is not a clone of the course; run `workbench prefetch` from one.")
     return names
 
 

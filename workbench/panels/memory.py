@@ -116,7 +116,7 @@ def _fit_in_words(report: memory.MemoryReport, gpu: Gpu) -> str:
     if gpu.fits(report.total_bytes):
         return f"It fits {room}."
     count = gpus_if_sharded(report, gpu)
-    sharded = f"sharded, {count} of them would do" if count else "and no number of them would do, sharded"
+    sharded = f"sharded, {count} of them would do" if count else "sharding it over several would not help"
     return f"It does not fit {room}: {(report.total_bytes - gpu.usable_bytes) / 1e9:.1f} GB too much; {sharded}."
 
 

@@ -75,7 +75,7 @@ def two_measures(rows: Sequence[Row], x: Measure, y: Measure, title: str) -> Fig
     words = []
     for look, (source, own) in zip(SERIES, grouped(rows, lambda row: row["source"]).items(), strict=False):
         marks: Look = {**look, "linestyle": "none", "markersize": 10 if source == "yours" else 6}
-        for method, group in grouped(own, lambda row: row["label"].split()[0]).items():
+        for method, group in grouped(own, lambda row: row["label"].split(",")[0].split()[0]).items():
             marks["marker"] = METHOD_STYLE.get(method, look)["marker"]
             label = f"{method}, {source}"
             axes.plot([row[x.name] for row in group], [row[y.name] for row in group], label=label, **marks)

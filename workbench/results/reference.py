@@ -103,7 +103,9 @@ def compared(task: str) -> list[dict[str, Any]]:
     own = [row for row in study_rows(*COMPARED, needed=COMPARED) if row["task"] == task]
     rows = [{**row, "method": row["name"]} for row in usable(own, "exact_match")]
     if lacking := [name for name in COMPARED if name not in {row["name"] for row in rows}]:
-        raise ValueError(f"The study has no {', '.join(lacking)} on {task!r}; use 'tickets' or 'protocol'.")
+        raise ValueError(
+            f"The study has no {', '.join(lacking)} on {task!r}; use a task that has {', '.join(COMPARED)}."
+        )
     return sorted(rows, key=lambda row: COMPARED.index(row["name"]))
 
 

@@ -29,6 +29,11 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
+def of_setting(rows: Iterable[R], task: str, name: str) -> list[R]:
+    """The rows of one setting on one task, whatever their rate and seed."""
+    return [row for row in rows if (row["task"], row["name"]) == (task, name)]
+
+
 def swept_rate(row: Row) -> float:
     """The learning rate that tells the rows of a setting apart: of a hybrid that of the modules trained in full.
 

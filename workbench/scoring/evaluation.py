@@ -44,6 +44,8 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     """
     if not task.test:
         raise TaskError(f"The task {task.name} has no test rows to score.")
+    if limit is not None and limit < 1:
+        raise TaskError(f"limit={limit} must be at least 1 row, or None for all.")
     model = shared_copy(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")

@@ -106,9 +106,9 @@ def serve(folder: str | os.PathLike, port: int = 0, dtype: str = "float32", host
 
 
 def usable_port(port: int, host: str = LOOPBACK) -> int:
-    """The port itself, or a free one for 0. Raises ServingError for one that is in use or is no port."""
+    """The port itself, or a free one for 0. Raises ServingError for one that is in use or is not a port."""
     if not 0 <= port < 2**16:
-        raise ServingError(f"port={port} is no port; give one from 1024 to 65535, or 0 for any that is free.")
+        raise ServingError(f"port={port} is not a port; give one from 1024 to 65535, or 0 for any that is free.")
     with socket.socket() as probe:
         if os.name == "posix":  # a port whose last server has just ended is free
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -62,16 +62,17 @@ def card(run: Run, base: Base, task: Task | None = None) -> str:
 def _data(run: Run, base: Base) -> str:
     rows = rows_scored(run.task["test_rows"], run.config.get("test_limit"))
     told = {} if base.source == "directory" else {"base_model": public_name(base)}
-    scores = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=run.task["name"],
-            dataset_name=f"{run.task['name']}, {rows} test rows",
-            metric_type="exact_match",
-            metric_value=run.metrics["exact_match"],
+    scores = []
+    if "exact_match" in run.metrics:
+        scores.append(
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=run.task["name"],
+                dataset_name=f"{run.task['name']}, {rows} test rows",
+                metric_type="exact_match",
+                metric_value=run.metrics["exact_match"],
+            )
         )
-        for _ in range("exact_match" in run.metrics)
-    ]
     data = ModelCardData(
         library_name="peft",
         pipeline_tag="text-generation",

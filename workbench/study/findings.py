@@ -20,7 +20,7 @@ from workbench.plots.runs import pareto
 from workbench.plots.style import to_png
 from workbench.results import reference
 from workbench.results.paired import MARGIN, Comparison
-from workbench.results.rows import Row, grouped, mean_and_range, swept_rate
+from workbench.results.rows import Row, grouped, mean_and_range, of_setting, swept_rate
 from workbench.retrieval.rows import BASE, FULL, at_chosen_rate, compare, names, retrieval_rows
 from workbench.study import answers, costs, headlines
 from workbench.study.headlines import at_best, by_task
@@ -220,7 +220,7 @@ def search_table() -> str:
 
 def rates_tried(study: Sequence[Row], task: str, name: str) -> str:
     """How many rates were tried, and the lowest and highest, diverged ones included: "4, 0.0005 to 0.004"."""
-    rates = {swept_rate(row) for row in study if (row["task"], row["name"]) == (task, name)}
+    rates = {swept_rate(row) for row in of_setting(study, task, name)}
     return f"{len(rates)}, {min(rates):g} to {max(rates):g}" if len(rates) > 1 else "as chosen"
 
 

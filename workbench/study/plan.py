@@ -21,7 +21,7 @@ from workbench.paths import CHECKOUT
 from workbench.results.equal_score import at_equal_score
 from workbench.results.noise import rows_scored
 from workbench.results.reference import FIRST_STUDY, STUDY, read_rows
-from workbench.results.rows import best_rate, swept_rate, usable
+from workbench.results.rows import best_rate, of_setting, swept_rate, usable
 from workbench.study.settings import COMPARING, LONGER, RATES, SETTINGS, base, config_of, recommended, task_of
 from workbench.training.runs import COMPLETE, provenance, table
 
@@ -71,7 +71,9 @@ def more_seeds(task: str) -> None:
     All further seeds of both, and not until it is decided: to look after each one would find differences that are not
     there.
     """
-    found = comparisons(rows(task), "full", "lora")[task]
+    found = comparisons(rows(task), "full", "lora").get(task)
+    if found is None:
+        sys.exit(f"Run main_rates on {task} first: its full and LoRA cannot be compared yet.")
     if found.verdict != "undecided" or found.rows_needed is not None:
         return
     for name in ("full", "lora"):
@@ -139,7 +141,7 @@ def tune(task: str, *names: str) -> None:
 
 def first_rates(task: str, name: str) -> tuple[float, ...]:
     """The rates that are tried first: around the first study's best where it has one, else those of the setting."""
-    earlier = [row for row in read_rows(FIRST_STUDY) if (row["task"], row["name"]) == (task, name)]
+    earlier = of_setting(read_rows(FIRST_STUDY), task, name)
     if not usable(earlier, "exact_match") or name.startswith("hybrid"):  # whose one rate was another
         return SETTINGS[name].rates
     best = best_rate(earlier)

@@ -40,7 +40,10 @@ def stored_row(row_id: str) -> dict[str, Any]:
 
 
 def repeat(row_id: str) -> Repetition:
-    """Train the first steps of a row again, with the row's own schedule. Raises RunError for an unknown id."""
+    """Train the first steps of a row again, with the row's own schedule.
+
+    Raises RunError for an unknown id, and if the training ends early.
+    """
     row = stored_row(row_id)
     task, recorded = task_of(row["task"]), tuple(row["first_losses"])
     if task.sha256 != row["task_sha256"]:
@@ -57,4 +60,6 @@ def repeat(row_id: str) -> Repetition:
             RunStore(scratch),
             on_step=lambda report: report["step"] >= len(recorded),
         )
+    if len(run.history) < len(recorded):
+        raise RunError(f"The training ended after {len(run.history)} of {len(recorded)} steps ({run.status}).")
     return Repetition(row, recorded, tuple(entry["loss"] for entry in run.history))

@@ -84,7 +84,7 @@ def scratch_name(run_id: str) -> str:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Put a folder into the place of another, its files readable by whom the umask says: safetensors hides its own."""
+    """Put a folder into the place of another, with the permissions of the umask: safetensors hides its own files."""
     rights = stat.S_IMODE(new.stat().st_mode) & 0o666
     for file in new.rglob("*"):
         if file.is_file():
