@@ -60,7 +60,7 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path):
             pass
     assert usable_port(port) == port
     for wrong in (-1, 2**16):
-        with pytest.raises(ServingError, match="is no port"):
+        with pytest.raises(ServingError, match="is not a port"):
             usable_port(wrong)
 
 

@@ -13,9 +13,8 @@ from support.study_rows import runs as study_runs
 from workbench.analysis.places import Cuts
 from workbench.cost.gpus import gpus
 from workbench.cost.grid import FULL_BF16, FULL_MASTER, LORA, LORA_FEW, QLORA
-from workbench.cost.roofline import Service
+from workbench.cost.roofline import SHARED, WHOLE, Service
 from workbench.retrieval.published import PublishedScore
-from workbench.serving.fleet import SHARED, WHOLE
 from workbench.serving.measure import Several
 
 SIZES = {"tiny": 135e6, "one": 1.2e9, "other one": 1.5e9, "three": 3.2e9, "seventy": 70e9}

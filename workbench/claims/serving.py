@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED
 from workbench.claims.rules import NotTested, Outcome, rule
 from workbench.claims.runs import SIZES, size_verdict
-from workbench.cost.roofline import Service
-from workbench.serving.fleet import SHARED, WHOLE
+from workbench.cost.roofline import SHARED, WHOLE, Service
 from workbench.serving.measure import Several
 
 CHEAP = 10  # times less than a whole model, in bytes or in seconds
@@ -51,12 +50,8 @@ def _serving(services: Mapping[int, Mapping[str, Service]]) -> Outcome:
     fewer = {tasks: ways[SHARED].gpus < ways[WHOLE].gpus for tasks, ways in services.items()}
     verdict = SUPPORTED if all(fewer.values()) else DEPENDS if any(fewer.values()) else NOT_SUPPORTED
     told = [
-        f"{tasks} {'task takes' if tasks == 1 else 'tasks take'} {_gpus(ways[SHARED])} with adapters and "
-        f"{_gpus(ways[WHOLE])} with whole models"
+        f"{tasks} {'task takes' if tasks == 1 else 'tasks take'} {ways[SHARED].in_words} with adapters and "
+        f"{ways[WHOLE].in_words} with whole models"
         for tasks, ways in services.items()
     ]
     return verdict, f"{'; '.join(told)}.", "fewer GPUs for any number of tasks; depends: only for many"
-
-
-def _gpus(service: Service) -> str:
-    return f"{service.gpus} GPU{'s' * (service.gpus != 1)} (${service.money_a_month:,.0f} a month)"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from workbench.cost.roofline import Service
+from workbench.cost.roofline import SHARED, WHOLE, Service
 from workbench.course.lessons import START_MODELS, START_RANK, as_quote
-from workbench.serving.fleet import SHARED, WHOLE, Fleet
+from workbench.serving.fleet import Fleet
 from workbench.serving.measure import Merging, Several
 from workbench.tasks.example import Example
 from workbench.tasks.tasks import Task
@@ -101,11 +101,7 @@ def services_table(services: Mapping[int, Mapping[str, Service]], model: str, gp
     head = [f"| tasks of {model} on the {gpu} | {SHARED} | {WHOLE} | {TIMES} |", "| --- | --- | --- | --- |"]
     rows = []
     for tasks, ways in services.items():
-        cells = [
-            f"{one.gpus} GPU{'s' * (one.gpus != 1)}, ${one.money_a_month:,.0f} a month"
-            for one in (ways[SHARED], ways[WHOLE])
-        ]
-        rows.append(f"| {tasks} | {cells[0]} | {cells[1]} | {ways[WHOLE].gpus / ways[SHARED].gpus:.3g} |")
+        rows.append(f"| {tasks} | {ways[SHARED].in_words} | {ways[WHOLE].in_words} | {fewer(ways):.3g} |")
     return "\n".join([*head, *rows])
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from workbench.memory.report import MemoryReport
 
 EFFICIENCY = 0.25  # about that of the published runs, of one training loop on one kind of GPU: lesson 04 shows each
+SHARED, WHOLE = "adapters on one base", "full models"  # the ways to serve many tuned models
 CACHE_SHARE = 0.3  # of a serving GPU's memory, for the keys and values of current requests
 SERVER = 8  # the most GPUs in one server; a base is split over more of them only if it is too large for a server
 HOURS_A_MONTH = 730
@@ -132,9 +133,14 @@ class Service:
     gpus: int
     money_a_month: float
 
+    @property
+    def in_words(self) -> str:
+        """The GPUs and what they cost."""
+        return f"{self.gpus:,} GPU{'s' * (self.gpus != 1)} (${self.money_a_month:,.0f} a month)"
+
 
 def serve(tasks: int, base_bytes: float, adapter_bytes: float, gpu: Gpu) -> dict[str, Service]:
-    """Serve `tasks` adapters on one shared base, or as many full models, all loaded all the time.
+    """Serve `tasks` adapters on one shared base (SHARED), or as many full models (WHOLE), all loaded all the time.
 
     Both take the fewest GPUs that hold them. A shared base may be split over up to SERVER GPUs, and any model over as
     many as it needs. CACHE_SHARE of each GPU is kept free for requests; requests per second are not modelled.
@@ -142,8 +148,8 @@ def serve(tasks: int, base_bytes: float, adapter_bytes: float, gpu: Gpu) -> dict
     """
     _check_positive(tasks=tasks, base_bytes=base_bytes, adapter_bytes=adapter_bytes)
     ways = {
-        "adapters on one base": (base_bytes + tasks * adapter_bytes, _fewest(tasks, base_bytes, adapter_bytes, gpu)),
-        "full models": (tasks * base_bytes, _fewest(tasks, 0, base_bytes, gpu)),
+        SHARED: (base_bytes + tasks * adapter_bytes, _fewest(tasks, base_bytes, adapter_bytes, gpu)),
+        WHOLE: (tasks * base_bytes, _fewest(tasks, 0, base_bytes, gpu)),
     }
     return {
         way: Service(stored, count, count * gpu.dollars_per_hour * HOURS_A_MONTH)

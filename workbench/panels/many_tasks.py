@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from workbench import memory
 from workbench.cost.gpus import gpus
-from workbench.cost.roofline import CACHE_SHARE, Service
+from workbench.cost.roofline import CACHE_SHARE, SHARED, WHOLE
 from workbench.panels.base import Panel, View, choice, steps_slider
 from workbench.plots.serving import fleet
-from workbench.serving.fleet import SHARED, WHOLE, Fleet
+from workbench.serving.fleet import Fleet
 
 TASKS = (1, 2, 3, 5, 8, 12, 20, 35, 60, 100, 200, 500)
 RANKS = (4, 8, 16, 32, 64, 128)
@@ -26,8 +26,8 @@ def many_tasks_view(tasks: int = 20, model: str = "llama-3.1-8b", rank: int = 16
     }
     times = whole.gpus / shared.gpus
     text = (
-        f"{tasks} {'task' if tasks == 1 else 'tasks'} of {model} on the {gpu}: {_told(shared)} with adapters of rank "
-        f"{rank}, {_told(whole)} with a whole model each: {times:.3g} times as many. An adapter is "
+        f"{tasks} {'task' if tasks == 1 else 'tasks'} of {model} on the {gpu}: {shared.in_words} with adapters of rank "
+        f"{rank}, {whole.in_words} with a whole model each: {times:.3g} times as many. An adapter is "
         f"{asked.adapter_bytes / 1e6:,.3g} MB, a whole model {asked.base_bytes / 1e6:,.0f} MB. "
         f"{CACHE_SHARE:.0%} of each GPU is kept free for requests; how many of them it answers a second is not counted."
     )
@@ -35,10 +35,6 @@ def many_tasks_view(tasks: int = 20, model: str = "llama-3.1-8b", rank: int = 16
     numbers |= {"money_shared": shared.money_a_month, "money_whole": whole.money_a_month}
     result = f"{shared.gpus} GPUs against {whole.gpus}"
     return View(lambda: fleet(drawn, room, gpu, f"{tasks} tasks of {model}"), text, numbers, result=result)
-
-
-def _told(service: Service) -> str:
-    return f"{service.gpus:,} GPU{'s' * (service.gpus != 1)} (${service.money_a_month:,.0f} a month)"
 
 
 def many_tasks_panel() -> Panel:

@@ -11,7 +11,6 @@ from workbench.cost.roofline import Service, serve
 from workbench.memory.shapes import shape_of
 
 BYTES = 2  # of a weight, in 16 bits
-SHARED, WHOLE = "adapters on one base", "full models"  # the names that `cost.roofline.serve` gives
 
 
 @dataclass(frozen=True)

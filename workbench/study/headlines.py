@@ -8,9 +8,10 @@ from pathlib import Path
 
 from workbench.claims.study import at_equal_score, compared, comparisons, full_against_best, of_choosing_seed
 from workbench.commentary.fits_my_gpu import METHODS, needs, smallest
+from workbench.cost.roofline import SHARED, WHOLE
 from workbench.results import reference
 from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
-from workbench.serving.fleet import SHARED, WHOLE, Fleet
+from workbench.serving.fleet import Fleet
 from workbench.study.answers import PARITY, answers
 from workbench.study.plan import MORE_SEEDS
 from workbench.study.settings import COMPARING

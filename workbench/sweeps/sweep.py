@@ -11,12 +11,12 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache
 from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from accelerate import PartialState
 
@@ -44,23 +44,6 @@ BaseAddress = tuple[str, str | None, str, str, str]  # name, quantization, dtype
 Configuration = tuple[str, Method, TrainConfig]  # a trial's id and what is its own
 
 
-class SweepOptions(TypedDict, total=False):
-    """The options of `sweep`, by name."""
-
-    seeds: Sequence[int] | None
-    max_memory: int | None
-    on_step: OnStep | None
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The same, with defaults."""
-
-    seeds: Sequence[int] | None = None
-    max_memory: int | None = None
-    on_step: OnStep | None = None
-
-
 @own_precision()
 def sweep(
     base: Base,
@@ -69,7 +52,10 @@ def sweep(
     config: TrainConfig | None = None,
     store: RunStore | None = None,
     executor: RayExecutor | None = None,
-    **options: Unpack[SweepOptions],
+    *,
+    seeds: Sequence[int] | None = None,
+    max_memory: int | None = None,
+    on_step: OnStep | None = None,
 ) -> list[Run]:
     """Train every method with every seed, as many at once as fit; returns the runs method by method, seed by seed.
 
@@ -87,18 +73,19 @@ def sweep(
     so far; before that, Ctrl-C raises KeyboardInterrupt.
     Raises SweepError, MethodError, TaskError or TrainingError for what cannot work.
     """
-    asked = _Options(**options)
     config, store = config or TrainConfig(), store or RunStore()
     check_kinds(base=base, task=task, config=config, store=store)
     methods = _list(methods, "methods", "[lora(rank=r) for r in (1, 4, 16)]")
-    seeds = [config.seed] if asked.seeds is None else _list(asked.seeds, "seeds", "[0, 1, 2]")
+    seeds = [config.seed] if seeds is None else _list(seeds, "seeds", "[0, 1, 2]")
     store.make_ready()
-    _check_options(base, asked, executor)
-    _check_methods(base, methods, seeds, asked.max_memory)
-    return _run_missing(_trials(base, task, methods, config, seeds, store), executor, asked)
+    _check_executor(base, executor, on_step)
+    _check_methods(base, methods, seeds, max_memory)
+    return _run_missing(_trials(base, task, methods, config, seeds, store), executor, max_memory, on_step)
 
 
-def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Options) -> list[Run]:
+def _run_missing(
+    wanted: list[Trial], executor: RayExecutor | None, max_memory: int | None, on_step: OnStep | None
+) -> list[Run]:
     """Train the trials that are not complete in their store; returns the runs of all that are complete or stopped."""
     stored = {each.id: each.store.finished(each.id, each.config.evaluate, each.config.save) for each in wanted}
     done = {id: run for id, run in stored.items() if run}
@@ -106,14 +93,14 @@ def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Opti
     if missing:
         missing[0].store.make_ready(sum(each.artifact_bytes for each in missing))
     together = [each for each in missing if fits_a_slice(each.base, each.method)]
-    passes = _plan(together, asked.max_memory, executor.workers if executor else 1)
+    passes = _plan(together, max_memory, executor.workers if executor else 1)
     alone = [each for each in missing if each not in together]
     if alone:
         say(f"{len(alone)} of {len(missing)} configurations cannot share a pass, and are trained one by one.")
     passes += [[each] for each in alone]
     if done:
         say(f"{len(done)} of {len(wanted)} configurations are in the store already.")
-    runs = _on_cluster(executor, passes) if executor else _here(passes, asked.on_step)
+    runs = _on_cluster(executor, passes) if executor else _here(passes, on_step)
     done |= {run.id: run for run in runs}
     left = sum(each.id not in done or done[each.id].status == "interrupted" for each in missing)
     if left:
@@ -121,9 +108,9 @@ def _run_missing(wanted: list[Trial], executor: RayExecutor | None, asked: _Opti
     return [done[each.id] for each in wanted if each.id in done]
 
 
-def _check_options(base: Base, asked: _Options, executor: RayExecutor | None) -> None:
-    """Raise SweepError for options that do not go together or that this computer cannot serve."""
-    if executor and asked.on_step:
+def _check_executor(base: Base, executor: RayExecutor | None, on_step: OnStep | None) -> None:
+    """Raise SweepError for what an executor's processes cannot do."""
+    if executor and on_step:
         raise SweepError("on_step cannot be called from an executor's processes: leave out on_step, or the executor.")
     if executor and base.identity != base.revision:
         raise SweepError(
