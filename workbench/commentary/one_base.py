@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from workbench.cost.roofline import SHARED, WHOLE, Service
 from workbench.course.lessons import START_MODELS, START_RANK, as_quote
+from workbench.results.noise import noise_of_difference
 from workbench.serving.fleet import Fleet
 from workbench.serving.measure import Merging, Several
 from workbench.tasks.example import Example
@@ -62,7 +63,9 @@ def sums_answer(scores: Mapping[str, Mapping[str, float]], own: Mapping[str, flo
     }
     best = max(ways, key=lambda name: ways[name])
     better = [
-        f"{task} {together[task]:.0%} against {share:.0%}" for task, share in own.items() if together[task] > share
+        f"{task} {together[task]:.0%} against {share:.0%}"
+        for task, share in own.items()
+        if together[task] - share > noise_of_difference((together[task], rows), (share, rows))
     ]
     words = (
         f"A task is kept where the combination is at least half as good as the task's own adapter, on {rows} rows. "
@@ -71,8 +74,8 @@ def sums_answer(scores: Mapping[str, Mapping[str, float]], own: Mapping[str, flo
     )
     if better:
         words += (
-            f" It is even ahead of adapters of one task: {', '.join(better)}. It has taken as many steps as the four "
-            "together."
+            f" By more than noise it is ahead of adapters of one task: {', '.join(better)}. It has taken as many steps "
+            "as the four together."
         )
     return words + (
         " The papers on TIES and DARE report better results; they merge larger models, and what makes the difference "
