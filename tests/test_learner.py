@@ -68,7 +68,7 @@ def test_reset_says_what_goes_and_asks(folder, monkeypatch, capsys, typed, gone)
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     assert main(["reset"]) == (0 if gone else 1)
     said = capsys.readouterr().out
-    assert "1 runs with 3 MB" in said and "1 files of bets, progress" in said
+    assert "1 run with 3 MB" in said and "1 file of bets, progress" in said
     assert (store.all() == [] and not (folder / "learner").exists()) == gone
     assert (folder / "notes.txt").exists()
 

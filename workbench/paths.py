@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,13 +91,26 @@ def _at_home(variable: str, find: Callable[[], Path]) -> Path:
         ) from error
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all in it, or the link to it; nothing if it is not there. Raises OSError if it cannot."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON, atomically: a reader sees either the old file or the whole new one."""
+    """Write `value` as JSON, atomically, into a folder that is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(value, indent=1, allow_nan=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` atomically: a reader sees either the old file or the whole new one."""
     scratch = path.with_name(f"{path.stem[:200]}{secrets.token_hex(4)}.tmp")
     try:
         with scratch.open("x", encoding="utf-8") as file:  # with the permissions of the umask
-            json.dump(value, file, indent=1, allow_nan=False)
+            file.write(text)
         os.replace(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)

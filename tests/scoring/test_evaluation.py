@@ -125,9 +125,9 @@ def test_label_accuracy_is_the_most_likely_whole_label(base):
     assert label_accuracy(base.model, base.tokenizer, task) == right / len(rows)
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_row_is_refused(small, limit):
-    with pytest.raises(TaskError, match=f"limit={limit} must be at least 1 row"):
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "2"])
+def test_a_limit_that_is_not_a_number_of_rows_is_refused(small, limit):
+    with pytest.raises(TaskError, match=f"limit={limit!r} must be a whole number"):
         evaluate(small, load_task("tickets"), limit=limit)
 
 

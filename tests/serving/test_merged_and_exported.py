@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from support.saved_runs import saved_run
@@ -93,6 +94,18 @@ def test_a_folder_that_holds_something_is_left_alone(small, saved, tmp_path):
     with pytest.raises(ServingError, match="cannot be used"):
         write_merged(saved, small, tmp_path / "mine.txt" / "below")
     assert [path.name for path in tmp_path.iterdir() if path.name != "runs"] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])
+def test_half_a_model_is_not_left_behind(small, saved, tmp_path, monkeypatch, error):
+    def fail(model, folder):
+        (folder / "config.json").write_text("{}")
+        raise error
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", fail)
+    with pytest.raises(ServingError, match=r"whole cannot be written \(.*No space left.*\); free some space"):
+        write_merged(saved, small, tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
 
 
 def test_another_base_is_refused_with_both_names(small, saved, tmp_path):

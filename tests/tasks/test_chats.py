@@ -102,6 +102,9 @@ def test_the_answers_of_a_chat_stay_on_one_side(tmp_path):
         assert sides[0].isdisjoint(sides[1]) and len(task.test) == 8
 
 
+CALLS = 'turn 2 has "tool_calls" that are not a list of objects with a name and arguments'
+
+
 @pytest.mark.parametrize(
     ("chat", "message"),
     [
@@ -115,6 +118,10 @@ def test_the_answers_of_a_chat_stay_on_one_side(tmp_path):
         ([{"role": "user", "content": 3}], "turn 1 must be text, and is a int"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "turn 1 holds a part of type 'image_url'"),
         ([{"role": "user", "content": "\ud83d"}], r"turn 1 holds half a character"),
+        *(
+            ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls": calls}], CALLS)
+            for calls in ("f(1)", 5, ["f"], [{"function": None}], [{"type": "function", "function": "lookup"}])
+        ),
     ],
 )
 def test_a_faulty_chat_is_named(tmp_path, chat, message):

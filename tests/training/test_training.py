@@ -458,7 +458,7 @@ def test_numpys_numbers_and_a_name_with_dots_are_recorded(small, store):
 def test_a_record_that_cannot_be_kept_is_told_before_the_base_is_scored(small, store, monkeypatch):
     monkeypatch.setattr("workbench.scoring.evaluation.evaluate", lambda *_: pytest.fail("scored first"))
     with pytest.raises(RunError, match="cannot be written as JSON"):
-        train(small, FACTS, lora(rank=1), replace(QUICK, evaluate=True, checkpointing=np.bool_(False)), store)
+        train(small, FACTS, replace(lora(rank=1), reasons=(object(),)), replace(QUICK, evaluate=True), store)
 
 
 def test_batches_that_are_padded_are_recorded_and_said(small_directory, store, monkeypatch, capsys):

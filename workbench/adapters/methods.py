@@ -72,6 +72,9 @@ class Method:
     def __post_init__(self) -> None:
         rates = ["learning_rate"] + ["full_learning_rate"] * (self.full_learning_rate is not None)
         self._check_numbers(rates if self.name == "full" else [*rates, "alpha", "dropout", "lora_plus"])
+        for name in ("rslora", "dora", "pissa"):
+            if not isinstance(getattr(self, name), bool):
+                raise MethodError(f"{name}={getattr(self, name)!r} must be True or False.")
         for name in rates:
             if not 0 < getattr(self, name) < inf:  # a record in JSON could not hold infinity
                 raise MethodError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -17,7 +16,7 @@ from workbench.plots.comparisons import paired_differences
 from workbench.plots.runs import costs
 from workbench.plots.style import Figure, picture, pixel_width, to_png
 from workbench.plots.training import losses
-from workbench.results.noise import rows_scored, two_standard_errors
+from workbench.results.noise import rows_scored, times_of_perplexity, two_standard_errors
 from workbench.training.runs import Run
 
 STYLE = """
@@ -147,7 +146,7 @@ def _scores(runs: Sequence[Run], names: Sequence[str]) -> str:
                 "-" if exact is None else f"{exact:.0%} ± {100 * two_standard_errors(exact, count):.0f}",
                 _form(run.metrics.get("label_accuracy"), "{:.0%}"),
                 _form(run.metrics.get("loss"), "{:.3f}"),
-                "-" if general is None else f"times {math.exp(general):.3g}",
+                "-" if general is None else f"times {times_of_perplexity(general):.3g}",
                 run.status,
             ]
         )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from workbench.cli.options import Commands
+from workbench.cli.options import Commands, path_of
 
 
 def add(commands: Commands) -> None:
@@ -14,7 +13,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "claims", help="every claim with its verdict, from the study, predictions and your runs"
     )
-    parser.add_argument("--out", type=Path, help="folder of your runs (default: runs/)")
+    parser.add_argument("--out", type=path_of, help="folder of your runs (default: runs/)")
     parser.add_argument("--json", action="store_true", help="print the ledger as JSON")
     parser.set_defaults(command=_claims)
 

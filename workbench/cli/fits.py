@@ -29,7 +29,7 @@ def _fits(options: argparse.Namespace) -> int:
 
 
 def _on_gpu(options: argparse.Namespace) -> int:
-    from workbench.cost.fits import RANK, fits
+    from workbench.cost.fits import BATCHES, LENGTHS, RANK, fits
     from workbench.cost.gpus import GIB, find_gpu
     from workbench.memory.configs import shipped
 
@@ -41,7 +41,10 @@ def _on_gpu(options: argparse.Namespace) -> int:
     models = [options.model] if options.model else shipped()
     print(f"| model | method | longest row, tokens | rows of {options.length:,} tokens |\n|---|---|---|---|")
     for fit in fits(gpu, models, options.length):
-        cells = [f"{size:,}" if size else "does not fit" for size in (fit.longest, fit.rows)]
+        cells = [
+            f"{size:,}{' or more' if size == most else ''}" if size else "does not fit"
+            for size, most in ((fit.longest, LENGTHS[-1]), (fit.rows, BATCHES[-1]))
+        ]
         print(f"| {fit.model} | {fit.method} | {' | '.join(cells)} |", flush=True)
     return 0
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from workbench.cli.options import DEFAULT, Commands
+from workbench.cli.options import DEFAULT, Commands, path_of
 
 
 def add(commands: Commands) -> None:
     """Add the command to those of `workbench`."""
     checked = commands.add_parser("gpu-check", help="measure steps on this machine's GPU and compare predictions")
     checked.add_argument("--minutes", type=float, default=20, help=f"start nothing that would end later; {DEFAULT}")
-    checked.add_argument("--out", type=Path, required=True, metavar="FILE", help="the JSON file to write")
+    checked.add_argument("--out", type=path_of, required=True, metavar="FILE", help="the JSON file to write")
     checked.add_argument(
         "--model", help="a 1B-class model of the catalogue (default: llama-3.2-1b); weights are random"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from workbench.cli.options import DEFAULT, Commands
+from workbench.cli.options import DEFAULT, Commands, path_of
 from workbench.errors import WorkbenchError
 
 
@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     notebooks.add_argument("names", nargs="*", metavar="NAME", help="e.g. 01_delta_w (default: all)")
     notebooks.add_argument("--tier", default="smoke", choices=("smoke", "laptop", "gpu"), help=DEFAULT)
     out = Path("build/executed")
-    notebooks.add_argument("--out", type=Path, default=out, help=f"folder for the executed copies; {DEFAULT}")
+    notebooks.add_argument("--out", type=path_of, default=out, help=f"folder for the executed copies; {DEFAULT}")
     notebooks.set_defaults(command=_notebooks)
 
 

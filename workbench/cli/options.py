@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what add_subparsers() returns
@@ -15,11 +16,19 @@ def targets_of(options: argparse.Namespace) -> str | list[str]:
     return "all-linear" if options.targets in (None, "all-linear") else options.targets.split(",")
 
 
+def path_of(text: str) -> Path:
+    """A type for argparse: a path, with the home folder for a leading "~", which no shell expands after "--out="."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise argparse.ArgumentTypeError(f"{text} names no folder: {error}") from error
+
+
 def list_of(kind: type) -> Callable[[str], list[Any]]:
     """A type for argparse: a list of numbers or names with commas between them."""
 
     def parse(text: str) -> list[Any]:
-        return [kind(part) for part in text.split(",")]
+        return [kind(part.strip()) for part in text.split(",")]
 
     words = {int: "whole numbers", str: "names"}
     parse.__name__ = f"list of {words.get(kind, 'numbers')}"  # argparse shows it in its message

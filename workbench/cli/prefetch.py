@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from workbench.cli.options import Commands, list_of
+from workbench.cli.options import Commands, list_of, path_of
 
 
 def add(commands: Commands) -> None:
     """Add the command to those of `workbench`."""
     parser = commands.add_parser("prefetch", help="make a folder that installs and runs the course without a network")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument("--to", type=path_of, required=True, metavar="DIR", help="the folder to make")
     # `box` knows which there are and says so of others; its imports would slow every command down.
     systems, versions = "linux,mac,windows", "3.11,3.12,3.13"
     parser.add_argument(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.cli.options import DEFAULT, add_data_options, list_of, task_options
+from workbench.cli.options import DEFAULT, add_data_options, list_of, path_of, task_options
 from workbench.console import on_terminal, progress_wanted, say
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, default=512, help=f"tokens of a row; {DEFAULT}")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
     parser.add_argument("--test-limit", type=int, help="test rows to score (default: 240 of a shipped task, else all)")
-    parser.add_argument("--out", type=Path, help="folder for records and artifacts (default: runs/)")
+    parser.add_argument("--out", type=path_of, help="folder for records and artifacts (default: runs/)")
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
 
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.cli.options import DEFAULT, Commands
+from workbench.cli.options import DEFAULT, Commands, path_of
 from workbench.console import say
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ def add(commands: Commands) -> None:
     serve = commands.add_parser("serve", help="answer for runs over HTTP, as OpenAI's API does")
     for parser in (merge, export):
         parser.add_argument("run", metavar="RUN", help="the id of a run, its file's name without .json")
-        parser.add_argument("--to", required=True, type=Path, metavar="DIR", help="a new folder")
+        parser.add_argument("--to", required=True, type=path_of, metavar="DIR", help="a new folder")
     merge.add_argument("--dtype", choices=DTYPES, help="of the weights (default: what `doctor` found fast)")
     serve.add_argument("runs", metavar="RUN", nargs="+", help="ids of runs on one base; NAME=RUN serves it as NAME")
     serve.add_argument("--port", type=int, default=8000, help=f"0 takes a free one; {DEFAULT}")
     serve.add_argument("--host", default="127.0.0.1", help=f"address to listen on, this computer's own; {DEFAULT}")
     serve.add_argument("--dtype", choices=DTYPES, help="of the weights (default: what `doctor` found fast)")
     for parser in (merge, export, serve):
-        parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/)")
+        parser.add_argument("--out", type=path_of, help="folder of the runs (default: runs/)")
     merge.set_defaults(command=_merge)
     export.set_defaults(command=_export)
     serve.set_defaults(command=_serve)

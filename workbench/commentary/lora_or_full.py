@@ -13,6 +13,7 @@ from workbench.course.lessons import START_ALPHA, START_MODELS, START_RANK
 from workbench.models.base import Base
 from workbench.models.sharing import in_float32
 from workbench.results.equal_score import AtRate, at_best_score
+from workbench.results.noise import times_of_perplexity
 from workbench.results.paired import Comparison
 from workbench.results.rows import Row, at_best_rate, of_setting
 from workbench.results.run_pairs import compare_runs, has_rows
@@ -68,8 +69,9 @@ def forgotten_in_words(runs: Sequence[Run]) -> str:
     scores = {"before training": before} | {run.label: run.metrics for run in runs}
     for label, values in scores.items():
         loss = values["general_loss"]
-        times = "" if values is before else f"{math.exp(loss - before['general_loss']):.2g} times as high"
-        lines.append(f"| {label} | {loss:.2f} nats | {math.exp(loss):,.0f} | {times} | {values['fact_accuracy']:.0%} |")
+        times = "" if values is before else f"{times_of_perplexity(loss - before['general_loss']):.2g} times as high"
+        perplexity, facts = f"{times_of_perplexity(loss):,.0f}", f"{values['fact_accuracy']:.0%}"
+        lines.append(f"| {label} | {loss:.2f} nats | {perplexity} | {times} | {facts} |")
     return "\n".join(lines)
 
 

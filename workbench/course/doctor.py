@@ -126,9 +126,9 @@ def _kernel() -> Finding:
 
     try:
         interpreter = KernelSpecManager().get_kernel_spec("python3").argv[0]
-    except NoSuchKernel:
-        remedy = f"Run `{sys.executable} -m ipykernel install --sys-prefix`."
-        return Finding("Kernel", "blocked", "no kernel named python3", remedy)
+    except (NoSuchKernel, ValueError, IndexError) as error:  # none, or a damaged kernel.json
+        what = "no kernel named python3" if isinstance(error, NoSuchKernel) else "the kernel.json of python3 is damaged"
+        return Finding("Kernel", "blocked", what, f"Run `{sys.executable} -m ipykernel install --sys-prefix`.")
     if interpreter in (sys.executable, "python", "python3"):
         return Finding("Kernel", "ok", f"python3 runs {sys.executable}")
     remedy = "Start JupyterLab with `make lab`, which puts this environment's kernel first."

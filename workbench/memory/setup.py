@@ -21,6 +21,7 @@ DTYPES = ("bfloat16", "mixed", "float32")
 OPTIMIZERS = ("adamw", "adamw_fused", "adamw8bit", "paged_adamw", "paged_adamw8bit")
 KERNELS = ("sdpa", "flash", "eager")
 LOSSES = ("whole", "chunked", "fused")
+FLAGS = ("checkpointing", "packed", "prepared", "double_quantization", "keep_outputs", "offload", "accumulate")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ class Setup:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise MemoryModelError(f"{name}={value!r} must be a whole number of at least 1.")
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise MemoryModelError(f"{name}={getattr(self, name)!r} must be True or False.")
         self._check_combinations()
 
     def _check_combinations(self) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from numbers import Integral
 
 import torch
 from peft import PeftModel
@@ -44,8 +45,8 @@ def evaluate(base: Base, task: Task, limit: int | None = None, max_length: int =
     """
     if not task.test:
         raise TaskError(f"The task {task.name} has no test rows to score.")
-    if limit is not None and limit < 1:
-        raise TaskError(f"limit={limit} must be at least 1 row, or None for all.")
+    if limit is not None and (not isinstance(limit, Integral) or limit < 1):
+        raise TaskError(f"limit={limit!r} must be a whole number of at least 1, or None for all rows.")
     model = shared_copy(in_float32(base.model)).eval()  # a copy: another thread may be using the base meanwhile
     rows = encode(task.test[:limit], base.tokenizer, max_length, what="Test row")
     check_ids(model, base.tokenizer, [row.ids for row in rows], "Test row")

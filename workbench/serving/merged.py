@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from workbench.adapters.merging import merge
 from workbench.adapters.quantized_models import dequantize_base
 from workbench.adapters.saved.checkpoints import directory_bytes
 from workbench.adapters.saved.origin import CHANGED
+from workbench.console import first_line
 from workbench.errors import ServingError
 from workbench.models.base import Base, load_base, locate
 from workbench.paths import folder_of
@@ -64,8 +67,11 @@ def write_merged(run: Run, base: Base, folder: str | os.PathLike) -> int:
     try:
         merged.model.save_pretrained(folder)
         base.tokenizer.save_pretrained(folder)
-    except OSError as error:
-        raise ServingError(f"{folder} cannot be written ({error.strerror}); free some space there.") from error
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)  # half a model is none, and the next try needs an empty folder
+        if isinstance(error, OSError | SafetensorError):
+            raise ServingError(f"{folder} cannot be written ({first_line(error)}); free some space there.") from error
+        raise
     return directory_bytes(folder)
 
 

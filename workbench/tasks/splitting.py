@@ -13,7 +13,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import TaskError
@@ -42,6 +42,8 @@ def hold_out(texts: Sequence[str], sources: Sequence[int], fraction: float, seed
     """
     if not isinstance(fraction, Real) or not 0 < fraction < 1:
         raise TaskError(f"test_fraction must lie between 0 and 1, not {fraction}.")
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise TaskError(f"seed={seed!r} must be a whole number, so that the split is the same next time.")
     order = groups(texts, sources)
     if len(order) < 2:
         raise TaskError(

@@ -61,6 +61,9 @@ class TrainConfig:
         counts += [] if self.test_limit is None else ["test_limit"]
         self._make_plain([*counts, "seed"], Integral, int, "a whole number")
         self._make_plain(["warmup", "clip", "weight_decay"], Real, float, "a number")
+        for name in ("checkpointing", "evaluate", "save"):
+            if not isinstance(getattr(self, name), bool):
+                raise TrainingError(f"{name}={getattr(self, name)!r} must be True or False.")
         if self.seed not in TORCH_SEEDS:
             raise TrainingError(f"seed={self.seed} must be smaller; 0, 1, 2 do.")
         for name in counts:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from workbench.console import first_line, say, tell
 from workbench.errors import RunError
-from workbench.paths import folder_of, runs_dir, write_json
+from workbench.paths import folder_of, remove_folder, runs_dir, write_json
 from workbench.training import store_files
 from workbench.training.records import UnreadableError, fingerprint, is_id, progress, read_run
 from workbench.training.runs import FAILED, Run
@@ -172,9 +172,9 @@ class RunStore:
         return sorted(runs, key=lambda run: run.began)
 
     def delete(self, run_id: str) -> None:
-        """Remove a run's record and artifact, if they exist."""
+        """Remove a run's artifact and record, if they exist. Raises OSError if it cannot; then the record stays."""
+        remove_folder(self.path / self._file(run_id).stem)
         self._file(run_id).unlink(missing_ok=True)
-        shutil.rmtree(self.path / run_id, ignore_errors=True)
 
     def _file(self, run_id: str) -> Path:
         if not is_id(run_id):

@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import is_offline_mode
 
 from workbench import machine
+from workbench.console import first_line
 from workbench.cost.gpu_check.cases import Case, Scale, cases
 from workbench.cost.gpu_check.child import MARK
 from workbench.cost.gpu_check.models import configuration
@@ -46,6 +47,7 @@ def check(scale: Scale, device: str, minutes: float, out: Path, on_case: OnCase 
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise HardwareError("No GPU is visible to torch here: use a machine with one, or rehearse with --device cpu.")
+    planned = cases(scale, device)  # first, since an unknown model must not empty an earlier file
     started = time.perf_counter()
     found: dict[str, Any] = {
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -59,7 +61,7 @@ def check(scale: Scale, device: str, minutes: float, out: Path, on_case: OnCase 
     }
     _write(out, found)
     slowest = 0.0
-    for case in cases(scale, device):
+    for case in planned:
         begun = time.perf_counter()
         if begun - started + slowest > 60 * minutes:
             found["not_reached"].append(case.label)
@@ -81,8 +83,8 @@ def _write(out: Path, found: dict[str, Any]) -> None:
     """Write the findings so far; raises HardwareError, before anything is measured, if that is impossible."""
     try:
         write_json(out, found)
-    except OSError as error:
-        raise HardwareError(f"{out} cannot be written ({error.strerror}): give another file with --out.") from error
+    except (OSError, ValueError) as error:  # a path without a name, such as "."
+        raise HardwareError(f"{out} cannot be written ({first_line(error)}): give another file with --out.") from error
 
 
 def lessons(seconds: float) -> dict[str, str]:

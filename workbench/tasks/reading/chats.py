@@ -105,7 +105,7 @@ def _turn(number: int, turn: Any) -> Turn:
     if str(named) not in ROLES:
         raise _FaultError(f"turn {number} has the role {named!r}. Known are {', '.join(ROLES)}.")
     role = ROLES[named]
-    text, calls = _text(number, turn.get("content", turn.get("value"))), turn.get("tool_calls") or []
+    text, calls = _text(number, turn.get("content", turn.get("value"))), _calls(number, turn.get("tool_calls"))
     if calls:
         text = "\n".join([*([text] if text else []), *(_call(call) for call in calls)])
     if not text.strip() and role != "system":
@@ -130,9 +130,19 @@ def _text(number: int, content: Any) -> str:
     return "".join(part["text"] for part in content)
 
 
-def _call(call: Any) -> str:
+def _calls(number: int, calls: Any) -> list[dict[str, Any]]:
+    """The calls of a turn, each with its name and arguments, or with a `function` that has them."""
+    listed = [calls] if isinstance(calls, dict) else calls or []
+    if not isinstance(listed, list) or not all(
+        isinstance(call, dict) and isinstance(call.get("function", call), dict) for call in listed
+    ):
+        raise _FaultError(f'turn {number} has "tool_calls" that are not a list of objects with a name and arguments.')
+    return listed
+
+
+def _call(call: dict[str, Any]) -> str:
     """The call of a tool as one line of JSON: its name and arguments."""
-    function = call.get("function", call) if isinstance(call, dict) else {"name": call}
+    function = call.get("function", call)
     arguments = function.get("arguments")
     if isinstance(arguments, str):  # JSON within JSON, as OpenAI writes it
         with suppress(ValueError):

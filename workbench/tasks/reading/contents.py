@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,11 +40,7 @@ class Mapping:
                 raise TaskError(f"{name}={value!r} must be the name of a column, or a text with {{column}} in it.")
         if (names := self.label_names) is None:
             return
-        if (
-            isinstance(names, str)
-            or not isinstance(names, Iterable)
-            or not all(isinstance(each, str) for each in names)
-        ):
+        if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
             raise TaskError(f"label_names={names!r} must be a list of names, e.g. label_names=['no', 'yes'].")
 
 

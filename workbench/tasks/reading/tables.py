@@ -213,9 +213,20 @@ def _parquet(path: Path) -> tuple[list[tuple[int, Row]], list[str]]:
 
     try:
         data = Dataset(parquet.read_table(io.BytesIO(unpacked(path))))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise TaskError(f"{path}: no readable parquet file ({first_line(error)}). Write it again.") from error
-    return rows_of(data), []
+    except Exception as error:  # whatever datasets meets in kinds of columns that it does not know
+        raise _columns(path, error) from error
+    try:
+        return rows_of(data), []
+    except Exception as error:  # pictures, sounds and dates that cannot be decoded, in columns that nobody reads
+        raise _columns(path, error) from error
+
+
+def _columns(path: Path, error: Exception) -> TaskError:
+    return TaskError(
+        f"{path}: a column cannot be read ({first_line(error)}). Keep the columns with the texts, and write it again."
+    )
 
 
 def rows_of(data: Dataset | Iterable[Row]) -> list[tuple[int, Row]]:
