@@ -60,7 +60,11 @@ def test_the_study_is_compared_in_three_ways():
 
 def test_longer_training_is_told_with_what_it_forgets():
     rows = [*runs("t", "lora", 0.8, forgot=2.0), *runs("t", "lora, 200 steps", 0.95, rate=5e-4, forgot=1.0)]
-    rows += [*runs("t", "full, 200 steps", 0.97), *runs("t", "lora, 600 steps", 0.9, rate=5e-4)]
+    rows += [
+        *runs("t", "lora, batch 64", 0.99),
+        *runs("t", "full, 200 steps", 0.97),
+        *runs("t", "lora, 600 steps", 0.9, rate=5e-4),
+    ]
     told = say.after_longer_training(rows, "t")
     assert "7.4 times the base's perplexity after 60 steps at a rate of 0.002" in told
     assert told.endswith("2.7 times the base's perplexity after 200 steps at a rate of 0.0005.")

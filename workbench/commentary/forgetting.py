@@ -98,8 +98,9 @@ def after_longer_training(study: Sequence[Row], task: str) -> str:
 
     Of several longer lengths the one that scores best.
     """
-    short, names = compared(study, task, "lora"), {row["name"] for row in study if row["name"].startswith("lora, ")}
-    lengths = [rows for name in sorted(names) if (rows := compared(study, task, name))]
+    longer = {row["name"] for row in study if row["name"].startswith("lora, ") and row["name"].endswith(" steps")}
+    short, lengths = compared(study, task, "lora"), [compared(study, task, name) for name in sorted(longer)]
+    lengths = [rows for rows in lengths if rows]
     if not short or not lengths:
         return ""
     best = max(lengths, key=lambda rows: mean_of(rows, "exact_match"))
