@@ -101,6 +101,20 @@ def test_runs_that_store_their_rows_are_judged_row_by_row(exact, expected):
     assert verdicts(*runs)["hybrid"] == SUPPORTED
 
 
+def test_a_hybrid_is_judged_row_by_row_where_two_samples_would_not_be_sure():
+    """Three points of 1,000 rows, all of them rows that LoRA gets wrong: two samples would need over four."""
+    easy = np.random.default_rng(0).random(1000)
+
+    def stored(name, exact, memory=1e9):
+        right = {"exact_match": pack_rows(easy < exact)}
+        told = {"precision": {"compute": "float32"}, "hardware": {"processor": "x"}}
+        return run(name, float((easy < exact).mean()), memory, right=right, **told)
+
+    runs = stored("lora", 0.8), stored("hybrid", 0.835), stored("full", 0.835, 3e9)
+    (found,) = claims.verdicts("hybrid", runs=runs)
+    assert found.verdict == SUPPORTED and "(better)" in found.evidence
+
+
 def test_the_syllabus_names_the_claims_that_the_ledger_gives_to_a_lesson():
     """Lesson 06 judges what its runs can; of the other claims of training the stored study speaks."""
     syllabus = (DATA.parent / "notebooks" / "README.md").read_text(encoding="utf-8")

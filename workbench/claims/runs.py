@@ -127,7 +127,7 @@ def _hybrid(runs: Sequence[Run]) -> Outcome:
 
 def _lead(first: Run, second: Run) -> str:
     """How `first` stands against `second`: as in `Comparison`, or by two standard errors where no rows are stored."""
-    if found := compare_runs(second, {"": first}).get(""):
+    if found := compare_runs(second, {"first": first}).get("first"):
         return found.verdict
     lead, noise = gap(first, second)
     return "better" if lead > noise else "worse" if lead < -noise else "undecided"

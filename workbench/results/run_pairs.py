@@ -11,9 +11,10 @@ from workbench.training.runs import Run, comparable_row
 
 def compare_runs(first: Run, others: Mapping[str, Run]) -> dict[str, Comparison]:
     """Name -> each other run minus `first`, row by row; without runs that have less than two such rows stored."""
-    with_rows = {name: comparable_row(run) for name, run in {"": first, **others}.items() if has_rows(run)}
-    base = with_rows.pop("", None)
-    return {name: compare_rows([row], [base]) for name, row in with_rows.items()} if base else {}
+    if not has_rows(first):
+        return {}
+    base = [comparable_row(first)]
+    return {name: compare_rows([comparable_row(run)], base) for name, run in others.items() if has_rows(run)}
 
 
 def has_rows(run: Run) -> bool:
