@@ -212,21 +212,15 @@ def _parquet(path: Path) -> tuple[list[tuple[int, Row]], list[str]]:
     from pyarrow import parquet
 
     try:
-        data = Dataset(parquet.read_table(io.BytesIO(unpacked(path))))
-    except (pa.ArrowInvalid, OSError) as error:
+        table = parquet.read_table(io.BytesIO(unpacked(path)))
+    except (pa.ArrowException, OSError) as error:
         raise TaskError(f"{path}: no readable parquet file ({first_line(error)}). Write it again.") from error
-    except Exception as error:  # whatever datasets meets in kinds of columns that it does not know
-        raise _columns(path, error) from error
     try:
-        return rows_of(data), []
-    except Exception as error:  # pictures, sounds and dates that cannot be decoded, in columns that nobody reads
-        raise _columns(path, error) from error
-
-
-def _columns(path: Path, error: Exception) -> TaskError:
-    return TaskError(
-        f"{path}: a column cannot be read ({first_line(error)}). Keep the columns with the texts, and write it again."
-    )
+        return rows_of(Dataset(table)), []
+    # Kinds of columns that datasets does not know, dates that Python has not, pictures and sounds without a decoder.
+    except (pa.ArrowException, OSError, ValueError, OverflowError, ImportError) as error:
+        remedy = "Keep the columns with the texts, and write it again."
+        raise TaskError(f"{path}: a column cannot be read ({first_line(error)}). {remedy}") from error
 
 
 def rows_of(data: Dataset | Iterable[Row]) -> list[tuple[int, Row]]:
