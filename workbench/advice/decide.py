@@ -14,7 +14,7 @@ from typing import Any
 from workbench.advice.measured import KINDS, Measured
 from workbench.cost.fits import RANK, setups
 from workbench.cost.gpus import find_gpu, gpus
-from workbench.cost.roofline import CACHE_SHARE, Phase, job, step_phases
+from workbench.cost.roofline import CACHE_SHARE, Phase, job, room_for_weights, step_phases
 from workbench.errors import WorkbenchError
 from workbench.memory.closed_form import estimate
 from workbench.memory.report import MemoryReport
@@ -153,7 +153,7 @@ def _serving(needs: Needs, known: Measured, left: list[str]) -> Step:
     if needs.tasks == 1:
         return Step(question, "One: an adapter can be merged, so all methods serve alike.", "no row needed")
     gpu, found = find_gpu(needs.gpu), reports(needs.model)
-    room = gpu.usable_bytes * (1 - CACHE_SHARE)
+    room = room_for_weights(gpu)
     whole = found[LORA].components["weights"]  # in 16 bits, as they are served
     own, adapters = needs.tasks * whole, needs.tasks * 2 * found[LORA].trainable_parameters
     shared = {option: found[option].components["weights"] + adapters for option in (LORA, QLORA)}

@@ -157,9 +157,14 @@ def serve(tasks: int, base_bytes: float, adapter_bytes: float, gpu: Gpu) -> dict
     }
 
 
+def room_for_weights(gpu: Gpu) -> float:
+    """Bytes of a serving GPU without what CACHE_SHARE keeps for requests."""
+    return gpu.usable_bytes * (1 - CACHE_SHARE)
+
+
 def _fewest(tasks: int, shared: float, each: float, gpu: Gpu) -> int:
     """The fewest GPUs for all tasks, if each GPU or group of GPUs holds the shared bytes and those of several tasks."""
-    room = gpu.usable_bytes * (1 - CACHE_SHARE)
+    room = room_for_weights(gpu)
     least = math.ceil((shared + each) / room)
     groups = range(least, max(least, SERVER) + 1) if shared else (least,)
     return min(size * math.ceil(tasks / max(1, (size * room - shared) // each)) for size in groups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workbench import memory
 from workbench.cost.gpus import gpus
-from workbench.cost.roofline import CACHE_SHARE, SHARED, WHOLE
+from workbench.cost.roofline import CACHE_SHARE, SHARED, WHOLE, room_for_weights
 from workbench.panels.base import Panel, View, choice, steps_slider
 from workbench.plots.serving import fleet
 from workbench.serving.fleet import Fleet
@@ -16,7 +16,7 @@ RANKS = (4, 8, 16, 32, 64, 128)
 def many_tasks_view(tasks: int = 20, model: str = "llama-3.1-8b", rank: int = 16, gpu: str = "L4") -> View:
     """GPUs, gigabytes and dollars for both ways. Raises HardwareError or MemoryModelError for unknown names."""
     asked = Fleet(tasks, model, rank, gpu)
-    ways, room = asked.services, gpus()[gpu].usable_bytes * (1 - CACHE_SHARE) / 1e9
+    ways, room = asked.services, room_for_weights(gpus()[gpu]) / 1e9
     shared, whole = ways[SHARED], ways[WHOLE]
     adapters = tasks * asked.adapter_bytes / shared.gpus / 1e9
     weights = min(room - adapters, asked.base_bytes / min(shared.gpus, -(-asked.base_bytes // int(room * 1e9))) / 1e9)
