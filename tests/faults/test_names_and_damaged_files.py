@@ -14,7 +14,8 @@ from huggingface_hub import HfApi
 from support.bases_on_disk import write_base
 from support.random_bases import random_base
 from workbench import RunStore, adapters, load_base
-from workbench.errors import AdapterError, ModelError, RunError, WorkbenchError
+from workbench.errors import AdapterError, MemoryModelError, ModelError, RunError, WorkbenchError
+from workbench.memory.configs import model_config
 from workbench.models.sources import hub
 from workbench.paths import cache_dir
 
@@ -218,6 +219,9 @@ def test_a_hub_that_stays_silent_is_asked_once(online, capsys):
         assert "The Hub does not answer (ReadTimeout); looking for org/model" in capsys.readouterr().err
         with pytest.raises(ModelError, match="not in the local cache or the network is down"):
             load_base("org/model", dtype="float32")
+        with pytest.raises(MemoryModelError, match="neither in the local cache nor could it be downloaded"):
+            model_config("org/model")
+        assert "The Hub does not answer" in capsys.readouterr().err
     online(address)  # closed now
     assert not hub.answers("org/model", None)
 

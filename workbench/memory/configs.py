@@ -25,6 +25,7 @@ from workbench.memory.setup import Setup
 from workbench.models import catalogue
 from workbench.models.base import Base
 from workbench.models.sizes import MANY
+from workbench.models.sources import hub
 
 Source: TypeAlias = str | os.PathLike[str] | PreTrainedConfig | Base  # what a model's configuration can be read from
 
@@ -158,7 +159,9 @@ def _read(name: str) -> PreTrainedConfig:
             f"Hub id like 'org/name'; names known here: {', '.join(shipped())}."
         )
     try:
-        return _unquantized(AutoConfig.from_pretrained(name, trust_remote_code=False), name)
+        silent = not hub.answers(name, None)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=silent)
+        return _unquantized(config, name)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         if isinstance(error, MemoryModelError):
             raise
