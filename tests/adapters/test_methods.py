@@ -27,6 +27,7 @@ from workbench.models import linear_modules, shared_copy
         (lambda: lora(dropout=1.0), "below 1"),
         (lambda: lora(alpha=float("inf")), "alpha=inf must be above 0 and finite"),
         (lambda: lora(alpha=None), "alpha=None must be a number"),
+        (lambda: lora(alpha=10**5000), "alpha is larger than any float"),
         (lambda: lora(dropout="0.1"), "dropout='0.1' must be a number"),
         (lambda: full(learning_rate=-1e-4), "must be above 0"),
         (lambda: full(learning_rate=float("inf")), "learning_rate=inf must be above 0 and finite"),

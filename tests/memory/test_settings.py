@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from transformers import Gemma2Config, LlamaConfig
 
@@ -157,6 +158,12 @@ def test_sharding_splits_states_and_offloading_removes_them():
 def test_impossible_settings_are_refused(options, words):
     with pytest.raises(MemoryModelError, match=re.escape(words)):
         Setup(lora(8), **options)
+
+
+def test_numbers_of_numpy_are_the_setting_of_python():
+    setup = Setup(lora(8), batch_size=np.int64(2), sequence_length=np.int32(64))
+    assert setup == Setup(lora(8), batch_size=2, sequence_length=64)
+    assert {type(setup.batch_size), type(setup.sequence_length)} == {int}
 
 
 def test_the_time_of_a_step_that_is_split_over_gpus_is_refused():

@@ -440,6 +440,7 @@ print(run.status, "|", run.advice)
         ({"test_limit": 0}, "test_limit=0 must be at least 1"),
         ({"seed": 1.5}, "seed=1.5 must be a whole number"),
         ({"warmup": "long"}, "warmup='long' must be a number"),
+        ({"clip": 10**5000}, "clip is larger than any float"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, words):

@@ -104,7 +104,10 @@ class Method:
             value = getattr(self, name)
             if not isinstance(value, Real):
                 raise MethodError(f"{name}={value!r} must be a number.")
-            object.__setattr__(self, name, float(value))  # 32 and 32.0 are one setting, in JSON too
+            try:
+                object.__setattr__(self, name, float(value))  # 32 and 32.0 are one setting, in JSON too
+            except OverflowError as error:
+                raise MethodError(f"{name} is larger than any float.") from error
 
     def _check_whole_numbers(self) -> None:
         for name in ("rank", "init_seed"):

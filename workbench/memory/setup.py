@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from typing import Any, TypedDict, Unpack
 
 from workbench.adapters.methods import Method
@@ -86,8 +87,9 @@ class Setup:
                 raise MemoryModelError(f"{name}={getattr(self, name)!r} is not known; use one of {', '.join(known)}.")
         for name in ("batch_size", "sequence_length", "gpus"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise MemoryModelError(f"{name}={value!r} must be a whole number of at least 1.")
+            object.__setattr__(self, name, int(value))  # JSON takes none of numpy's numbers
         for name in FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise MemoryModelError(f"{name}={getattr(self, name)!r} must be True or False.")

@@ -86,7 +86,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise TrainingError(f"{name}={value!r} must be {words}.")
-            object.__setattr__(self, name, plain(value))
+            try:
+                object.__setattr__(self, name, plain(value))
+            except OverflowError as error:
+                raise TrainingError(f"{name} is larger than any float.") from error
 
     def learning_rate_factor(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to 0; `step` counts from 0."""
