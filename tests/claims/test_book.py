@@ -8,6 +8,7 @@ import pytest
 from support.records import run
 from workbench.claims import claims
 from workbench.claims.book import (
+    LESSONS,
     LIMITS,
     OWN,
     PREDICTED,
@@ -19,13 +20,29 @@ from workbench.claims.book import (
     entries,
     summary,
 )
-from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Verdict
+from workbench.claims.ledger import (
+    DEPENDS,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNTESTED,
+    Verdict,
+    keep_verdicts,
+    kept_verdicts,
+)
 from workbench.cli import main
 from workbench.training.store import RunStore
 
 
 def said(claim, verdict):
     return Verdict(claim, verdict, f"{claim} has its numbers.", "its condition")
+
+
+@pytest.fixture
+def written(tmp_path):
+    store = RunStore(tmp_path)
+    for one in (run("lora", seconds=1.0), run("full", seconds=2.0)):
+        store.save(one)
+    return store
 
 
 def test_own_runs_outweigh_the_study_where_they_decide():
@@ -37,7 +54,29 @@ def test_own_runs_outweigh_the_study_where_they_decide():
     assert (by_id["parity"].lead, by_id["parity"].verdict) == (STUDY, SUPPORTED)
     assert (by_id["tokens"].lead, by_id["tokens"].verdict) == (None, UNTESTED)
     assert "1 are supported, 0 depend on the case, 1 are not supported" in summary(list(by_id.values()))
-    assert "your own runs decided 1." in summary(list(by_id.values()))
+    assert "your own runs and lessons decided 1." in summary(list(by_id.values()))
+
+
+def test_what_lessons_measured_outweighs_the_study_and_not_the_runs(written):
+    keep_verdicts([said("swap", SUPPORTED), said("update", DEPENDS), said("modules", UNTESTED)], written)
+    keep_verdicts([said("update", NOT_SUPPORTED), said("speed", NOT_SUPPORTED)], written)
+    by_id = {one.claim.id: one for one in book(written)}
+    assert (by_id["swap"].lead, by_id["swap"].verdict) == (LESSONS, SUPPORTED)
+    assert (by_id["update"].lead, by_id["update"].verdict) == (LESSONS, NOT_SUPPORTED), "the latest counts"
+    assert (by_id["modules"].lead, by_id["modules"].verdict) == (None, UNTESTED)
+    assert (by_id["speed"].lead, by_id["speed"].verdict) == (OWN, SUPPORTED)
+    assert "swap has its numbers. *measured once on this computer" in as_markdown(list(by_id.values()))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"swap": 1}', '{"swap": {"verdict": "supported"}}', '{"swap": {"x": "y"}}']
+)
+def test_kept_verdicts_that_cannot_be_read_are_none(tmp_path, content):
+    store = RunStore(tmp_path)
+    keep_verdicts([said("swap", SUPPORTED)], store)
+    (file,) = tmp_path.rglob("verdicts.json")
+    file.write_text(content)
+    assert kept_verdicts(store) == []
 
 
 def test_runs_are_compared_only_with_runs_of_the_same_setting():
@@ -49,14 +88,6 @@ def test_runs_are_compared_only_with_runs_of_the_same_setting():
     assert comparable([*pair, *three, alone, run("qlora", status="diverged")]) != []
     assert {one.method["name"] for one in comparable([*pair, *three, alone])} == {"lora", "full", "hybrid"}
     assert comparable([run("lora"), alone]) == []
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    store = RunStore(tmp_path_factory.mktemp("runs"))
-    for one in (run("lora", seconds=1.0), run("full", seconds=2.0)):
-        store.save(one)
-    return store
 
 
 def test_the_ledger_of_this_repository_has_every_claim_with_its_limit(written):

@@ -18,7 +18,7 @@ from workbench.retrieval.published import PublishedScore
 from workbench.serving.measure import Several
 
 SIZES = {"tiny": 135e6, "one": 1.2e9, "other one": 1.5e9, "three": 3.2e9, "seventy": 70e9}
-TASKS = ("tickets", "docs", "orders", "protocol")
+TASKS = ("tickets", "docs", "orders", "protocol", "facts")
 ADAPTERS = ("lora", "qlora", "hybrid", "rank 1", "lora r=64", "alpha=8", "alpha=128", "rslora", "lora, 200 steps")
 FEW_ROWS = 200  # of a simulated test: enough to decide, and quick
 

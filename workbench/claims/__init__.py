@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = attach(
         "Verdict": "ledger",
         "claims": "ledger",
         "clearly_ahead": "runs",
+        "keep_verdicts": "ledger",
         "load_bets": "ledger",
         "save_bets": "ledger",
         "verdicts": "rules",

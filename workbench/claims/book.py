@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim, Verdict, claims
+from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim, Verdict, claims, kept_verdicts
 from workbench.claims.rules import Evidence, verdicts
 from workbench.cost.gpus import gpus
 from workbench.cost.grid import grid
@@ -14,19 +14,27 @@ from workbench.cost.published import published_pair
 from workbench.results import reference
 from workbench.retrieval.published import published_scores
 from workbench.retrieval.rows import retrieval_rows
+from workbench.serving.fleet import Fleet
 from workbench.training.runs import Run
 from workbench.training.store import RunStore
 
-OWN, STUDY, SWEEPS, PREDICTED = "your runs", "reference study", "stored sweeps", "prediction"
+OWN, LESSONS = "your runs", "your lessons"
+STUDY, SWEEPS, PREDICTED = "reference study", "stored sweeps", "prediction"
 SEARCH, PUBLISHED = "study of search", "published scores"
 LIMITS = {
     OWN: "your task and computer; one run of each method, so another seed can turn it",
+    LESSONS: "measured once on this computer, on the small model of a lesson",
     STUDY: "one model of 135M parameters on a CPU, short runs, three seeds of each method",
     SWEEPS: "96 facts to be recalled by a model of 135M parameters, mostly one seed",
     PREDICTED: "computed for a GPU, not measured on one",
     SEARCH: "one encoder of 22M parameters on documentation in English, three seeds of each method",
     PUBLISHED: "300 queries each, one run of each method, the scores of single queries unknown",
 }
+
+SERVED, TASKS_SERVED = (
+    ("llama-3.1-8b", 16, "L4"),
+    (1, 20, 200),
+)  # model, rank and GPU of lesson 08, and its numbers of tasks
 
 
 @dataclass(frozen=True)
@@ -50,17 +58,21 @@ class Entry:
 def book(store: RunStore | None = None) -> list[Entry]:
     """Every claim, in the order of the ledger, judged by all evidence that is here.
 
-    The learner's own runs come first where they decide: they are of the learner's task. store: of these runs.
+    The learner's own runs come first where they decide: they are of the learner's task. What lessons measured on this
+    computer comes second. store: of the runs and the lessons.
     """
+    store = store or RunStore()
     rows, paired = grid(), reference.paired_rows()
+    services = {tasks: Fleet(tasks, *SERVED).services for tasks in TASKS_SERVED}
     found: dict[str, list[Verdict]] = {
-        OWN: verdicts(runs=comparable((store or RunStore()).all())),
+        OWN: verdicts(runs=comparable(store.all())),
+        LESSONS: kept_verdicts(store),
         STUDY: [
             *verdicts(study=reference.study_rows(needed=reference.RANKS_AND_ALPHAS), paired=paired),
             *verdicts("obsolete", paired=paired, grid=rows),
         ],
         SWEEPS: verdicts(**stored_sweeps()),
-        PREDICTED: verdicts(grid=rows, gpus=gpus(), published=published_pair()),
+        PREDICTED: verdicts(grid=rows, gpus=gpus(), published=published_pair(), services=services),
         SEARCH: verdicts(searches=retrieval_rows()),
         PUBLISHED: verdicts(published_search=published_scores()),
     }
@@ -118,10 +130,10 @@ def summary(listed: Sequence[Entry]) -> str:
     counts = {verdict: sum(one.verdict == verdict for one in listed) for verdict in (SUPPORTED, DEPENDS)}
     against = sum(one.verdict == NOT_SUPPORTED for one in listed)
     untested = sum(one.verdict == UNTESTED for one in listed)
-    own = sum(one.lead == OWN for one in listed)
+    own = sum(one.lead in (OWN, LESSONS) for one in listed)
     return (
         f"Of {len(listed)} claims {counts[SUPPORTED]} are supported, {counts[DEPENDS]} depend on the case, "
-        f"{against} are not supported and {untested} were not tested; your own runs decided {own}."
+        f"{against} are not supported and {untested} were not tested; your own runs and lessons decided {own}."
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 
 from workbench import learner
 from workbench.errors import DamagedError
@@ -52,6 +52,24 @@ def save_bets(bets: Mapping[str, str], store: RunStore | None = None) -> None:
                 f"{claim!r}: {bet!r} is not a bet; the claims are {', '.join(BETS)}, the bets {', '.join(VERDICTS)}."
             )
     write_json((store or RunStore()).path / learner.FOLDER / "bets.json", dict(bets))
+
+
+def keep_verdicts(found: Iterable[Verdict], store: RunStore | None = None) -> None:
+    """Keep what a lesson measured of claims here, for the whole ledger; a claim that was kept before is replaced."""
+    store = store or RunStore()
+    decided = [one for one in found if one.verdict in VERDICTS]
+    kept = {one.claim: one for one in (*kept_verdicts(store), *decided)}
+    write_json(store.path / learner.FOLDER / "verdicts.json", {claim: asdict(one) for claim, one in kept.items()})
+
+
+def kept_verdicts(store: RunStore | None = None) -> list[Verdict]:
+    """What lessons measured of claims here, or nothing if nothing was kept (or the file is damaged)."""
+    try:
+        kept = read_json((store or RunStore()).path / learner.FOLDER / "verdicts.json", dict[str, dict[str, str]])
+        found = [Verdict(**one) for one in kept.values()]
+    except (OSError, DamagedError, TypeError):
+        return []
+    return [one for one in found if one.claim in claims() and one.verdict in VERDICTS]
 
 
 def load_bets(store: RunStore | None = None) -> dict[str, str]:

@@ -21,6 +21,7 @@ from workbench.results.rows import Row, at_best_rate, best_rate, grouped, mean_o
 CHOOSING_SEED = 0  # of the study: it chose the learning rates
 SCOPED = ("tickets", "docs", "orders")  # classification and extraction
 HARD = "protocol"  # an invented format and a way of reasoning, far from pre-training
+NEW = "facts"  # invented, so that the base knows none of them
 LORA_SETTINGS = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "rank 1", "mlp", "dora", "lora+", "pissa")
 
 
@@ -82,11 +83,22 @@ def _qlora(paired: Sequence[Row]) -> Outcome:
 
 @rule("behaviour")
 def _behaviour(paired: Sequence[Row]) -> Outcome:
-    usual = _required(comparisons(paired, "full", "lora", [HARD]))[HARD]
-    _, against_best = full_against_best(paired, HARD)
+    return _calls_for_full(paired, HARD)
+
+
+@rule("new-domain")
+def _new_domain(paired: Sequence[Row]) -> Outcome:
+    verdict, evidence, condition = _calls_for_full(paired, NEW)
+    return verdict, f"{evidence} These are invented facts to learn by heart: new, but not complex.", condition
+
+
+def _calls_for_full(study: Sequence[Row], task: str) -> Outcome:
+    """Supported if full is better on the task than LoRA's best setting."""
+    usual = _required(comparisons(study, "full", "lora", [task]))[task]
+    _, against_best = full_against_best(study, task)
     verdict = DEPENDS if usual.verdict == "better" else UNTESTED if usual.verdict == "undecided" else NOT_SUPPORTED
     verdict = SUPPORTED if against_best.verdict == "better" else verdict
-    evidence = f"`{HARD}`: {usual.in_words('full', 'LoRA of rank 8')}{and_against_best(paired, HARD)}."
+    evidence = f"`{task}`: {usual.in_words('full', 'LoRA of rank 8')}{and_against_best(study, task)}."
     return verdict, evidence, "full is better than the best setting of LoRA; depends: than rank 8 alone"
 
 
