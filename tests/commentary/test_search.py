@@ -29,14 +29,17 @@ def test_before_and_after_has_three_measures_with_intervals():
 def test_the_answer_turns_with_the_rows():
     worse = say.answer(search_rows(base=0.7, lora=0.5, full=0.8), HALF, 100, 0.02)
     better = say.answer(search_rows(base=0.5, lora=0.8, full=0.7), HALF, 100, 0.02)
-    assert worse.startswith("**The answer:** Yes: ") and "It is worse than full" in worse
-    assert better.startswith("**The answer:** No, it gains: ") and "It is better than full" in better
+    assert worse.startswith("**The answer:** Against no tuning: yes. ")
+    assert "Against full fine-tuning: yes. It is worse than full" in worse
+    assert better.startswith("**The answer:** Against no tuning: no, it gains. ")
+    assert "Against full fine-tuning: no. It is better than full" in better
 
 
 def test_before_the_study_has_come_so_far_the_learners_run_answers():
     rows = search_rows(full=0.7)
     assert not say.ready(rows) and say.ready(search_rows(lora=0.7))
-    assert say.answer(rows, HALF, 100, 0.02).startswith("**The answer:** No, it gains: your run is +0.150 (")
+    answer = say.answer(rows, HALF, 100, 0.02)
+    assert answer.startswith("**The answer:** Against no tuning: no, it gains; your run is +0.150 (")
     assert say.gains(rows) == {}
 
 
@@ -64,12 +67,14 @@ def test_what_other_text_keeps_is_said_beside_full():
     rows = search_rows(base=0.5, lora=0.7, full=0.8)
     for row in rows:
         row["kept"] = {"lora r=8": 0.9, "full": 0.8}.get(row["name"], 1.0)
-    assert say.kept_title(rows) == "LoRA of rank 8 gains less than full, and keeps more of other text"
-    assert "keeps more of other text (0.900 against 0.800). A test" in say.answer(rows, HALF, 100, 0.02)
+    assert say.kept_title(rows) == "LoRA of rank 8 gains less than full, and changes other text less"
+    assert "changes other text less (agreement with the untuned encoder 0.900 against 0.800). A test" in say.answer(
+        rows, HALF, 100, 0.02
+    )
     for row in rows:
         row["kept"] = 0.9 + 0.01 * row["seed"]
-    assert say.kept_title(rows) == "LoRA of rank 8 gains less than full, and keeps about as much of other text"
-    assert say.kept_title(search_rows(lora=0.7)) == "What search gains, and what other text keeps"
+    assert say.kept_title(rows) == "LoRA of rank 8 gains less than full, and changes other text about as much"
+    assert say.kept_title(search_rows(lora=0.7)) == "What search gains, and how other text changes"
 
 
 def test_what_a_cut_vector_costs_is_said():

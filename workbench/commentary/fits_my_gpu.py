@@ -10,6 +10,7 @@ from workbench.cost.flops import meta_base
 from workbench.cost.gpus import Gpu, gpus, priced
 from workbench.cost.grid import FULL_BF16, FULL_MASTER, LORA, QLORA, SETTINGS
 from workbench.cost.published import PublishedRun, predicted_job
+from workbench.cost.roofline import cheapest, job, step_phases
 from workbench.memory.closed_form import estimate
 from workbench.memory.report import MemoryReport
 from workbench.models.base import linear_modules
@@ -74,6 +75,29 @@ def smallest(total_bytes: float) -> str:
     """The GPU with a price and the least memory that holds so many bytes, "no single GPU" if none does."""
     fitting = [gpu for gpu in priced(gpus()).values() if gpu.fits(total_bytes)]
     return min(fitting, key=lambda gpu: gpu.usable_bytes).name if fitting else "no single GPU"
+
+
+def cheapest_job(size: str, setting: str, million_tokens: float) -> str:
+    """A sentence: what a job of one of MODELS costs where it is cheapest, in steps of 4 x 512 tokens.
+
+    setting: a name of `cost.grid.SETTINGS`; with checkpointing.
+    """
+    setup = replace(SETTINGS[setting], batch_size=4, sequence_length=512, checkpointing=True)
+    report = estimate(MODELS[size], setup)
+    phases, table = step_phases(report), priced(gpus()).values()
+    jobs = [job(phases, gpu, setup.tokens, million_tokens * 1e6) for gpu in table]
+    fitting = sum(gpu.fits(report.total_bytes) for gpu in table)
+    best = cheapest(jobs, report.total_bytes)
+    told = (
+        f"the cheapest is {best.gpu.name}, {60 * best.hours:.0f} minutes and ${best.money:.2f}"
+        if best
+        else "it is too large"
+    )
+    return (
+        f"{setting[0].upper()}{setting[1:]}, {size}, {million_tokens:g} million tokens: "
+        f"{report.total_bytes / 1e9:.0f} GB. "
+        f"It fits {fitting} of the {len(table)} GPUs with a price by itself; {told}."
+    )
 
 
 def checkpointing_title(reports: Mapping[str, MemoryReport]) -> str:

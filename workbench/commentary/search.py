@@ -156,16 +156,16 @@ def seen(found: Interval) -> str:
 
 def answer(rows: Sequence[Row], own: Interval, queries: int, half_width: float) -> str:
     """The answer of lesson 09. own: of the learner's run. half_width: of a difference, with 300 queries."""
-    costs = {"better": "No, it gains", "worse": "Yes", "undecided": "Not so much that it could be seen"}
+    costs = {"better": "no, it gains", "worse": "yes", "undecided": "not so much that it could be seen"}
     yours = f"your run is {in_words(own)} NDCG@10 from the base on {queries:,} queries"
     if ready(rows):
         gain = compare(rows, LORA, BASE)
-        found = f"{costs[gain.verdict]}: LoRA of rank 8 is {in_words(gain)} from the base over three seeds, and {yours}"
+        found = f"{costs[gain.verdict]}. LoRA of rank 8 is {in_words(gain)} from the base over three seeds, and {yours}"
     else:
-        found = f"{costs[own.verdict]}: {yours}"
+        found = f"{costs[own.verdict]}; {yours}"
     return (
-        f"**The answer:** {found}. {against_full(rows)}. {_of_ranks(rows)}A test of 300 queries sees a difference of "
-        f"this kind only from {half_width:.3f} on.\n\n"
+        f"**The answer:** Against no tuning: {found}. {against_full(rows)}. {_of_ranks(rows)}A test of 300 queries "
+        f"sees a difference of this kind only from {half_width:.3f} on.\n\n"
         "What would change it: a domain further from what the encoder knows, many more rows, or a rate that was not "
         "swept for each method."
     )
@@ -175,7 +175,9 @@ def against_full(rows: Sequence[Row]) -> str:
     """LoRA against full fine-tuning, as far as the study has come."""
     if not {LORA, FULL} <= set(names(rows)):
         return "Full fine-tuning has not been measured to the end here"
-    return f"It is {_beside_full(rows, LORA)}, and {_kept_than_full(rows)}"
+    costs = {"better": "no", "worse": "yes", "undecided": "not so much that it could be seen"}
+    verdict = costs[compare(rows, LORA, FULL).verdict]
+    return f"Against full fine-tuning: {verdict}. It is {_beside_full(rows, LORA)}, and {_kept_than_full(rows)}"
 
 
 def _beside_full(rows: Sequence[Row], name: str) -> str:
@@ -194,19 +196,20 @@ def _of_ranks(rows: Sequence[Row]) -> str:
 
 
 def kept_title(rows: Sequence[Row]) -> str:
-    """What search gains and other text keeps, LoRA beside full where both are measured."""
+    """What search gains and how other text changes, LoRA beside full where both are measured."""
     if not {LORA, FULL} <= set(names(rows)):
-        return "What search gains, and what other text keeps"
+        return "What search gains, and how other text changes"
     verb = {"better": "gains more", "worse": "gains less", "undecided": "gains about as much"}
     than = _kept_than_full(rows).partition(" (")[0]
     return f"LoRA of rank 8 {verb[compare(rows, LORA, FULL).verdict]} than full, and {than}"
 
 
 def _kept_than_full(rows: Sequence[Row]) -> str:
-    """How much of other text's order LoRA keeps, beside full: "keeps more of other text (0.985 against 0.963)"."""
+    """By how much LoRA changes the similarities of other text, beside full: "changes other text less (...)"."""
     lora, full = ([row["kept"] for row in at_chosen_rate(rows, name)] for name in (LORA, FULL))
-    apart = "more" if min(lora) > max(full) else "less" if max(lora) < min(full) else "about as much"
-    return f"keeps {apart} of other text ({np.mean(lora):.3f} against {np.mean(full):.3f})"
+    apart = "less" if min(lora) > max(full) else "more" if max(lora) < min(full) else "about as much"
+    agreement = f"agreement with the untuned encoder {np.mean(lora):.3f} against {np.mean(full):.3f}"
+    return f"changes other text {apart} ({agreement})"
 
 
 def starting_values() -> str:

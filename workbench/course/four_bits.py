@@ -17,7 +17,6 @@ from workbench.models.base import Base
 from workbench.results.noise import two_standard_errors
 from workbench.training.runs import Run
 
-GIB = 2**30
 LARGE = "llama-3.1-8b"
 
 
@@ -92,9 +91,9 @@ def table_of_settings(megabytes: Mapping[str, float], values: Mapping[str, float
     return "\n".join(rows)
 
 
-def gpu_gib(model: str, method: Method, checkpointing: bool) -> float:
-    """Memory that one step of 4 rows of 512 tokens needs on a GPU, in GiB, by `workbench.memory.estimate`."""
-    return estimate(model, method, 4, 512, checkpointing=checkpointing).total_bytes / GIB
+def gpu_gigabytes(model: str, method: Method, checkpointing: bool) -> float:
+    """Memory that one step of 4 rows of 512 tokens needs on a GPU, in GB, by `workbench.memory.estimate`."""
+    return estimate(model, method, 4, 512, checkpointing=checkpointing).total_bytes / 1e9
 
 
 def lean_peaks(runs: Mapping[str, Run], base: Base) -> tuple[float, float]:
@@ -123,8 +122,8 @@ def here_and_on_a_gpu(runs: Mapping[str, Run], base: Base) -> str:
     seconds = [_measured(run.step_seconds, "time of a step") for run in pair]
     rows.append(["seconds a step here", *(f"{each:.2f}" for each in seconds), compared(*seconds)])
     for words, checkpointing in (("checkpointing on for both", True), ("off for both", False)):
-        needs = [gpu_gib(LARGE, make(START_RANK, START_ALPHA), checkpointing) for make in (lora, qlora)]
-        sizes = [f"{each:.1f} GiB" for each in needs]
+        needs = [gpu_gigabytes(LARGE, make(START_RANK, START_ALPHA), checkpointing) for make in (lora, qlora)]
+        sizes = [f"{each:.1f} GB" for each in needs]
         rows.append([f"**on a GPU, predicted:** {LARGE} in bfloat16, {words}", *sizes, compared(*needs)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -154,7 +153,7 @@ def starting_table() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, rate in START_MODELS.items():
-        needs = [f"{gpu_gib(name, make(START_RANK, START_ALPHA), True):.1f} GiB" for make in (qlora, lora)]
+        needs = [f"{gpu_gigabytes(name, make(START_RANK, START_ALPHA), True):.1f} GB" for make in (qlora, lora)]
         settings = [str(START_RANK), str(START_ALPHA), f"{rate:.0e}".replace("e-0", "e-")]
         rows.append(f"| {' | '.join([name, *settings, *needs])} |")
     return "\n".join(rows)
@@ -169,7 +168,7 @@ def four_bit_answer(cost: Change, bits: float, runs: Mapping[str, Run], base: Ba
     scores = [runs[name].metrics["exact_match"] for name in ("qlora", "lora")]
     noise = 100 * max(two_standard_errors(score, rows) for score in scores)
     here = compared(*lean_peaks(runs, base))
-    there = [gpu_gib(LARGE, make(START_RANK, START_ALPHA), True) for make in (lora, qlora)]
+    there = [gpu_gigabytes(LARGE, make(START_RANK, START_ALPHA), True) for make in (lora, qlora)]
     before = runs["qlora"].before["exact_match"]
     learned = "Yes, it still learns" if scores[0] > max(before, 0) + noise / 100 else "It has not clearly learned yet"
     return (
@@ -178,7 +177,7 @@ def four_bit_answer(cost: Change, bits: float, runs: Mapping[str, Run], base: Ba
         f"{100 * cost.give_or_take:.0f} points). {learned}: with QLoRA the exact answers went from {before:.0%} to "
         f"{scores[0]:.0%} of {rows} test rows, with LoRA at the same settings to {scores[1]:.0%} (give or take "
         f"{noise:.0f} points each). What QLoRA buys is memory: {here} in training here (other weights in 16 bits), and "
-        f"{compared(*there)} for an 8B model on a GPU ({there[1]:.0f} against {there[0]:.0f} GiB, predicted).\n\n"
+        f"{compared(*there)} for an 8B model on a GPU ({there[1]:.0f} against {there[0]:.0f} GB, predicted).\n\n"
         "What would change it: a larger model, whose weights are more of its memory and usually lose less in 4 bits; "
         "long rows or large batches, whose activations no quantization of weights makes smaller; and weights that, "
         "unlike ours, were never in 4 bits before: they may lose more."

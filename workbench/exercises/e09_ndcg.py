@@ -1,20 +1,20 @@
 """Exercise 09.ndcg: how good is a ranking, with a share of the gain lost for each place further down?"""
 
-from math import log2
+import numpy as np
 
 from workbench.exercises.framework import Exercise, Mistake
 
 
 def ndcg(ranked, relevant, k=10):
     def discounted(gains):
-        return sum(gain / log2(1 + rank) for rank, gain in enumerate(gains[:k], start=1))
+        return sum(gain / np.log2(1 + rank) for rank, gain in enumerate(gains[:k], start=1))
 
     best = sorted(relevant.values(), reverse=True)
     return discounted([relevant.get(document, 0) for document in ranked]) / discounted(best)
 
 
 def _dcg(ranked, relevant, k=10):
-    return sum(relevant.get(document, 0) / log2(1 + rank) for rank, document in enumerate(ranked[:k], start=1))
+    return sum(relevant.get(document, 0) / np.log2(1 + rank) for rank, document in enumerate(ranked[:k], start=1))
 
 
 def _whole_list(ranked, relevant, k=10):
@@ -23,7 +23,7 @@ def _whole_list(ranked, relevant, k=10):
 
 def _ideal_not_cut(ranked, relevant, k=10):
     best = sorted(relevant.values(), reverse=True)
-    return _dcg(ranked, relevant, k) / sum(gain / log2(1 + rank) for rank, gain in enumerate(best, start=1))
+    return _dcg(ranked, relevant, k) / sum(gain / np.log2(1 + rank) for rank, gain in enumerate(best, start=1))
 
 
 def _grades_ignored(ranked, relevant, k=10):
@@ -63,6 +63,7 @@ A search returned a list of documents, best first. Write `ndcg(ranked, relevant,
     stub="""\
 def ndcg(ranked, relevant, k=10):
     # for example ranked = ["c", "b", "a"], relevant = {"b": 1}; returns a number from 0 to 1
+    # numpy is here as np, its logarithm np.log2
     ...
 """,
     solution=ndcg,

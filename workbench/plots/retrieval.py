@@ -104,10 +104,10 @@ def cut_vectors(cut: Mapping[str, Mapping[int, float]], title: str) -> Figure:
 def gain_and_kept(points: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Figure:
     """What search gained against what is kept of the base's similarities of other text; a point a seed.
 
-    points: setting -> (gain of NDCG@10, rank correlation with the base).
+    points: setting -> (gain of NDCG@10, rank correlation of the similarities with the base's).
     """
     figure = new_figure(8.5, 3.8)
-    axes = style(figure.add_subplot(), title, "gain of NDCG@10", "rank correlation with the base")
+    axes = style(figure.add_subplot(), title, "gain of NDCG@10", "agreement with the untuned encoder")
     for name, own in points.items():
         axes.plot(*zip(*own, strict=True), label=name, **(LOOKS[name] | {"linestyle": "none", "markersize": 8}))
     axes.axvline(0, color=PALETTE["grey"], linewidth=1)
