@@ -51,7 +51,7 @@ def test_longer_runs_are_told_by_their_steps():
     rows += [*runs("protocol", "lora, 600 steps", 0.95), *runs("protocol", "full, 600 steps", 0.96)]
     answer = told("Does LoRA catch up", rows)
     assert answer.startswith("Yes on `protocol`: full minus LoRA is +") and "after 60 steps" in answer
-    assert answer.endswith("points after 600 steps.")
+    assert "points after 600 steps (then 9" in answer and answer.endswith("% right).")
     rows = [*rows[:4], *runs("protocol", "full", 0.7), *rows[8:]]
     assert told("Does LoRA catch up", rows).startswith("It is not behind in short runs on `protocol`")
     rows = [*rows[:4], *runs("protocol", "full", 0.9), *rows[8:12], *runs("protocol", "full, 600 steps", 0.99)]
@@ -61,10 +61,10 @@ def test_longer_runs_are_told_by_their_steps():
 def test_forgetting_is_told_as_a_factor_of_perplexity():
     rows = [*runs("tickets", "lora", 0.9, forgot=0.6931), *runs("tickets", "full", 0.9, forgot=1.0986)]
     answer = told("Does LoRA forget less", rows)
-    assert answer.startswith("Yes. ") and "2 times the base's with LoRA and 3 times with full" in answer
+    assert answer.startswith("Yes, at rank 8, alpha 32") and "2 (90% right) with LoRA and 3 (90% right) with" in answer
     more = [*runs("docs", "lora", 0.9, forgot=1.0986), *runs("docs", "full", 0.9, forgot=0.6931)]
-    assert told("Does LoRA forget less", more).startswith("No, it forgets more. ")
-    assert told("Does LoRA forget less", rows, more).startswith("On 1 of 2 tasks. ")
+    assert told("Does LoRA forget less", more).startswith("No, it forgets more, at")
+    assert told("Does LoRA forget less", rows, more).startswith("On 1 of 2 tasks, at")
 
 
 def test_other_settings_are_counted_by_what_is_decided():
@@ -80,7 +80,9 @@ def test_other_settings_are_counted_by_what_is_decided():
 def test_the_ratio_of_rates_is_a_geometric_mean():
     rows = [*runs("tickets", "lora", 0.8), *runs("tickets", "full", 0.8)]
     rows += [*runs("docs", "lora", 0.8, rate=5e-4), *runs("docs", "full", 0.8)]
-    assert told("How much larger", rows).startswith("10 times that of full") and "20 on `tickets`" in told(
-        "How much", rows
-    )
+    assert told("How much larger", rows).startswith(
+        "At rank 8 and alpha 32, 10 times that of full"
+    ) and "20 on `tickets`" in told("How much", rows)
+    wide = [*runs("protocol", "lora", 0.8), *runs("protocol", "alpha=128", 0.8, rate=5e-4)]
+    assert "5 to 20 over 2 settings" in told("How much larger", rows, wide, runs("protocol", "full", 0.8))
     assert run("docs", "lora", 0.8, 0)["learning_rate"] == 2e-3

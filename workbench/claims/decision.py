@@ -16,13 +16,14 @@ from workbench.results.paired import Comparison
 from workbench.results.rows import Row
 
 RARELY, MOSTLY = 0.25, 0.5  # shares of the tasks that decide
+FEWEST = 3  # of them, for a claim on how often full fine-tuning is needed
 HALF = 0.5  # of full's memory
 
 
 def against_best(study: Sequence[Row]) -> dict[str, tuple[str, Comparison]]:
     """Task -> the best setting of LoRA there, and full fine-tuning against it; only tasks that decide.
 
-    Raises NotTested if there is none.
+    Raises NotTested if there are fewer than FEWEST.
     """
     found: dict[str, tuple[str, Comparison]] = {}
     for task in dict.fromkeys(row["task"] for row in study):
@@ -30,8 +31,12 @@ def against_best(study: Sequence[Row]) -> dict[str, tuple[str, Comparison]]:
             best, one = full_against_best(study, task)
             if one.verdict != "undecided":
                 found[task] = best, one
-    if not found:
-        raise NotTested("The study has no task yet that decides between full fine-tuning and the best setting of LoRA.")
+    if len(found) < FEWEST:
+        told = f" ({', '.join(f'`{task}`' for task in found)})" if found else ""
+        raise NotTested(
+            f"Full fine-tuning and the best setting of LoRA are told apart, or on par, on {len(found)} of the study's "
+            f"tasks{told}; a claim on most cases needs {FEWEST}."
+        )
     return found
 
 

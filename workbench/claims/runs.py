@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED
 from workbench.claims.rules import NotTested, Outcome, rule
-from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_scored
+from workbench.results.noise import CLEAR_FORGETTING, DOUBLED, noise_of_difference, rows_scored
 from workbench.results.paired import MARGIN
 from workbench.results.run_pairs import compare_runs
 from workbench.training.runs import Run
@@ -99,13 +99,12 @@ def _parity(runs: Sequence[Run]) -> Outcome:
 @rule("forgetting")
 def _forgetting(runs: Sequence[Run]) -> Outcome:
     lora, full = (_own(run.forgetting.get("general_loss"), "scores") for run in one_of_each(runs, "lora", "full"))
-    clear = full > CLEAR_FORGETTING
-    verdict = SUPPORTED if clear and full > 1.2 * lora else DEPENDS if clear else NOT_SUPPORTED
+    verdict = SUPPORTED if full >= DOUBLED else DEPENDS if full > CLEAR_FORGETTING else NOT_SUPPORTED
     evidence = f"loss on general text moved by {full:+.3f} nats a token after full, {lora:+.3f} after LoRA."
     return (
         verdict,
         evidence,
-        f"full loses over {CLEAR_FORGETTING} nats, and a fifth more than LoRA; depends: only the first",
+        f"full at least doubles the perplexity, {DOUBLED:.2f} nats; depends: it loses over {CLEAR_FORGETTING}",
     )
 
 

@@ -6,22 +6,23 @@ have several such seeds; a rule that finds none is not tested.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import mean
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
-from workbench.claims.ranks import TEN_TIMES
+from workbench.claims.ranks import NEARLY_ALL, TEN_TIMES
 from workbench.claims.rules import NotTested, Outcome, rule
 from workbench.results import equal_score
-from workbench.results.equal_score import ENOUGH
-from workbench.results.noise import CLEAR_FORGETTING
+from workbench.results.equal_score import ENOUGH, AtRate
+from workbench.results.noise import DOUBLED, times_in_words, times_of_perplexity
 from workbench.results.paired import Comparison, compare_rows
-from workbench.results.rows import Row, at_best_rate, best_rate, grouped, mean_of, of_setting, swept_rate, usable
+from workbench.results.rows import Row, best_rate, mean_of, of_setting, swept_rate, usable
 
 CHOOSING_SEED = 0  # of the study: it chose the learning rates
 SCOPED = ("tickets", "docs", "orders")  # classification and extraction
 HARD = "protocol"  # an invented format and a way of reasoning, far from pre-training
 NEW = "facts"  # invented, so that the base knows none of them
+FORGETS = "full at least doubles the perplexity of other text at its best rate; depends: on some tasks"
 LORA_SETTINGS = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "rank 1", "mlp", "dora", "lora+", "pissa")
 
 
@@ -30,8 +31,11 @@ def compared(study: Sequence[Row], task: str, name: str) -> list[Row]:
 
     None where only one seed is there, or where it was not stored which rows were right (in the first study).
     """
-    own = [row for row in of_setting(study, task, name) if row.get("right")]
-    rows = [row for row in at_best_rate(own) if row["seed"] != CHOOSING_SEED]
+    own = usable((row for row in of_setting(study, task, name) if row.get("right")), "exact_match")
+    if not own:
+        return []
+    rate = best_rate([row for row in own if row["seed"] == CHOOSING_SEED] or own)
+    rows = [row for row in own if swept_rate(row) == rate and row["seed"] != CHOOSING_SEED]
     return rows if len(rows) > 1 else []
 
 
@@ -103,12 +107,15 @@ def _calls_for_full(study: Sequence[Row], task: str) -> Outcome:
 
 
 def best_setting(study: Sequence[Row], task: str) -> str:
-    """The setting of LoRA with the highest mean over the seeds that are compared.
+    """The setting of LoRA that scores best on the seed that chose the rates.
 
-    That favours LoRA a little, since the luckiest of several settings is taken: where full is better than this one, it
-    is better than LoRA.
+    The compared seeds have no say in it: of several settings that are equally good, one is the luckiest on them.
     """
-    return max(settings_of_lora(study, task), key=lambda name: mean_of(compared(study, task, name), "exact_match"))
+
+    def first(name: str) -> tuple[float, float]:
+        return max((row["exact_match"], -row["loss"]) for row in of_choosing_seed(study, task, name))
+
+    return max(settings_of_lora(study, task), key=first)
 
 
 def full_against_best(study: Sequence[Row], task: str) -> tuple[str, Comparison]:
@@ -127,8 +134,8 @@ def and_against_best(study: Sequence[Row], task: str) -> str:
 
 
 def settings_of_lora(study: Sequence[Row], task: str) -> list[str]:
-    """The settings of LoRA that can be compared on a task."""
-    return [name for name in LORA_SETTINGS if compared(study, task, name)]
+    """The settings of LoRA that can be compared on a task, and whose rate was chosen on the first seed."""
+    return [name for name in LORA_SETTINGS if compared(study, task, name) and of_choosing_seed(study, task, name)]
 
 
 def of_choosing_seed(study: Sequence[Row], task: str, name: str) -> list[Row]:
@@ -139,23 +146,34 @@ def of_choosing_seed(study: Sequence[Row], task: str, name: str) -> list[Row]:
 
 @rule("ceiling")
 def _ceiling(paired: Sequence[Row]) -> Outcome:
-    longest = {
-        task: {row["steps"] for row in rows if row["name"].startswith("full") and compared(rows, task, row["name"])}
-        for task, rows in grouped(paired, lambda row: row["task"]).items()
-    }
     found: dict[str, Comparison] = {}
-    for task, steps in longest.items():
-        if len(steps) > 1:  # the lengths that were compared
-            name = f", {max(steps)} steps"
-            found |= comparisons(paired, f"full{name}", f"lora{name}", [task])
-    found = _required(found)
-    words = {task: f"after {max(longest[task])} steps " for task in found}
-    evidence = "; ".join(f"`{task}` {words[task]}{one.in_words('full', 'LoRA')}" for task, one in found.items())
+    solved = []
+    for task in dict.fromkeys(row["task"] for row in paired):
+        steps = {row["steps"] for row in of_setting_at_all_lengths(paired, task, "full")}
+        end = f", {max(steps)} steps" if len(steps) > 1 else ""
+        lora, full = (compared(paired, task, f"{name}{end}") for name in ("lora", "full"))
+        if not (end and lora and full):
+            continue
+        shares = [mean_of(rows, "exact_match") for rows in (lora, full)]
+        if min(shares) > NEARLY_ALL:
+            solved.append(f"`{task}` after {max(steps)} steps (LoRA {shares[0]:.1%}, full {shares[1]:.1%})")
+        else:
+            found[f"`{task}` after {max(steps)} steps"] = compare_rows(full, lora)
+    both_can = f"Both all but solve {' and '.join(solved)}, and a task that both can do shows no ceiling."
+    if solved and not found:
+        raise NotTested(both_can)
+    evidence = "; ".join(f"{place}: {one.in_words('full', 'LoRA')}" for place, one in _required(found).items())
     return (
         _judged(found, lambda one: one == "better"),
-        f"{evidence}.",
+        f"{evidence}.{f' {both_can}' if solved else ''}",
         "full is better in the longest runs; depends: on some tasks",
     )
+
+
+def of_setting_at_all_lengths(study: Sequence[Row], task: str, name: str) -> list[Row]:
+    """The compared rows of a setting and of the same one for more steps."""
+    names = dict.fromkeys(row["name"] for row in study if re.fullmatch(rf"{name}(, \d+ steps)?", row["name"]))
+    return [row for each in names for row in compared(study, task, each)]
 
 
 @rule("hybrid")
@@ -179,20 +197,20 @@ def _no_regret(paired: Sequence[Row]) -> Outcome:
     return verdict, evidence, condition
 
 
-def rate_ratio(study: Sequence[Row], task: str) -> tuple[float, float, float]:
-    """LoRA's best rate over full's, and the lowest and highest ratio of rates that are not clearly worse than the best.
+def rate_ratio(study: Sequence[Row], task: str, lora: str = "lora") -> tuple[float, float, float]:
+    """The best rate of a setting of LoRA over full's, and the lowest and highest ratio of rates that come close.
 
-    A rate is clearly worse if the paired 95 % interval on the choosing seed excludes 0.
+    These are not clearly worse than the best: a rate is, if the paired 95 % interval on the choosing seed excludes 0.
     """
     best, alike = {}, {}
-    for name in ("lora", "full"):
+    for name in (lora, "full"):
         first = [row for row in of_choosing_seed(study, task, name) if row.get("right")]
         best[name] = best_rate(first)
         top = [row for row in first if swept_rate(row) == best[name]]
         others = [row for row in first if swept_rate(row) != best[name]]
         alike[name] = [best[name]] + [swept_rate(row) for row in others if not compare_rows(top, [row]).low > 0]
-    low, high = min(alike["lora"]) / max(alike["full"]), max(alike["lora"]) / min(alike["full"])
-    return best["lora"] / best["full"], low, high
+    low, high = min(alike[lora]) / max(alike["full"]), max(alike[lora]) / min(alike["full"])
+    return best[lora] / best["full"], low, high
 
 
 @rule("rank-alpha")
@@ -213,39 +231,35 @@ def _rank_alpha(paired: Sequence[Row]) -> Outcome:
 
 @rule("forgetting")
 def _forgetting(paired: Sequence[Row]) -> Outcome:
-    found = {task: at_equal_score(paired, task) for task in _required(comparisons(paired, "full", "lora"))}
-    more = [full > lora + CLEAR_FORGETTING for _, lora, full in found.values()]
-    told = "; ".join(
-        f"`{task}`, at {score:.0%} or more: LoRA {lora:+.2f}, full {full:+.2f}"
-        for task, (score, lora, full) in found.items()
-    )
-    at_best = "; ".join(
-        f"`{task}`: LoRA {_forgot(paired, task, 'lora'):+.2f}, full {_forgot(paired, task, 'full'):+.2f}"
-        for task in found
+    tasks = list(_required(comparisons(paired, "full", "lora")))
+    best = {task: [mean_of(compared(paired, task, name), "forgetting") for name in ("full", "lora")] for task in tasks}
+    equal = {task: at_equal_score(paired, task) for task in tasks}
+    at_best = "; ".join(f"`{task}`: {_perplexities(full, lora)}" for task, (full, lora) in best.items())
+    gentle = "; ".join(
+        f"`{task}` ({full.exact_match:.0%} and {lora.exact_match:.0%} right): "
+        f"{_perplexities(full.forgetting, lora.forgetting)}"
+        for task, (_, lora, full) in equal.items()
     )
     evidence = (
-        f"Loss gained on general text, nats a token (perplexity times e to it), by the gentlest rate that still scores "
-        f"{ENOUGH:.0%} of what both reach: {told}. Each at its best rate: {at_best}."
+        f"Perplexity on general text, times the base's, each at its best rate: {at_best}. At the gentlest rate that "
+        f"keeps {ENOUGH:.0%} of what both reach: {gentle}."
     )
-    return (
-        _all_or_some(more),
-        evidence,
-        f"full forgets {CLEAR_FORGETTING} nats more than LoRA at equal score; depends: on some tasks",
-    )
+    return _all_or_some([full > DOUBLED for full, _ in best.values()]), evidence, FORGETS
 
 
-def at_equal_score(study: Sequence[Row], task: str) -> tuple[float, float, float]:
-    """A score that LoRA and full both reach, and the least that each forgets at a rate that reaches it, in the mean.
+def _perplexities(full: float, lora: float) -> str:
+    times = [times_in_words(times_of_perplexity(nats)) for nats in (full, lora)]
+    return f"{times[0]} after full, {times[1]} after LoRA"
+
+
+def at_equal_score(study: Sequence[Row], task: str) -> tuple[float, AtRate, AtRate]:
+    """A score that LoRA and full both reach, and for each the rate that forgets least among those that reach it.
 
     The score is ENOUGH of the lower of their best ones.
     """
     settings = {name: [row for row in of_setting(study, task, name) if row.get("right")] for name in ("lora", "full")}
     score, least = equal_score.at_equal_score(settings)
-    return score, least["lora"].forgetting, least["full"].forgetting
-
-
-def _forgot(study: Sequence[Row], task: str, name: str) -> float:
-    return mean(row["forgetting"] for row in compared(study, task, name))
+    return score, least["lora"], least["full"]
 
 
 def _required(found: dict[str, Comparison]) -> dict[str, Comparison]:

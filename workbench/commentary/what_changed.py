@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from workbench.analysis.places import Cuts, Place
 from workbench.claims.study import comparisons
-from workbench.commentary.forgetting import NAMES, times_in_words
-from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_of
+from workbench.commentary.forgetting import NAMES
+from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_of, times_in_words
 from workbench.results.paired import Comparison, compare
 from workbench.results.rows import Row, at_best_rate, mean_of, of_setting
 from workbench.scoring.scores import unpack_rows

@@ -8,8 +8,8 @@ from statistics import mean, median
 
 from workbench.claims.ranks import one_step_off, points, recall_by, seed_range, steps_off
 from workbench.claims.study import compared, comparisons
-from workbench.commentary.forgetting import times_in_words
 from workbench.course.lessons import START_MODELS, adapter_size
+from workbench.results.noise import times_in_words
 from workbench.results.paired import Comparison
 from workbench.results.reference import paired_rows, spread_in_words, study_rows
 from workbench.results.rows import Row, by_best_rate, grouped, mean_of, usable

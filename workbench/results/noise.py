@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, hypot, inf, sqrt
+from math import exp, hypot, inf, log, sqrt
 from typing import Any
 
 from workbench.scoring.scores import unpack_rows
 from workbench.tasks.tasks import SWEEP_FACTS
 
 CLEAR_FORGETTING = 0.1  # nats a token on general text: the right token is a tenth less likely
+DOUBLED = log(2)  # nats a token: the perplexity is twice what it was
 MOST_NATS = 700.0  # e to more of them is no number
 FIRST_STUDY_ROWS = 120  # that a run of the first study was scored on, of `facts` all of them; its rows do not say so
 
@@ -38,6 +39,11 @@ def two_standard_errors(share: float, rows: int) -> float:
 def times_of_perplexity(nats: float) -> float:
     """The factor of perplexity for nats a token; infinite beyond what a number holds, as for a destroyed model."""
     return exp(nats) if nats < MOST_NATS else inf
+
+
+def times_in_words(ratio: float) -> str:
+    """A multiple in few digits, for "... times"."""
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}" if ratio < 1e6 else f"{ratio / 1e6:,.0f} million"
 
 
 def noise_of_difference(*samples: tuple[float, int]) -> float:

@@ -69,7 +69,7 @@ def _decision(study: Sequence[Row]) -> str:
     lead = f"by {', '.join(ahead)}" if ahead else "it is ahead of the best setting of LoRA on no task"
     told += f". Full where it fits and is better: here {lead}"
     if equal := [at_equal_score(study, task) for task in against]:
-        less = sum(full < lora for _, lora, full in equal)
+        less = sum(full.forgetting < lora.forgetting for _, lora, full in equal)
         told += f"; or where little may be forgotten: it forgot less at equal score on {less} of {len(equal)} tasks"
     return f"**Which one should I use?** {told}. Lesson 10 decides on your own rows."
 
