@@ -74,7 +74,7 @@ def test_the_answer_names_choice_scores_and_how_many_rows_would_tell():
     needs = Needs(model="llama-3.2-1b", few_shot=0.05, wanted=0.6)
     text = say.answer(needs, [], [scored("lora", 0.6)], 40)
     assert text.startswith("**The answer:** LoRA, for the needs that you stated")
-    assert "prompting reaches 5% and lora reaches 60%" in text and "40 test rows of the 620" in text
+    assert "prompting reaches 5% and lora reaches 60%" in text and "40 test rows of the 625" in text
     nothing = say.answer(Needs(model="llama-3.1-70b", few_shot=0.05, wanted=0.6), [], [], 40)
     assert nothing.startswith("**The answer:** None of them") and "no run was scored" in nothing
 

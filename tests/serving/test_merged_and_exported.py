@@ -174,6 +174,12 @@ def test_a_base_of_the_hub_is_named_as_the_hub_names_it(small, saved):
     assert 'from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")' in text
 
 
+def test_a_card_says_whether_the_adapter_changes_the_base(small, saved):
+    assert "It is of no use without this base, and changes none of its weights." in card(saved, small)
+    started_in_the_base = replace(saved, method={**saved.method, "pissa": True})
+    assert "PEFT changes the base's weights when it loads it (PiSSA)" in card(started_in_the_base, small)
+
+
 def test_a_run_that_was_not_scored_has_a_card_that_says_so(small, saved):
     text = card(replace(saved, metrics={}, before={}, forgetting={}), small)
     assert "This run was not scored." in text and "was not measured" in text

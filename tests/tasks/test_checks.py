@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from workbench.cli import main
-from workbench.tasks.checks import POWER, rows_needed, visible_gap
+from workbench.tasks.checks import rows_needed, visible_gap
 from workbench.tasks.report import data_report
 
 ROWS = [{"prompt": f"Ask for the {word}", "completion": f" say {i}"} for i, word in enumerate("abcdefghij")]
@@ -64,7 +64,7 @@ def test_near_duplicates_of_a_test_that_came_along_are_told(tmp_path):
 
 def test_the_rows_that_a_difference_takes(tmp_path):
     few = report(tmp_path, ROWS).findings[-1]
-    assert few.startswith("2 test rows show a difference of 80 points") and "for 5 points about 620 test rows" in few
+    assert few.startswith("2 test rows show a difference of 100 points") and "for 5 points about 625 test rows" in few
     many = [{"prompt": f"{i} {i * 7} {i * 13} and {i * 17}", "completion": f" {i}"} for i in range(3200)]
     assert not any("test rows show" in finding for finding in report(tmp_path, many).findings)
 
@@ -83,7 +83,6 @@ def test_that_many_rows_do_tell_them_apart(gap, disagree):
     mean = (better - worse) / rows
     error = np.sqrt(((better + worse) / rows - mean**2) / rows)
     assert 0.77 < np.mean(np.abs(mean) > 1.96 * error) < 0.83
-    assert pytest.approx(7.84, abs=0.01) == POWER
 
 
 def test_the_command_shows_columns_three_rows_and_findings(tmp_path, capsys):

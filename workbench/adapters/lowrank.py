@@ -19,8 +19,9 @@ class LoRALinear(nn.Module):
     """A frozen linear layer plus a trainable low-rank update: y = linear(x) + scaling * (x A^T) B^T.
 
     linear: the layer to wrap, (in -> out); it is frozen here. rank: r, 1 to min(in, out). alpha: see `scaling`.
-    A (r, in) starts random and B (out, r) starts at zero, so a new layer gives exactly what `linear` gives.
-    Both are float32, whatever the precision of `linear`. Raises ValueError for a rank that cannot be used.
+    A (r, in) starts random, uniform within 1 / sqrt(in) as in PEFT (the paper takes a Gaussian), and B (out, r) starts
+    at zero, so a new layer gives exactly what `linear` gives. Both are float32, whatever the precision of `linear`.
+    Raises ValueError for a rank that cannot be used.
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, section 4.1.
     """
 

@@ -85,7 +85,7 @@ class Quantized:
 
 
 def quantize(weight: Tensor, kind: str, block_size: int = 64, double_quantization: bool = False) -> Quantized:
-    """Quantize a weight of any shape and floating type, block by block in the order of its entries in memory.
+    """Quantize a weight of any shape and floating type, block by block, its entries in row-major order.
 
     kind: one of KINDS. block_size: entries that share an absmax, one of BLOCK_SIZES; the last block may be shorter.
     double_quantization: store the absmax in 8 bits too. The arithmetic is float32, on the weight's own device.

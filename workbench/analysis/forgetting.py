@@ -33,8 +33,9 @@ def kl_from_base(base: Base, tuned: Base, texts: Sequence[str]) -> float:
     """KL(base || tuned) of the next token, in nats, as a mean over all tokens of the texts.
 
     After each token, the last one included, the base's distribution of the next one is compared with the tuned model's.
-    On the prompts of the new task it predicts forgetting, says Shenfeld et al., "RL's Razor", arXiv 2509.04259. Scored
-    in float32. Raises TaskError for texts without tokens, ModelError for models of two vocabularies.
+    Shenfeld et al., "RL's Razor", arXiv 2509.04259, predict forgetting from the KL over the answers to the new task's
+    prompts. Here it is that over the prompts' own tokens, which needs no answers to be sampled. Scored in float32.
+    Raises TaskError for texts without tokens, ModelError for models of two vocabularies.
     """
     rows = [Encoded((*ids, ids[-1]), 1) for ids in _tokens(base, texts)]  # with a target for the last position too
     before, after = (shared_copy(in_float32(each.model)).eval() for each in (base, tuned))

@@ -87,9 +87,12 @@ def _data(run: Run, base: Base) -> str:
 def _what(run: Run, base: Base, task: Task | None) -> str:
     words = (
         f"A LoRA adapter of {run.trainable_parameters:,} numbers for {public_name(base)} (revision "
-        f"{run.base['revision']}), trained on the task `{run.task['name']}`. It changes no weight of the base, and is "
-        "of no use without it."
+        f"{run.base['revision']}), trained on the task `{run.task['name']}`. It is of no use without this base"
     )
+    if run.method.get("pissa"):
+        words += ". PEFT changes the base's weights when it loads it (PiSSA), so load no second adapter beside it."
+    else:
+        words += ", and changes none of its weights."
     if run.base["quantization"]:
         words += f" It was trained on weights stored as {run.base['quantization']}, and fits these best."
     if task and task.test:

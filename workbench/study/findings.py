@@ -192,7 +192,7 @@ def table(study: Sequence[Row], names: Sequence[str]) -> str:
             rival = next((f"lora{end}" for end in answers.LENGTHS.values() if end and name.endswith(end)), "lora")
             found = comparisons(rows, name, rival, [task]) if name != rival else {}
             lines.append(
-                f"| {task} | {name} | {swept_rate(own[0]):g} | {rates_tried(study, task, name)} "
+                f"| {task} | {name} | {rate_in_words(study, own[0])} | {rates_tried(study, task, name)} "
                 f"| {spread(own, 'exact_match', '{:.0%}')} | {interval(found[task]) if found else ''} "
                 f"| {spread(own, 'forgetting', '{:+.2f}')} | {seeds_in_words(own)} |"
             )
@@ -216,6 +216,13 @@ def search_table() -> str:
             f"| {spread(own, 'kept', '{:.3f}')} |"
         )
     return "\n".join(lines)
+
+
+def rate_in_words(study: Sequence[Row], row: Row) -> str:
+    """The best rate, and whether it is an end of those tried, so that a further one might be better."""
+    rate, rates = swept_rate(row), {swept_rate(one) for one in of_setting(study, row["task"], row["name"])}
+    end = "lowest" if rate == min(rates) else "highest" if rate == max(rates) else ""
+    return f"{rate:g} ({end} tried)" if end and len(rates) > 1 else f"{rate:g}"
 
 
 def rates_tried(study: Sequence[Row], task: str, name: str) -> str:

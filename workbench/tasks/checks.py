@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from scipy.optimize import brentq
+
 from workbench.tasks.example import Example
 from workbench.tasks.joining import pair_ids
 from workbench.tasks.reading.contents import Contents
@@ -21,22 +23,28 @@ if TYPE_CHECKING:
 FAR, LONG = 20, 1000  # a row is far too long with 20 times the characters of the middle one, and at least 1,000
 SMALL_GAP = 0.05  # a difference of scores that a person would care about: 5 points
 DISAGREE = 0.2  # the share of rows that only one of two methods gets right, assumed
-POWER = (1.96 + 0.84) ** 2  # two-sided 5 %, seen in 8 of 10 tries
+CERTAIN, SEEN = 1.96, 0.84  # quantiles of the normal distribution: two-sided 5 %, and seen in 8 of 10 tries
 
 
 def rows_needed(gap: float = SMALL_GAP, disagree: float = DISAGREE) -> int:
     """Test rows with which two methods that differ by `gap` are told apart, row by row, in 8 of 10 tries.
 
-    The sample size of McNemar's test (Connor, 1987, without its continuity term): POWER (disagree - gap^2) / gap^2.
-    gap, disagree: shares; the methods disagree on at least `gap` of the rows.
+    The sample size of McNemar's test (Connor, 1987). gap, disagree: shares; the methods disagree on at least `gap` of
+    the rows.
     """
-    return math.ceil(POWER * (max(gap, disagree) - gap**2) / gap**2)
+    return math.ceil(_rows_needed(gap, disagree))
+
+
+def _rows_needed(gap: float, disagree: float) -> float:
+    apart = max(gap, disagree)
+    return ((CERTAIN * math.sqrt(apart) + SEEN * math.sqrt(apart - gap**2)) / gap) ** 2
 
 
 def visible_gap(rows: int, disagree: float = DISAGREE) -> float:
     """The smallest difference, a share, that so many test rows show in 8 of 10 tries: `rows_needed` the other way."""
-    gap = math.sqrt(POWER * disagree / (rows + POWER))
-    return gap if gap <= disagree else POWER / (rows + POWER)  # they cannot differ more than they disagree
+    if rows <= _rows_needed(1.0, disagree):
+        return 1.0
+    return float(brentq(lambda gap: _rows_needed(gap, disagree) - rows, 1e-6, 1.0))
 
 
 def findings(
