@@ -103,7 +103,7 @@ def test_a_hybrid_is_told_apart_by_the_rate_of_its_opened_modules(stored):
     other = [row | {"full_learning_rate": 6e-5, "exact_match": 0.1} for row in opened if row["name"] == "hybrid"]
     stored([*opened, *other])
     told = findings.table(reference.study_rows(), findings.METHODS)
-    assert "| protocol | hybrid | 3e-05 | 2, 3e-05 to 6e-05 |" in told
+    assert "| protocol | hybrid | 3e-05 (lowest tried) | 2, 3e-05 to 6e-05 |" in told
 
 
 def test_a_diverged_run_is_no_score(stored):

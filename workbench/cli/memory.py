@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     dtypes, kernels = "bfloat16, mixed (what trains in float32) or float32", "sdpa (a padded batch), flash (no mask)"
     memory.add_argument("--dtype", default="bfloat16", help=f"{dtypes}; {DEFAULT}")
     optimizers = "adamw, adamw_fused, adamw8bit, paged_adamw or paged_adamw8bit"
-    memory.add_argument("--optimizer", default="adamw", help=f"{optimizers}; {DEFAULT}")
+    memory.add_argument("--optimizer", default="adamw_fused", help=f"{optimizers}; {DEFAULT}")
     memory.add_argument("--attention", default="sdpa", help=f"{kernels} or eager; {DEFAULT}")
     memory.add_argument("--checkpointing", action="store_true", help="recompute activations to save memory")
     memory.add_argument("--accumulate", action="store_true", help="each update uses the gradients of several batches")

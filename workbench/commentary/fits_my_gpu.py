@@ -140,7 +140,7 @@ def answer(gpu: Gpu, found: Needs, memory_error: float) -> str:
     return (
         f"**The answer:** Of models of {', '.join(found)}, {_an(gpu.name)} with {gpu.usable_bytes / 1e9:.0f} GB holds: "
         f"{told}. At {size} full fine-tuning needs {one['full'].total_bytes / 1e9:.0f} GB, {ratio:.1f} times what LoRA "
-        f"needs, because a trained number takes 16 bytes and a frozen one 2 (in bfloat16 throughout 8 bytes, "
+        f"needs, because a trained number takes 16 bytes and a frozen one 2 (with the model in bfloat16 8 bytes, "
         f"{lower / 1e9:.0f} GB and {in_bf16_ratio:.1f} times). QLoRA brings LoRA's "
         f"{one['LoRA'].total_bytes / 1e9:.0f} GB down to {one['QLoRA'].total_bytes / 1e9:.0f}.\n\n"
         f"That is predicted for steps of {setup.batch_size} x {setup.sequence_length} tokens with checkpointing; on "

@@ -12,7 +12,7 @@ from workbench.cost.gpus import Gpu, gpus, priced
 from workbench.cost.roofline import Job, job, step_phases
 from workbench.memory.closed_form import estimate
 from workbench.memory.configs import model_config
-from workbench.memory.setup import Setup
+from workbench.memory.setup import OF_TRAINER, Setup
 
 LENGTHS = tuple(2**power for power in range(7, 16))  # tokens: 128 to 32,768
 BATCHES = tuple(2**power for power in range(8))  # rows: 1 to 128
@@ -38,10 +38,10 @@ def setups(model: str) -> dict[str, Setup]:
     """Method -> the setup of a step with it: full fine-tuning with float32 masters, adapters on bfloat16 weights."""
     last = last_mlp(model_config(model))
     return {
-        "QLoRA": Setup(qlora(RANK), checkpointing=True),
-        "LoRA": Setup(lora(RANK), checkpointing=True),
-        "hybrid": Setup(hybrid([last], RANK), dtype="mixed", checkpointing=True),
-        "full": Setup(full(), dtype="mixed", checkpointing=True),
+        "QLoRA": Setup(qlora(RANK), optimizer=OF_TRAINER, checkpointing=True),
+        "LoRA": Setup(lora(RANK), optimizer=OF_TRAINER, checkpointing=True),
+        "hybrid": Setup(hybrid([last], RANK), dtype="mixed", optimizer=OF_TRAINER, checkpointing=True),
+        "full": Setup(full(), dtype="mixed", optimizer=OF_TRAINER, checkpointing=True),
     }
 
 

@@ -14,17 +14,17 @@ from workbench.cost.flops import meta_base
 from workbench.cost.gpus import Gpu, gpus, priced
 from workbench.cost.roofline import gpus_if_sharded, job, step_phases
 from workbench.memory.closed_form import estimate
-from workbench.memory.setup import Setup
+from workbench.memory.setup import OF_TRAINER, Setup
 
 FULL_MASTER, FULL_BF16 = "full, float32 master", "full, bfloat16"
 LORA_FEW, LORA, QLORA = "LoRA r=8 on q, v", "LoRA r=16 on all", "QLoRA r=16 on all"
 # Name of a setting -> its method and dtype; `grid` chooses the other fields.
 SETTINGS: dict[str, Setup] = {
-    FULL_MASTER: Setup(full(), dtype="mixed"),
-    FULL_BF16: Setup(full()),
-    LORA_FEW: Setup(lora(rank=8, targets=("q_proj", "v_proj"))),
-    LORA: Setup(lora(rank=16)),
-    QLORA: Setup(qlora(rank=16)),
+    FULL_MASTER: Setup(full(), dtype="mixed", optimizer=OF_TRAINER),
+    FULL_BF16: Setup(full(), optimizer=OF_TRAINER),
+    LORA_FEW: Setup(lora(rank=8, targets=("q_proj", "v_proj")), optimizer=OF_TRAINER),
+    LORA: Setup(lora(rank=16), optimizer=OF_TRAINER),
+    QLORA: Setup(qlora(rank=16), optimizer=OF_TRAINER),
 }
 MODELS = (
     "smollm2-135m",

@@ -13,6 +13,7 @@ from workbench.adapters.methods import Method, lora, qlora
 from workbench.adapters.quantized_models import model_bytes
 from workbench.course.lessons import START_ALPHA, START_MODELS, START_RANK, as_quote
 from workbench.memory.closed_form import estimate
+from workbench.memory.setup import OF_TRAINER
 from workbench.models.base import Base
 from workbench.results.noise import two_standard_errors
 from workbench.training.runs import Run
@@ -93,7 +94,7 @@ def table_of_settings(megabytes: Mapping[str, float], values: Mapping[str, float
 
 def gpu_gigabytes(model: str, method: Method, checkpointing: bool) -> float:
     """Memory that one step of 4 rows of 512 tokens needs on a GPU, in GB, by `workbench.memory.estimate`."""
-    return estimate(model, method, 4, 512, checkpointing=checkpointing).total_bytes / 1e9
+    return estimate(model, method, 4, 512, optimizer=OF_TRAINER, checkpointing=checkpointing).total_bytes / 1e9
 
 
 def lean_peaks(runs: Mapping[str, Run], base: Base) -> tuple[float, float]:

@@ -20,6 +20,7 @@ LOSS_CHUNKS = 8  # of loss="chunked"
 
 DTYPES = ("bfloat16", "mixed", "float32")
 OPTIMIZERS = ("adamw", "adamw_fused", "adamw8bit", "paged_adamw", "paged_adamw8bit")
+OF_TRAINER = "adamw_fused"  # the default of transformers' Trainer; torch's own copies what trains once more
 KERNELS = ("sdpa", "flash", "eager")
 LOSSES = ("whole", "chunked", "fused")
 FLAGS = ("checkpointing", "packed", "prepared", "double_quantization", "keep_outputs", "offload", "accumulate")

@@ -15,7 +15,7 @@ from workbench.cost.gpus import GIB, Gpu, gpus, priced
 from workbench.cost.roofline import EFFICIENCY, Job, Phase, cheapest, gpus_if_sharded, job, step_phases
 from workbench.errors import HardwareError
 from workbench.memory.configs import model_config
-from workbench.memory.setup import Setup
+from workbench.memory.setup import OF_TRAINER, Setup
 from workbench.panels.base import LABEL, WIDE, Panel, View, choice, steps_slider, switch
 from workbench.plots import memory as plots_memory
 from workbench.plots.cost import money_on_gpus
@@ -29,7 +29,7 @@ TARGETS = {
     "MLP": MLP,
 }
 PRECISIONS = {"what trains in float32, autocast": "mixed", "bfloat16, adapters in float32": "bfloat16"}
-OPTIMIZERS = {"AdamW": "adamw", "AdamW, 8 bits": "adamw8bit", "AdamW, fused": "adamw_fused"}
+OPTIMIZERS = {"AdamW, fused": "adamw_fused", "AdamW, torch's default": "adamw", "AdamW, 8 bits": "adamw8bit"}
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHARED = ("model", "method", "batch_size", "sequence_length", "checkpointing")  # controls of both panels
 
@@ -49,7 +49,7 @@ class MemorySettings:
     precision: str = "bfloat16"
     batch_size: int = 4
     sequence_length: int = 512
-    optimizer: str = "adamw"
+    optimizer: str = OF_TRAINER
     checkpointing: bool = True
     gpu: str = "L4"
 
@@ -171,7 +171,7 @@ def _controls() -> dict[str, widgets.ValueWidget]:
         "precision": choice("precision", "bfloat16", list(PRECISIONS.items())),
         "batch_size": steps_slider("sequences a step", 4, (1, 2, 4, 8, 16, 32)),
         "sequence_length": steps_slider("tokens in each", 512, (128, 256, 512, 768, 1024, 2048, 4096, 8192)),
-        "optimizer": choice("optimizer", "adamw", list(OPTIMIZERS.items())),
+        "optimizer": choice("optimizer", OF_TRAINER, list(OPTIMIZERS.items())),
         "checkpointing": switch("checkpointing", True),
         "gpu": choice("GPU", "L4", list(gpus())),
     }
