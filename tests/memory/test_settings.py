@@ -8,6 +8,7 @@ from transformers import Gemma2Config, LlamaConfig
 
 from support.memory_configs import CONFIGS, SIZES
 from workbench import full, hybrid, lora, qlora
+from workbench.cost.fits import setups
 from workbench.cost.gpus import gpus
 from workbench.cost.roofline import gpus_if_sharded, step_phases
 from workbench.errors import HardwareError, MemoryModelError
@@ -158,6 +159,15 @@ def test_sharding_splits_states_and_offloading_removes_them():
 def test_impossible_settings_are_refused(options, words):
     with pytest.raises(MemoryModelError, match=re.escape(words)):
         Setup(lora(8), **options)
+
+
+def test_a_family_that_transformers_runs_with_eager_attention_is_told_so():
+    """Gemma 2 caps its scores, which no kernel of sdpa does; a catalogue of what fits must not forget it."""
+    assert "use attention='eager'" in estimate(GEMMA, lora(8)).note
+    assert "use attention='eager'" in simulate(GEMMA, lora(8), batch_size=1, sequence_length=8).note
+    assert "attention='eager'" not in estimate(GEMMA, lora(8), attention="eager").note
+    assert "attention='eager'" not in estimate(SHALLOW, lora(8)).note
+    assert {setup.attention for setup in setups("gemma-2-2b").values()} == {"eager"}
 
 
 def test_numbers_of_numpy_are_the_setting_of_python():

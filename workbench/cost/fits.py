@@ -13,6 +13,7 @@ from workbench.cost.roofline import Job, job, step_phases
 from workbench.memory.closed_form import estimate
 from workbench.memory.configs import model_config
 from workbench.memory.setup import OF_TRAINER, Setup
+from workbench.memory.shapes import shape_of
 
 LENGTHS = tuple(2**power for power in range(7, 16))  # tokens: 128 to 32,768
 BATCHES = tuple(2**power for power in range(8))  # rows: 1 to 128
@@ -36,12 +37,14 @@ class Fit:
 
 def setups(model: str) -> dict[str, Setup]:
     """Method -> the setup of a step with it: full fine-tuning with float32 masters, adapters on bfloat16 weights."""
-    last = last_mlp(model_config(model))
+    config = model_config(model)
+    kernel = "eager" if shape_of(config).capped_scores else "sdpa"
+    usual = Setup(full(), optimizer=OF_TRAINER, attention=kernel, checkpointing=True)
     return {
-        "QLoRA": Setup(qlora(RANK), optimizer=OF_TRAINER, checkpointing=True),
-        "LoRA": Setup(lora(RANK), optimizer=OF_TRAINER, checkpointing=True),
-        "hybrid": Setup(hybrid([last], RANK), dtype="mixed", optimizer=OF_TRAINER, checkpointing=True),
-        "full": Setup(full(), dtype="mixed", optimizer=OF_TRAINER, checkpointing=True),
+        "QLoRA": replace(usual, method=qlora(RANK)),
+        "LoRA": replace(usual, method=lora(RANK)),
+        "hybrid": replace(usual, method=hybrid([last_mlp(config)], RANK), dtype="mixed"),
+        "full": replace(usual, dtype="mixed"),
     }
 
 

@@ -41,7 +41,7 @@ from workbench.memory.formula.trained_model import (
     trained_model,
     trains_in_full,
 )
-from workbench.memory.report import COMPONENTS, CONTEXT_BYTES, CUBLAS_BYTES, MemoryReport, validation
+from workbench.memory.report import COMPONENTS, CONTEXT_BYTES, CUBLAS_BYTES, EAGER_ONLY, MemoryReport, validation
 from workbench.memory.setup import Setup, SetupFields, as_setup
 from workbench.memory.shapes import shape_of
 from workbench.memory.sharding import STATES, gathered, split, whole_gradients
@@ -66,7 +66,8 @@ def estimate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
         raise MemoryModelError("estimate() describes a GPU; for device='cpu' use simulate().")
     started = time.perf_counter()
     config, towers = model_config(model), towers_of(model)
-    trained = trained_model(shape_of(config), setup)
+    shape = shape_of(config)
+    trained = trained_model(shape, setup)
     always, moments = resident(trained), moments_of(trained)
     if towers.weights:
         always.append(term_of_tensor("weights", "parts that text does not reach", towers.bytes(setup)))
@@ -78,7 +79,8 @@ def estimate(model: Source, setup: Setup | Method, *fields: Any, **named: Unpack
     for term in terms:
         components[term.component] += term.bytes
         sizes.update(term.tensors)
-    validated, note = validation(setup, config.model_type, towers.words)
+    remark = EAGER_ONLY if shape.capped_scores and setup.attention != "eager" else ""
+    validated, note = validation(setup, config.model_type, remark, towers.words)
     return MemoryReport(
         model=model_name(model),
         setup=setup,

@@ -62,6 +62,9 @@ class MemoryReport:
         return values
 
 
+EAGER_ONLY = "transformers by itself runs this family with eager attention, which takes more: use attention='eager'"
+
+
 def validation(setup: Setup, family: str, *remarks: str) -> tuple[bool, str]:
     """Whether setups of this kind were compared with a published run, and a note that names what was not.
 

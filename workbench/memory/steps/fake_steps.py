@@ -25,6 +25,7 @@ from transformers import PreTrainedConfig
 from workbench.adapters.adapter_files import BASE_PREFIX
 from workbench.errors import MemoryModelError, WorkbenchError
 from workbench.memory.configs import quiet, shortened
+from workbench.memory.report import EAGER_ONLY
 from workbench.memory.setup import Setup
 from workbench.memory.sharding import gathered_of
 from workbench.memory.steps.fake_kernels import FakeBitsandbytesAdamW
@@ -133,7 +134,7 @@ def _remarks(model: TrainedModule, setup: Setup, left_out: set[str]) -> tuple[st
         remarks.append(kept_unquantized(inner))
     has_attention = any("att" in name for name, _ in inner.named_modules())
     if setup.attention != "eager" and has_attention and not inner._supports_sdpa:
-        remarks.append("transformers by itself runs this family with eager attention")
+        remarks.append(EAGER_ONLY)
     if kinds:
         remarks.append(f"{', '.join(kinds)} cannot carry adapters in some layers, and these are left out")
     return tuple(filter(None, remarks))
