@@ -81,8 +81,8 @@ def _matches_full(study: Sequence[Row], tasks: Iterable[str] | None) -> Outcome:
 def _qlora(paired: Sequence[Row]) -> Outcome:
     found = _required(comparisons(paired, "lora", "qlora"))
     verdict = _judged(found, lambda one: one != "better")
-    condition = "LoRA is better on none of the tasks that decide; depends: on some of them"
-    return verdict, f"{in_words(found, 'LoRA', 'QLoRA')}.", condition
+    condition = "it costs no score: LoRA is better on none of the tasks that decide; depends: on some of them"
+    return verdict, f"What it costs in score: {in_words(found, 'LoRA', 'QLoRA')}.", condition
 
 
 @rule("behaviour")
