@@ -51,8 +51,9 @@ def memory_bars(
         axes.barh(list(drawn), list(drawn.values()), left=lefts, edgecolor="white", linewidth=0.4, **look)
         left |= {label: left[label] + size for label, size in drawn.items()}
     axes.barh(list(held), [size / 1e9 for size in held.values()], left=[left[label] for label in held], **HELD)
+    room = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}  # the GPU's line may cross
     for label, end in ends.items():
-        axes.annotate(f"{end:.1f}", (end, label), (5, 0), textcoords="offset points", va="center")
+        axes.annotate(f"{end:.1f}", (end, label), (5, 0), textcoords="offset points", va="center", bbox=room)
     axes.set_xlim(0, 1.12 * max(*ends.values(), (usable_bytes or 0) / 1e9))
     axes.invert_yaxis()
     handles: list[Artist] = [
