@@ -38,7 +38,9 @@ ABOUT = f"""## How it was measured
 all test rows (1,000; `facts`: 96). Only these are compared: row by row, with a 95 % interval over rows and seeds.
 Methods are *on par* if the interval lies within {MARGIN:g} points, one is *better* if the interval excludes 0, and
 otherwise it is *undecided*. The interval is for more rows of the same kind: the rows of `protocol` are made of twelve
-programs that the training does not hold, and other programs might give another result.
+programs that the training does not hold, and other programs might give another result. Each interval is taken by
+itself: of twenty comparisons without a true difference one is expected to show one. The best setting of LoRA is the one
+that scores best on seed 0.
 
 Tasks and settings that this study has not reached yet are those of a first one (November 2026): 120 test rows, seeds 0
 to 2, some of LoRA of rank 64 in bfloat16. It did not store which rows were right, so nothing there is compared row by
