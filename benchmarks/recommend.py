@@ -64,7 +64,8 @@ def best_of_study(name: str) -> str:
     if not settings:
         return "not measured"
     best = max(settings, key=lambda setting: mean_of(settings[setting], "exact_match"))
-    return f"{best}: {mean_and_range([one['exact_match'] for one in settings[best]])}"
+    other = ", first study, other rows" if settings[best][0].get("first_study") else ""
+    return f"{best}: {mean_and_range([one['exact_match'] for one in settings[best]])}{other}"
 
 
 def in_words(method: Method) -> str:
