@@ -31,10 +31,8 @@ LIMITS = {
     PUBLISHED: "300 queries each, one run of each method, the scores of single queries unknown",
 }
 
-SERVED, TASKS_SERVED = (
-    ("llama-3.1-8b", 16, "L4"),
-    (1, 20, 200),
-)  # model, rank and GPU of lesson 08, and its numbers of tasks
+SERVED = ("llama-3.1-8b", 16, "L4")  # model, rank and GPU of lesson 08
+TASKS_SERVED = (1, 20, 200)
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,7 @@ def cheapest_job(size: str, setting: str, million_tokens: float) -> str:
     )
     return (
         f"{setting[0].upper()}{setting[1:]}, {size}, {million_tokens:g} million tokens: "
-        f"{report.total_bytes / 1e9:.0f} GB. "
-        f"It fits {fitting} of the {len(table)} GPUs with a price by itself; {told}."
+        f"{report.total_bytes / 1e9:.0f} GB. It fits {fitting} of the {len(table)} GPUs with a price by itself; {told}."
     )
 
 
