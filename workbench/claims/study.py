@@ -29,12 +29,14 @@ LORA_SETTINGS = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "rank 1"
 def compared(study: Sequence[Row], task: str, name: str) -> list[Row]:
     """The rows of a setting at its best rate that are compared: of the seeds that did not choose the rate.
 
-    None where only one seed is there, or where it was not stored which rows were right (in the first study).
+    None where no rate was chosen, where only one other seed is there, or where it was not stored which rows were right
+    (in the first study).
     """
     own = usable((row for row in of_setting(study, task, name) if row.get("right")), "exact_match")
-    if not own:
+    first = [row for row in own if row["seed"] == CHOOSING_SEED]
+    if not first:
         return []
-    rate = best_rate([row for row in own if row["seed"] == CHOOSING_SEED] or own)
+    rate = best_rate(first)
     rows = [row for row in own if swept_rate(row) == rate and row["seed"] != CHOOSING_SEED]
     return rows if len(rows) > 1 else []
 
@@ -134,8 +136,8 @@ def and_against_best(study: Sequence[Row], task: str) -> str:
 
 
 def settings_of_lora(study: Sequence[Row], task: str) -> list[str]:
-    """The settings of LoRA that can be compared on a task, and whose rate was chosen on the first seed."""
-    return [name for name in LORA_SETTINGS if compared(study, task, name) and of_choosing_seed(study, task, name)]
+    """The settings of LoRA that can be compared on a task."""
+    return [name for name in LORA_SETTINGS if compared(study, task, name)]
 
 
 def of_choosing_seed(study: Sequence[Row], task: str, name: str) -> list[Row]:
@@ -149,7 +151,7 @@ def _ceiling(paired: Sequence[Row]) -> Outcome:
     found: dict[str, Comparison] = {}
     solved = []
     for task in dict.fromkeys(row["task"] for row in paired):
-        steps = {row["steps"] for row in of_setting_at_all_lengths(paired, task, "full")}
+        steps = _lengths(paired, task)
         end = f", {max(steps)} steps" if len(steps) > 1 else ""
         lora, full = (compared(paired, task, f"{name}{end}") for name in ("lora", "full"))
         if not (end and lora and full):
@@ -170,10 +172,10 @@ def _ceiling(paired: Sequence[Row]) -> Outcome:
     )
 
 
-def of_setting_at_all_lengths(study: Sequence[Row], task: str, name: str) -> list[Row]:
-    """The compared rows of a setting and of the same one for more steps."""
-    names = dict.fromkeys(row["name"] for row in study if re.fullmatch(rf"{name}(, \d+ steps)?", row["name"]))
-    return [row for each in names for row in compared(study, task, each)]
+def _lengths(study: Sequence[Row], task: str) -> set[int]:
+    """The steps for which full fine-tuning was trained and can be compared."""
+    names = {row["name"] for row in study if re.fullmatch(r"full(, \d+ steps)?", row["name"])}
+    return {row["steps"] for name in names for row in compared(study, task, name)}
 
 
 @rule("hybrid")
