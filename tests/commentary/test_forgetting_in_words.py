@@ -8,6 +8,7 @@ from support.study_rows import runs
 from workbench.commentary import forgetting as say
 from workbench.results import reference
 from workbench.results.equal_score import AtRate
+from workbench.results.noise import times_in_words
 
 
 def pair(lora, full):
@@ -19,7 +20,7 @@ def pair(lora, full):
     ("ratio", "words"), [(1.234, "1.2"), (73.4, "73"), (372.1, "372"), (4100.2, "4,100"), (1.5e8, "150 million")]
 )
 def test_multiples_are_written_in_few_digits(ratio, words):
-    assert say.times_in_words(ratio) == words
+    assert times_in_words(ratio) == words
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def kept_verdicts(store: RunStore | None = None) -> list[Verdict]:
         found = [Verdict(**one) for one in kept.values()]
     except (OSError, DamagedError, TypeError):
         return []
-    return [one for one in found if one.claim in claims() and one.verdict in VERDICTS]
+    known = claims()
+    return [one for one in found if one.claim in known and one.verdict in VERDICTS]
 
 
 def load_bets(store: RunStore | None = None) -> dict[str, str]:

@@ -6,7 +6,6 @@ have several such seeds; a rule that finds none is not tested.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from workbench.claims.ledger import DEPENDS, NOT_SUPPORTED, SUPPORTED, UNTESTED
@@ -14,7 +13,7 @@ from workbench.claims.ranks import NEARLY_ALL, TEN_TIMES
 from workbench.claims.rules import NotTested, Outcome, rule
 from workbench.results import equal_score
 from workbench.results.equal_score import ENOUGH, AtRate
-from workbench.results.noise import DOUBLED, times_in_words, times_of_perplexity
+from workbench.results.noise import DOUBLED, perplexity_in_words
 from workbench.results.paired import Comparison, compare_rows
 from workbench.results.rows import Row, best_rate, mean_of, of_setting, swept_rate, usable
 
@@ -23,6 +22,7 @@ SCOPED = ("tickets", "docs", "orders")  # classification and extraction
 HARD = "protocol"  # an invented format and a way of reasoning, far from pre-training
 NEW = "facts"  # invented, so that the base knows none of them
 FORGETS = "full at least doubles the perplexity of other text at its best rate; depends: on some tasks"
+LENGTHS = {60: "", 200: ", 200 steps", 600: ", 600 steps"}  # steps -> the end of a setting's name
 LORA_SETTINGS = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "rank 1", "mlp", "dora", "lora+", "pissa")
 
 
@@ -151,16 +151,15 @@ def _ceiling(paired: Sequence[Row]) -> Outcome:
     found: dict[str, Comparison] = {}
     solved = []
     for task in dict.fromkeys(row["task"] for row in paired):
-        steps = _lengths(paired, task)
-        end = f", {max(steps)} steps" if len(steps) > 1 else ""
-        lora, full = (compared(paired, task, f"{name}{end}") for name in ("lora", "full"))
-        if not (end and lora and full):
+        gaps = by_length(paired, task)
+        if len(gaps) < 2:
             continue
-        shares = [mean_of(rows, "exact_match") for rows in (lora, full)]
-        if min(shares) > NEARLY_ALL:
-            solved.append(f"`{task}` after {max(steps)} steps (LoRA {shares[0]:.1%}, full {shares[1]:.1%})")
+        steps = max(gaps)
+        lora, full = scores_after(paired, task, steps)
+        if min(lora, full) > NEARLY_ALL:
+            solved.append(f"`{task}` after {steps} steps (LoRA {lora:.1%}, full {full:.1%})")
         else:
-            found[f"`{task}` after {max(steps)} steps"] = compare_rows(full, lora)
+            found[f"`{task}` after {steps} steps"] = gaps[steps]
     both_can = f"Both all but solve {' and '.join(solved)}, and a task that both can do shows no ceiling."
     if solved and not found:
         raise NotTested(both_can)
@@ -172,10 +171,16 @@ def _ceiling(paired: Sequence[Row]) -> Outcome:
     )
 
 
-def _lengths(study: Sequence[Row], task: str) -> set[int]:
-    """The steps for which full fine-tuning was trained and can be compared."""
-    names = {row["name"] for row in study if re.fullmatch(r"full(, \d+ steps)?", row["name"])}
-    return {row["steps"] for name in names for row in compared(study, task, name)}
+def by_length(study: Sequence[Row], task: str) -> dict[int, Comparison]:
+    """Steps of the training -> full against LoRA of that length, in rising order; those that can be compared."""
+    found = {steps: comparisons(study, f"full{end}", f"lora{end}", [task]) for steps, end in LENGTHS.items()}
+    return {steps: one[task] for steps, one in found.items() if one}
+
+
+def scores_after(study: Sequence[Row], task: str, steps: int) -> tuple[float, float]:
+    """Mean exact match of LoRA and of full over the compared seeds, after so many steps."""
+    lora, full = (mean_of(compared(study, task, f"{name}{LENGTHS[steps]}"), "exact_match") for name in ("lora", "full"))
+    return lora, full
 
 
 @rule("hybrid")
@@ -250,8 +255,7 @@ def _forgetting(paired: Sequence[Row]) -> Outcome:
 
 
 def _perplexities(full: float, lora: float) -> str:
-    times = [times_in_words(times_of_perplexity(nats)) for nats in (full, lora)]
-    return f"{times[0]} after full, {times[1]} after LoRA"
+    return f"{perplexity_in_words(full)} after full, {perplexity_in_words(lora)} after LoRA"
 
 
 def at_equal_score(study: Sequence[Row], task: str) -> tuple[float, AtRate, AtRate]:

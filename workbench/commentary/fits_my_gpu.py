@@ -10,9 +10,9 @@ from workbench.cost.flops import meta_base
 from workbench.cost.gpus import Gpu, gpus, priced
 from workbench.cost.grid import FULL_BF16, FULL_MASTER, LORA, QLORA, SETTINGS
 from workbench.cost.published import PublishedRun, predicted_job
-from workbench.cost.roofline import cheapest, job, step_phases
 from workbench.memory.closed_form import estimate
 from workbench.memory.report import MemoryReport
+from workbench.memory.setup import SetupFields
 from workbench.models.base import linear_modules
 
 MODELS = {"1B": "llama-3.2-1b", "3B": "llama-3.2-3b", "7B": "mistral-7b-v0.3", "8B": "llama-3.1-8b"}
@@ -47,18 +47,17 @@ def sum_in_words() -> str:
 
 def needs(batch_size: int, sequence_length: int, checkpointing: bool = True) -> dict[str, dict[str, MemoryReport]]:
     """Size -> method -> the estimate for one step of so many sequences and tokens."""
-    setups = {
-        method: replace(
-            SETTINGS[setting],
-            batch_size=batch_size,
-            sequence_length=sequence_length,
-            checkpointing=checkpointing,
-        )
-        for method, setting in METHODS.items()
+    shape: SetupFields = {
+        "batch_size": batch_size,
+        "sequence_length": sequence_length,
+        "checkpointing": checkpointing,
     }
-    return {
-        size: {method: estimate(model, setup) for method, setup in setups.items()} for size, model in MODELS.items()
-    }
+    return {size: {method: need(size, setting, shape) for method, setting in METHODS.items()} for size in MODELS}
+
+
+def need(size: str, setting: str, shape: SetupFields) -> MemoryReport:
+    """The estimate for a step of one of MODELS. setting: a name of `cost.grid.SETTINGS`, with the fields of `shape`."""
+    return estimate(MODELS[size], replace(SETTINGS[setting], **shape))
 
 
 def needs_in_words(found: Needs) -> str:
@@ -75,28 +74,6 @@ def smallest(total_bytes: float) -> str:
     """The GPU with a price and the least memory that holds so many bytes, "no single GPU" if none does."""
     fitting = [gpu for gpu in priced(gpus()).values() if gpu.fits(total_bytes)]
     return min(fitting, key=lambda gpu: gpu.usable_bytes).name if fitting else "no single GPU"
-
-
-def cheapest_job(size: str, setting: str, million_tokens: float) -> str:
-    """A sentence: what a job of one of MODELS costs where it is cheapest, in steps of 4 x 512 tokens.
-
-    setting: a name of `cost.grid.SETTINGS`; with checkpointing.
-    """
-    setup = replace(SETTINGS[setting], batch_size=4, sequence_length=512, checkpointing=True)
-    report = estimate(MODELS[size], setup)
-    phases, table = step_phases(report), priced(gpus()).values()
-    jobs = [job(phases, gpu, setup.tokens, million_tokens * 1e6) for gpu in table]
-    fitting = sum(gpu.fits(report.total_bytes) for gpu in table)
-    best = cheapest(jobs, report.total_bytes)
-    told = (
-        f"the cheapest is {best.gpu.name}, {60 * best.hours:.0f} minutes and ${best.money:.2f}"
-        if best
-        else "it is too large"
-    )
-    return (
-        f"{setting[0].upper()}{setting[1:]}, {size}, {million_tokens:g} million tokens: "
-        f"{report.total_bytes / 1e9:.0f} GB. It fits {fitting} of the {len(table)} GPUs with a price by itself; {told}."
-    )
 
 
 def checkpointing_title(reports: Mapping[str, MemoryReport]) -> str:
@@ -126,8 +103,12 @@ def published_in_words(runs: Sequence[PublishedRun]) -> tuple[str, float, float]
 def answer(gpu: Gpu, found: Needs, memory_error: float) -> str:
     """The answer of lesson 04, in Markdown: what fits the learner's GPU."""
     setup = next(iter(found.values()))["LoRA"].setup
-    shape = {name: getattr(setup, name) for name in ("batch_size", "sequence_length", "checkpointing")}
-    in_bf16 = {size: estimate(MODELS[size], replace(SETTINGS[FULL_BF16], **shape)).total_bytes for size in found}
+    shape: SetupFields = {
+        "batch_size": setup.batch_size,
+        "sequence_length": setup.sequence_length,
+        "checkpointing": setup.checkpointing,
+    }
+    in_bf16 = {size: need(size, FULL_BF16, shape).total_bytes for size in found}
     names = {"QLoRA": "QLoRA", "LoRA": "LoRA", "full with float32 weights": "full"}
     needed = {
         words: {size: reports[name].total_bytes for size, reports in found.items()} for words, name in names.items()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-from workbench.claims.study import compared
+from workbench.claims.study import LENGTHS, compared
 from workbench.results.equal_score import AtRate, at_best_score, at_equal_score, means_by_rate
-from workbench.results.noise import CLEAR_FORGETTING, times_in_words
+from workbench.results.noise import CLEAR_FORGETTING, perplexity_in_words
 from workbench.results.rows import Row, mean_of, of_setting, swept_rate
 
 EQUAL_RATES = 1.3  # rates that differ by less than this factor count as equal
@@ -40,7 +39,7 @@ def two_comparisons(
     for task, (wanted, least) in equal.items():
         for words, pair in ((f"at {wanted:.0%} right or more", least), ("each at its best rate", best[task])):
             cells = [
-                f"{one.learning_rate:g}, {one.exact_match:.0%}, {times_in_words(math.exp(one.forgetting))} times"
+                f"{one.learning_rate:g}, {one.exact_match:.0%}, {perplexity_in_words(one.forgetting)} times"
                 for one in (pair["lora"], pair["full"])
             ]
             lines.append(f"| {task} | {words} | {cells[0]} | {cells[1]} |")
@@ -94,14 +93,13 @@ def after_longer_training(study: Sequence[Row], task: str) -> str:
 
     Of several longer lengths the one that scores best.
     """
-    longer = {row["name"] for row in study if row["name"].startswith("lora, ") and row["name"].endswith(" steps")}
-    short, lengths = compared(study, task, "lora"), [compared(study, task, name) for name in sorted(longer)]
-    lengths = [rows for rows in lengths if rows]
-    if not short or not lengths:
+    short, *longer = (compared(study, task, f"lora{end}") for end in LENGTHS.values())
+    longer = [rows for rows in longer if rows]
+    if not short or not longer:
         return ""
-    best = max(lengths, key=lambda rows: mean_of(rows, "exact_match"))
+    best = max(longer, key=lambda rows: mean_of(rows, "exact_match"))
     ends = [
-        f"{mean_of(rows, 'exact_match'):.0%} right and {times_in_words(math.exp(mean_of(rows, 'forgetting')))} times "
+        f"{mean_of(rows, 'exact_match'):.0%} right and {perplexity_in_words(mean_of(rows, 'forgetting'))} times "
         f"the base's perplexity after {rows[0]['steps']} steps at a rate of {swept_rate(rows[0]):g}"
         for rows in (short, best)
     ]
@@ -121,7 +119,7 @@ def three_comparisons(study: Sequence[Row], task: str) -> str:
     for words, pair in pairs.items():
         cells = [
             f"rate {one.learning_rate:g}: {one.exact_match:.0%} right, perplexity "
-            f"{times_in_words(math.exp(one.forgetting))} times"
+            f"{perplexity_in_words(one.forgetting)} times"
             for one in (pair["lora"], pair["full"])
         ]
         lines.append(f"| {words} | {cells[0]} | {cells[1]} | {_forgets_more(pair)} |")

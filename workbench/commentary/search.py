@@ -24,6 +24,9 @@ SMALL = 240  # pixels of a page's longer side, as shown
 OF_MEASURES = "recall@10: the answer is among the first ten; MRR: the mean of 1 / its rank."
 MEASURES = (("NDCG@10", "ndcg"), ("recall@10", "recall"), ("MRR", "reciprocal"))
 
+COSTS = {"better": "no", "worse": "yes", "undecided": "not so much that it could be seen"}
+STANDS = {"better": "better than", "worse": "worse than", "undecided": "not told apart from"}
+
 Array = np.ndarray[Any, Any]
 
 
@@ -156,7 +159,7 @@ def seen(found: Interval) -> str:
 
 def answer(rows: Sequence[Row], own: Interval, queries: int, half_width: float) -> str:
     """The answer of lesson 09. own: of the learner's run. half_width: of a difference, with 300 queries."""
-    costs = {"better": "no, it gains", "worse": "yes", "undecided": "not so much that it could be seen"}
+    costs = COSTS | {"better": "no, it gains"}
     yours = f"your run is {in_words(own)} NDCG@10 from the base on {queries:,} queries"
     if ready(rows):
         gain = compare(rows, LORA, BASE)
@@ -175,15 +178,13 @@ def against_full(rows: Sequence[Row]) -> str:
     """LoRA against full fine-tuning, as far as the study has come."""
     if not {LORA, FULL} <= set(names(rows)):
         return "Full fine-tuning has not been measured to the end here"
-    costs = {"better": "no", "worse": "yes", "undecided": "not so much that it could be seen"}
-    verdict = costs[compare(rows, LORA, FULL).verdict]
+    verdict = COSTS[compare(rows, LORA, FULL).verdict]
     return f"Against full fine-tuning: {verdict}. It is {_beside_full(rows, LORA)}, and {_kept_than_full(rows)}"
 
 
 def _beside_full(rows: Sequence[Row], name: str) -> str:
     gap = compare(rows, name, FULL)
-    than = {"better": "better than", "worse": "worse than", "undecided": "not told apart from"}[gap.verdict]
-    return f"{than} full fine-tuning, {in_words(gap)}"
+    return f"{STANDS[gap.verdict]} full fine-tuning, {in_words(gap)}"
 
 
 def _of_ranks(rows: Sequence[Row]) -> str:

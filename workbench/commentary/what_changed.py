@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workbench.analysis.places import Cuts, Place
 from workbench.claims.study import comparisons
 from workbench.commentary.forgetting import NAMES
-from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, rows_of, times_in_words
+from workbench.results.noise import CLEAR_FORGETTING, noise_of_difference, perplexity_in_words, rows_of, times_in_words
 from workbench.results.paired import Comparison, compare
 from workbench.results.rows import Row, at_best_rate, mean_of, of_setting
 from workbench.scoring.scores import unpack_rows
@@ -146,9 +145,7 @@ def hybrids_in_words(study: Sequence[Row]) -> str:
             score, forgot = mean_of(best[name], "exact_match"), mean_of(best[name], "forgetting")
             lead = "" if name == "lora" else _lead(own, task, name)
             label = f"LoRA + {name.removeprefix('hybrid').removeprefix(', ') or 'last MLP'}" if _opened(name) else name
-            lines.append(
-                f"| {task} | {label} | {size:.0f} | {score:.0%} | {lead} | {times_in_words(math.exp(forgot))} |"
-            )
+            lines.append(f"| {task} | {label} | {size:.0f} | {score:.0%} | {lead} | {perplexity_in_words(forgot)} |")
     return "\n".join([*lines, "", _hybrids_counted(study)]) if len(lines) > 2 else NO_HYBRIDS
 
 

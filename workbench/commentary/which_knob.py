@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 
 from workbench.claims.ranks import one_step_off, points, recall_by, seed_range, steps_off
 from workbench.claims.study import compared, comparisons
 from workbench.course.lessons import START_MODELS, adapter_size
-from workbench.results.noise import times_in_words
+from workbench.results.noise import perplexity_in_words
 from workbench.results.paired import Comparison
 from workbench.results.reference import paired_rows, spread_in_words, study_rows
 from workbench.results.rows import Row, by_best_rate, grouped, mean_of, usable
@@ -122,7 +121,7 @@ def study_knobs(task: str) -> str:
 
 
 def _perplexity(study: Sequence[Row], task: str, name: str) -> str:
-    return times_in_words(math.exp(mean_of(compared(study, task, name), "forgetting")))
+    return perplexity_in_words(mean_of(compared(study, task, name), "forgetting"))
 
 
 def recall_table(grid: Sequence[Row], full: Sequence[Row]) -> str:

@@ -158,6 +158,11 @@ def _read(name: str) -> PreTrainedConfig:
             f"No model {textwrap.shorten(name, 80)!r}: it is neither a file, nor a folder with a config.json, nor a "
             f"Hub id like 'org/name'; names known here: {', '.join(shipped())}."
         )
+    return _from_hub(name)
+
+
+@lru_cache(maxsize=64)  # a panel asks for the same model at every move
+def _from_hub(name: str) -> PreTrainedConfig:
     try:
         silent = not hub.answers(name, None)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=silent)

@@ -46,6 +46,11 @@ def times_in_words(ratio: float) -> str:
     return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}" if ratio < 1e6 else f"{ratio / 1e6:,.0f} million"
 
 
+def perplexity_in_words(nats: float) -> str:
+    """How many times the base's perplexity it is, after so many nats a token were lost."""
+    return times_in_words(times_of_perplexity(nats))
+
+
 def noise_of_difference(*samples: tuple[float, int]) -> float:
     """Two standard errors of the difference of two shares. samples: (share, rows) of both."""
     return hypot(*(two_standard_errors(share, rows) for share, rows in samples))

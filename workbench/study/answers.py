@@ -11,22 +11,23 @@ from workbench.claims.study import (
     LORA_SETTINGS,
     SCOPED,
     at_equal_score,
-    compared,
+    by_length,
     comparisons,
     full_against_best,
     rate_ratio,
+    scores_after,
     settings_of_lora,
 )
+from workbench.commentary.search import STANDS
 from workbench.results.equal_score import ENOUGH, AtRate
-from workbench.results.noise import times_in_words, times_of_perplexity
-from workbench.results.paired import MARGIN, Comparison
-from workbench.results.rows import Row, grouped, mean_of
+from workbench.results.noise import perplexity_in_words
+from workbench.results.paired import MARGIN
+from workbench.results.rows import Row, grouped
 from workbench.retrieval.rows import BASE, FULL, LORA, compare, names, retrieval_rows
 from workbench.study.costs import costs
 
 NOT_YET = "Not measured yet."
 PARITY = f"Is LoRA as good as full fine-tuning (within {MARGIN:g} points)?"
-LENGTHS = {60: "", 200: ", 200 steps", 600: ", 600 steps"}  # steps -> the end of a setting's name
 # Verdict on full against LoRA in the longest runs, where full was better in the shortest -> the answer.
 CAUGHT_UP = {"on par": "Yes", "worse": "Yes", "better": "No, it stays behind", "undecided": "Not shown"}
 LADDER = ("hybrid, norms", "hybrid", "hybrid, last block", "hybrid, largest gradients")
@@ -115,16 +116,12 @@ def _behaviour(study: Sequence[Row]) -> str:
 def _longer(study: Sequence[Row]) -> str:
     told = []
     for task in dict.fromkeys(row["task"] for row in study):
-        gaps: dict[int, Comparison] = {}
-        for steps, end in LENGTHS.items():
-            if found := comparisons(study, f"full{end}", f"lora{end}", [task]):
-                gaps[steps] = found[task]
+        gaps = by_length(study, task)
         if len(gaps) > 1:
             first, *_, last = gaps.values()
             verdict = CAUGHT_UP[last.verdict] if first.verdict == "better" else "It is not behind in short runs"
             words = ", ".join(f"{one.numbers} points after {steps} steps" for steps, one in gaps.items())
-            end = LENGTHS[max(gaps)]
-            lora, full = (mean_of(compared(study, task, f"{name}{end}"), "exact_match") for name in ("lora", "full"))
+            lora, full = scores_after(study, task, max(gaps))
             told.append(f"{verdict} on `{task}`: full minus LoRA is {words} (then {lora:.0%} and {full:.0%} right).")
     return " ".join(told) or NOT_YET
 
@@ -147,7 +144,7 @@ def _forgetting(study: Sequence[Row]) -> str:
 
 def _times(one: AtRate) -> str:
     """How many times the base's perplexity, and the score that goes with it."""
-    return f"{times_in_words(times_of_perplexity(one.forgetting))} ({one.exact_match:.0%} right)"
+    return f"{perplexity_in_words(one.forgetting)} ({one.exact_match:.0%} right)"
 
 
 def _qlora(study: Sequence[Row]) -> str:
@@ -224,9 +221,8 @@ def _search(study: Sequence[Row]) -> str:
     if not {BASE, LORA, FULL} <= set(names(rows)):
         return NOT_YET
     gain, gap = compare(rows, LORA, BASE), compare(rows, LORA, FULL)
-    beside = {"better": "better than", "worse": "worse than", "undecided": "not told apart from"}
     return (
-        f"At rank 8 it is {beside[gain.verdict]} no tuning, {in_words(gain)} NDCG@10, and {beside[gap.verdict]} full "
+        f"At rank 8 it is {STANDS[gain.verdict]} no tuning, {in_words(gain)} NDCG@10, and {STANDS[gap.verdict]} full "
         f"fine-tuning, {in_words(gap)}."
     )
 

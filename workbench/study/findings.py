@@ -14,7 +14,7 @@ from workbench.claims.book import stored_sweeps
 from workbench.claims.ledger import UNTESTED, claims
 from workbench.claims.retrieval import in_words
 from workbench.claims.rules import verdicts
-from workbench.claims.study import compared, comparisons
+from workbench.claims.study import LENGTHS, compared, comparisons
 from workbench.paths import CHECKOUT, DATA
 from workbench.plots.runs import pareto
 from workbench.plots.style import to_png
@@ -61,7 +61,7 @@ LONGER = """`lora` and `full` again, for more steps, each at a rate swept for th
 the same length."""
 METHODS = ("full", "hybrid", "lora", "qlora", "auto")
 OF_LORA = ("lora", "lora r=64", "rslora", "alpha=8", "alpha=128", "attention", "mlp", "starved")
-OF_LONGER = tuple(f"{name}{end}" for end in answers.LENGTHS.values() for name in ("lora", "full"))
+OF_LONGER = tuple(f"{name}{end}" for end in LENGTHS.values() for name in ("lora", "full"))
 VARIED = "protocol"  # the task on which they were tried
 CLOSING = """## What a model of 135M parameters on a CPU cannot say
 
@@ -191,7 +191,7 @@ def table(study: Sequence[Row], names: Sequence[str]) -> str:
         for name in names:
             if not (own := at_best(rows, task, name)):
                 continue
-            rival = next((f"lora{end}" for end in answers.LENGTHS.values() if end and name.endswith(end)), "lora")
+            rival = next((f"lora{end}" for end in LENGTHS.values() if end and name.endswith(end)), "lora")
             found = comparisons(rows, name, rival, [task]) if name != rival else {}
             lines.append(
                 f"| {task} | {name} | {rate_in_words(study, own[0])} | {rates_tried(study, task, name)} "
@@ -222,15 +222,20 @@ def search_table() -> str:
 
 def rate_in_words(study: Sequence[Row], row: Row) -> str:
     """The best rate, and whether it is an end of those tried, so that a further one might be better."""
-    rate, rates = swept_rate(row), {swept_rate(one) for one in of_setting(study, row["task"], row["name"])}
+    rate, rates = swept_rate(row), all_rates(study, row["task"], row["name"])
     end = "lowest" if rate == min(rates) else "highest" if rate == max(rates) else ""
     return f"{rate:g} ({end} tried)" if end and len(rates) > 1 else f"{rate:g}"
 
 
 def rates_tried(study: Sequence[Row], task: str, name: str) -> str:
     """How many rates were tried, and the lowest and highest, diverged ones included: "4, 0.0005 to 0.004"."""
-    rates = {swept_rate(row) for row in of_setting(study, task, name)}
+    rates = all_rates(study, task, name)
     return f"{len(rates)}, {min(rates):g} to {max(rates):g}" if len(rates) > 1 else "as chosen"
+
+
+def all_rates(study: Sequence[Row], task: str, name: str) -> set[float]:
+    """Every rate at which a setting was trained on a task."""
+    return {swept_rate(row) for row in of_setting(study, task, name)}
 
 
 def spread(rows: Sequence[Row], measure: str, form: str) -> str:

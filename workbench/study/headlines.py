@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from workbench.claims.study import at_equal_score, compared, comparisons, full_against_best, of_choosing_seed
-from workbench.commentary.fits_my_gpu import METHODS, MODELS, needs, smallest
-from workbench.cost.grid import FULL_BF16, SETTINGS
+from workbench.commentary.fits_my_gpu import METHODS, need, needs, smallest
+from workbench.cost.grid import FULL_BF16
 from workbench.cost.roofline import SHARED, WHOLE
-from workbench.memory.closed_form import estimate
+from workbench.memory.setup import SetupFields
 from workbench.results import reference
 from workbench.results.rows import Row, at_best_rate, grouped, mean_of, usable
 from workbench.serving.fleet import Fleet
@@ -116,10 +115,10 @@ def at_best(rows: Sequence[Row], task: str, name: str) -> list[Row]:
 
 def _memory() -> str:
     found = needs(1, TOKENS)[SIZE]
-    shape = replace(SETTINGS[FULL_BF16], batch_size=1, sequence_length=TOKENS, checkpointing=True)
+    shape: SetupFields = {"batch_size": 1, "sequence_length": TOKENS, "checkpointing": True}
     needed = {name: found[name].total_bytes for name in METHODS}
     needed["full with float32 weights"] = needed.pop("full")
-    needed["full in bfloat16"] = estimate(MODELS[SIZE], shape).total_bytes
+    needed["full in bfloat16"] = need(SIZE, FULL_BF16, shape).total_bytes
     told = ", ".join(f"{name} {total / 1e9:.0f} GB ({smallest(total)})" for name, total in needed.items())
     return f"**What fits my GPU?** Predicted for a model of {SIZE}, one row of {TOKENS:,} tokens: {told}."
 

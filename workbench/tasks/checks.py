@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from scipy.optimize import brentq
-
 from workbench.tasks.example import Example
 from workbench.tasks.joining import pair_ids
 from workbench.tasks.reading.contents import Contents
@@ -32,19 +30,19 @@ def rows_needed(gap: float = SMALL_GAP, disagree: float = DISAGREE) -> int:
     The sample size of McNemar's test (Connor, 1987). gap, disagree: shares; the methods disagree on at least `gap` of
     the rows.
     """
-    return math.ceil(_rows_needed(gap, disagree))
-
-
-def _rows_needed(gap: float, disagree: float) -> float:
     apart = max(gap, disagree)
-    return ((CERTAIN * math.sqrt(apart) + SEEN * math.sqrt(apart - gap**2)) / gap) ** 2
+    return math.ceil(((CERTAIN * math.sqrt(apart) + SEEN * math.sqrt(apart - gap**2)) / gap) ** 2)
 
 
 def visible_gap(rows: int, disagree: float = DISAGREE) -> float:
     """The smallest difference, a share, that so many test rows show in 8 of 10 tries: `rows_needed` the other way."""
-    if rows <= _rows_needed(1.0, disagree):
+    if rows <= CERTAIN**2:
         return 1.0
-    return float(brentq(lambda gap: _rows_needed(gap, disagree) - rows, 1e-6, 1.0))
+    root = math.sqrt(rows + SEEN**2 - CERTAIN**2)
+    gap = math.sqrt(disagree) * (CERTAIN * math.sqrt(rows) + SEEN * root) / (rows + SEEN**2)
+    if gap <= disagree:
+        return gap
+    return 1 - ((math.sqrt(rows) * root - CERTAIN * SEEN) / (rows + SEEN**2)) ** 2  # they differ wherever they disagree
 
 
 def findings(
